@@ -1,0 +1,16 @@
+//! Variables, `vars` expressions, `$var` templates and the PCRE-compatible regex facade. No I/O.
+//!
+//! Everything here is compiled once, when configuration is read, and evaluated per request against a
+//! [`Lookup`]: names are resolved to [`Variable`]s at compile time, so a request never compares names.
+
+pub mod expression;
+pub mod regex;
+pub mod template;
+pub mod value;
+pub mod variable;
+
+pub use expression::{Expr, ExprError};
+pub use regex::{Regex, RegexError};
+pub use template::Template;
+pub use value::Value;
+pub use variable::{Lookup, Variable};
