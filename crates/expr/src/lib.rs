@@ -12,5 +12,5 @@ pub mod variable;
 pub use expression::{Expr, ExprError};
 pub use regex::{Regex, RegexError};
 pub use template::Template;
-pub use value::Value;
+pub use value::{Value, parse_number, write_number};
 pub use variable::{Lookup, Variable};
