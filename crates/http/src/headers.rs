@@ -42,6 +42,7 @@ pub enum Known {
     XForwardedHost,
     XForwardedPort,
     XRealIp,
+    Forwarded,
     Server,
     Date,
 }
@@ -60,6 +61,7 @@ impl Known {
             7 if is(b"upgrade") => Known::Upgrade,
             7 if is(b"trailer") => Known::Trailer,
             9 if is(b"x-real-ip") => Known::XRealIp,
+            9 if is(b"forwarded") => Known::Forwarded,
             10 if is(b"connection") => Known::Connection,
             10 if is(b"keep-alive") => Known::KeepAlive,
             12 if is(b"content-type") => Known::ContentType,
@@ -97,6 +99,8 @@ pub(crate) struct Field {
 pub struct Headers {
     pub(crate) buf: Vec<u8>,
     fields: Vec<Field>,
+    /// A bit per [`Known`] that was ever added: a cheap no before a search.
+    seen: u32,
 }
 
 impl Headers {
@@ -104,12 +108,14 @@ impl Headers {
     pub fn clear(&mut self) {
         self.buf.clear();
         self.fields.clear();
+        self.seen = 0;
         if self.buf.capacity() > 16 * 1024 {
             self.buf.shrink_to(4096);
         }
     }
 
     pub(crate) fn push_wire(&mut self, name: Span, value: Span, line_end: usize, known: Known, hop: bool) {
+        self.seen |= 1 << known as u32;
         self.fields.push(Field {
             name: name.start,
             name_len: name.len as u16,
@@ -167,7 +173,16 @@ impl Headers {
     /// The first value of a field that the gateway itself knows.
     #[inline]
     pub fn known(&self, known: Known) -> Option<&[u8]> {
+        if !self.may_have(known) {
+            return None;
+        }
         self.live().find(|f| f.known == known).map(|f| self.value_of(f))
+    }
+
+    /// Whether a field that the gateway knows may be there; false is certain.
+    #[inline]
+    pub fn may_have(&self, known: Known) -> bool {
+        self.seen & (1 << known as u32) != 0
     }
 
     /// All values of a field in order.
@@ -207,6 +222,7 @@ impl Headers {
             return;
         }
         let known = Known::from_name(name);
+        self.seen |= 1 << known as u32;
         let name = self.store(name);
         let value = self.store(clean(value.as_ref()));
         self.fields.push(Field {
