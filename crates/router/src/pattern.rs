@@ -35,8 +35,14 @@ enum Demand {
     Nothing,
     /// The same; everything after the prefix is the parameter.
     Rest(Box<str>),
-    Segments(Segments),
-    Regex { regex: Regex, names: Box<[(usize, Box<str>)]> },
+    Segments(Box<Segments>),
+    Regex(Box<Expression>),
+}
+
+#[derive(Debug)]
+struct Expression {
+    regex: Regex,
+    names: Box<[(usize, Box<str>)]>,
 }
 
 impl Pattern {
@@ -46,7 +52,7 @@ impl Pattern {
         if let Some(source) = text.strip_prefix('~') {
             let regex = Regex::new(source, "").map_err(|e| e.to_string())?;
             let names = regex.group_names().into_iter().map(|(i, n)| (i, n.into())).collect();
-            return Ok(Pattern { text: text.into(), filing: Filing::Regex, demand: Demand::Regex { regex, names } });
+            return Ok(Pattern { text: text.into(), filing: Filing::Regex, demand: Demand::Regex(Box::new(Expression { regex, names })) });
         }
         let colon = if parameters { text.find(':') } else { None };
         let Some(prefix) = colon.or_else(|| text.find('*')) else {
@@ -57,7 +63,7 @@ impl Pattern {
             [] if segments.head.iter().all(|t| matches!(t, Token::Literal(_))) => Demand::Nothing,
             [(name, rest)] if rest.is_empty() && matches!(&*segments.head, [Token::Literal(l)] if l.len() == prefix) => Demand::Rest(name.clone()),
             [(name, rest)] if rest.is_empty() && segments.head.is_empty() => Demand::Rest(name.clone()),
-            _ => Demand::Segments(segments),
+            _ => Demand::Segments(Box::new(segments)),
         };
         Ok(Pattern { text: text.into(), filing: Filing::Prefix(prefix), demand })
     }
@@ -70,12 +76,17 @@ impl Pattern {
         }
     }
 
+    /// Whether being found is all it takes.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.demand, Demand::Nothing | Demand::Rest(_))
+    }
+
     /// Whether `path`, by which it was found, also meets the rest of the demand.
     pub(crate) fn matches(&self, path: &str) -> bool {
         match &self.demand {
             Demand::Nothing | Demand::Rest(_) => true,
             Demand::Segments(segments) => segments.matches(path),
-            Demand::Regex { regex, .. } => regex.is_match(path.as_bytes()),
+            Demand::Regex(e) => e.regex.is_match(path.as_bytes()),
         }
     }
 
@@ -86,10 +97,10 @@ impl Pattern {
             Demand::Nothing => {}
             Demand::Rest(name) => params.push((&**name, path.get(self.prefix().len()..).unwrap_or(""))),
             Demand::Segments(segments) => segments.params(path, &mut params),
-            Demand::Regex { names, .. } if names.is_empty() => {}
-            Demand::Regex { regex, names } => {
-                let found = regex.captures(path.as_bytes()).unwrap_or_default();
-                params.extend(names.iter().filter_map(|(i, name)| {
+            Demand::Regex(e) if e.names.is_empty() => {}
+            Demand::Regex(e) => {
+                let found = e.regex.captures(path.as_bytes()).unwrap_or_default();
+                params.extend(e.names.iter().filter_map(|(i, name)| {
                     let (from, to) = found.get(*i).copied().flatten()?;
                     Some((&**name, path.get(from..to)?))
                 }));
@@ -106,11 +117,17 @@ enum Token {
     Segment(Box<str>),
 }
 
-/// Literals and single segments, then for each `*`: its name and what follows it.
+/// The name of a `*`, and what follows it.
+type Tail = (Box<str>, Box<[Token]>);
+
+/// Where tails start and end, the last one first.
+type Spans = SmallVec<[(usize, usize); 4]>;
+
+/// Literals and single segments, then for each `*` its tail.
 #[derive(Debug)]
 struct Segments {
     head: Box<[Token]>,
-    tails: Box<[(Box<str>, Box<[Token]>)]>,
+    tails: Box<[Tail]>,
 }
 
 impl Segments {
@@ -144,11 +161,11 @@ impl Segments {
         Segments { head, tails: groups.collect() }
     }
 
-    /// Where each tail starts and ends, from the last to the first, and where the head ends. Every tail is as far right as
+    /// Where the head ends, and the tails. Every tail is as far right as
     /// it can be, which makes every `*` from the left as long as it can be, as greedy matching does.
-    fn locate(&self, path: &str) -> Option<(usize, SmallVec<[(usize, usize); 4]>)> {
+    fn locate(&self, path: &str) -> Option<(usize, Spans)> {
         let head_end = run(&self.head, path, 0)?;
-        let mut spans = SmallVec::new();
+        let mut spans = Spans::new();
         if self.tails.is_empty() {
             return (head_end == path.len()).then_some((head_end, spans));
         }

@@ -98,12 +98,13 @@ impl<T> Router<T> {
     /// Puts a route into every table it belongs to, or takes it out.
     fn file(&mut self, route: &Arc<Route<T>>, add: bool) {
         if self.mode != Mode::HostUri || route.hosts.is_empty() {
-            return self.any.file(route, add, self.mode == Mode::Priority);
+            return self.any.file(route, add, self.mode);
         }
+        let mode = self.mode;
         for host in &route.hosts {
             let change = |old: Option<&Table<T>>| {
                 let mut table = old.cloned().unwrap_or_default();
-                table.file(route, add, false);
+                table.file(route, add, mode);
                 (!table.is_empty()).then_some(table)
             };
             match host.wildcard() {
