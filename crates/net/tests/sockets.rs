@@ -237,7 +237,7 @@ fn workers_serve_and_drain() {
         assert!(connect(&address, &o, None).await.is_err(), "the port is closed");
     });
     workers.join().unwrap();
-    assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 2]);
 }
 
 /// Echoes lines byte by byte; between lines it may be drained. Returns the lines served.
