@@ -36,14 +36,7 @@ pub struct ListenConfig {
 impl ListenConfig {
     /// Plain HTTP with nginx's defaults, a socket per worker.
     pub fn new(address: impl Into<Address>) -> Self {
-        Self {
-            address: address.into(),
-            tls: false,
-            proxy_protocol: false,
-            reuseport: true,
-            backlog: 511,
-            v6only: true,
-        }
+        Self { address: address.into(), tls: false, proxy_protocol: false, reuseport: true, backlog: 511, v6only: true }
     }
 }
 
@@ -208,7 +201,8 @@ impl Listener {
         }
     }
 
-    /// Accepts until draining begins, then closes the socket. Out of descriptors or memory it waits (10 ms, doubling
+    /// Accepts until draining begins, then takes what the kernel has queued (closing would reset it) and closes the
+    /// socket. Out of descriptors or memory it waits (10 ms, doubling
     /// to 1 s) and goes on: connections stay in the kernel's queue meanwhile.
     pub async fn serve(self, drain: &Drain, mut on_connection: impl FnMut(Socket, Address)) {
         let mut backoff = BACKOFF_MIN;
@@ -216,7 +210,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = &mut drained => return,
+                () = &mut drained => return self.take_queued(&mut on_connection).await,
                 r = self.accept() => r,
             };
             match accepted {
@@ -234,6 +228,20 @@ impl Listener {
                 }
                 // The client is gone already: the next one, please.
                 Err(e) => tracing::debug!(address = %self.config.address, error = %e, "accept"),
+            }
+        }
+    }
+
+    async fn take_queued(&self, on_connection: &mut impl FnMut(Socket, Address)) {
+        // At most a queue's worth: others may share the queue and fill it again.
+        for _ in 0..self.config.backlog {
+            tokio::select! {
+                biased;
+                r = self.accept() => match r {
+                    Ok((socket, peer)) => on_connection(socket, peer),
+                    Err(_) => return,
+                },
+                () = std::future::ready(()) => return,
             }
         }
     }

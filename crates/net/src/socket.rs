@@ -82,9 +82,7 @@ impl Socket {
     /// Turns TCP keepalive on: the first probe after `idle`.
     pub fn set_keepalive(&self, idle: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(s) => {
-                socket2::SockRef::from(s).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))
-            }
+            Self::Tcp(s) => socket2::SockRef::from(s).set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle)),
             Self::Unix(_) => Ok(()),
         }
     }
@@ -149,11 +147,7 @@ impl AsyncWrite for Socket {
     }
 
     #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        b: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), s => Pin::new(s).poll_write_vectored(cx, b))
     }
 

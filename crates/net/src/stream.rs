@@ -138,11 +138,7 @@ impl AsyncWrite for Stream {
     }
 
     #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        b: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), s => Pin::new(s).poll_write_vectored(cx, b))
     }
 

@@ -33,7 +33,18 @@ pub struct WorkerSettings {
 #[derive(Debug)]
 pub struct Workers(Vec<JoinHandle<io::Result<()>>>);
 
-thread_local!(static TURN: Cell<Option<Instant>> = const { Cell::new(None) });
+thread_local! {
+    static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ID: Cell<Option<WorkerId>> = const { Cell::new(None) };
+}
+
+impl WorkerId {
+    /// The worker this thread is; None on other threads.
+    #[inline]
+    pub fn current() -> Option<Self> {
+        ID.get()
+    }
+}
 
 impl Workers {
     /// Starts `n` threads `sluice-w0` …. `make` is called here, once per worker, for what moves into that thread; the
@@ -50,9 +61,10 @@ impl Workers {
             let start = make(WorkerId(id));
             let settings = settings.clone();
             let cpu = cpus.get(id % cpus.len().max(1)).copied();
-            let thread = std::thread::Builder::new()
-                .name(format!("sluice-w{id}"))
-                .spawn(move || run(cpu, &settings, start))?;
+            let thread = std::thread::Builder::new().name(format!("sluice-w{id}")).spawn(move || {
+                ID.set(Some(WorkerId(id)));
+                run(cpu, &settings, start)
+            })?;
             threads.push(thread);
         }
         Ok(Self(threads))
@@ -164,6 +176,7 @@ mod tests {
         let w = Workers::spawn(2, &settings, |id| {
             let tx = tx.clone();
             move || async move {
+                assert_eq!(WorkerId::current(), Some(id));
                 let local = std::rc::Rc::new(id);
                 let got = tokio::task::spawn_local(async move { *local }).await.unwrap();
                 let cpus = sched_getaffinity(None).unwrap().count();
@@ -175,10 +188,7 @@ mod tests {
         w.join().unwrap();
         let mut got: Vec<_> = rx.try_iter().collect();
         got.sort();
-        assert_eq!(
-            got,
-            [(WorkerId(0), Some("sluice-w0".into()), 1), (WorkerId(1), Some("sluice-w1".into()), 1)]
-        );
+        assert_eq!(got, [(WorkerId(0), Some("sluice-w0".into()), 1), (WorkerId(1), Some("sluice-w1".into()), 1)]);
     }
 
     #[test]

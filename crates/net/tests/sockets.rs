@@ -45,9 +45,8 @@ async fn tcp_v6_and_unix_carry_bytes_and_know_their_ends() {
         }
         let mut b = Stream::from(b);
         assert!(!b.is_tls() && b.tls_info().is_none() && b.alpn().is_none());
-        let n = poll_fn(|cx| {
-            Pin::new(&mut a).poll_write_vectored(cx, &[IoSlice::new(b"hello "), IoSlice::new(b"world")])
-        });
+        let n =
+            poll_fn(|cx| Pin::new(&mut a).poll_write_vectored(cx, &[IoSlice::new(b"hello "), IoSlice::new(b"world")]));
         assert_eq!(n.await.unwrap(), 11);
         a.shutdown().await.unwrap();
         let mut got = String::new();

@@ -115,10 +115,8 @@ fn shown(c: &Stream) -> String {
 async fn the_server_name_picks_the_object() {
     let ca = ca("ca");
     let one = |n: &str| vec![leaf(&ca, n, false)];
-    let tls = server(vec![
-        object("wild", &["*.test.com"], one("wild.x")),
-        object("exact", &["a.test.com"], one("exact.x")),
-    ]);
+    let tls =
+        server(vec![object("wild", &["*.test.com"], one("wild.x")), object("exact", &["a.test.com"], one("exact.x"))]);
     let any = client(|_| ());
     let (c, s) = ok(&tls, &any, "a.test.com").await;
     assert_eq!(shown(&c), "exact.x");
@@ -157,7 +155,7 @@ async fn an_unknown_name_is_told_by_its_alert() {
 }
 
 fn server_err(r: Result<Stream, AcceptError>) -> AcceptError {
-    r.err().expect("the handshake must fail")
+    r.expect_err("the handshake must fail")
 }
 
 #[tokio::test]
@@ -254,6 +252,20 @@ async fn versions_are_per_object() {
 }
 
 #[tokio::test]
+async fn ciphers_by_openssl_names_bind_tls12_alone() {
+    let ca = ca("ca");
+    let only = "ECDHE-ECDSA-CHACHA20-POLY1305:DHE-RSA-AES128-SHA:HIGH";
+    let settings = ServerTlsSettings { ciphers: Some(only.into()), ..Default::default() };
+    let tls = ServerTls::new(settings).unwrap();
+    let old = object("old", &["old.test"], vec![leaf(&ca, "x", false)]);
+    let old = CertConfig { protocols: Protocols { tls12: true, tls13: false }, ..old };
+    assert_eq!(tls.replace(&[Arc::new(old), Arc::new(object("1", &["*"], vec![leaf(&ca, "x", false)]))]), []);
+    let any = client(|_| ());
+    assert_eq!(info(&ok(&tls, &any, "old.test").await.1).cipher_name(), "ECDHE-ECDSA-CHACHA20-POLY1305");
+    assert_eq!(info(&ok(&tls, &any, "new.test").await.1).cipher_name(), "TLS_AES_256_GCM_SHA384");
+}
+
+#[tokio::test]
 async fn alpn_is_chosen_from_the_listeners_list() {
     let ca = ca("ca");
     let alpn = vec![vec![b"http/1.1".to_vec()], vec![b"h2".to_vec(), b"http/1.1".to_vec()]];
@@ -301,14 +313,16 @@ async fn client_certificates_good_bad_and_absent() {
 #[tokio::test]
 async fn the_chain_of_a_client_is_limited() {
     let (ca, root) = (ca("ca"), ca("root"));
-    let sub = |name, by: &Issuer| {
-        CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), by).unwrap()
-    };
+    let sub =
+        |name, by: &Issuer| CertifiedIssuer::signed_by(ca_params(name), KeyPair::generate().unwrap(), by).unwrap();
     let mid = sub("mid", &root);
     let low = sub("low", &mid);
     let (pem, key) = leaf(&low, "me", false);
     let chain = (format!("{pem}{}{}", low.pem(), mid.pem()), key);
-    assert_eq!(verdict(&server(vec![mtls(&ca, &root, 2, false)]), Some(chain.clone())).await, Ok(ClientVerify::Success));
+    assert_eq!(
+        verdict(&server(vec![mtls(&ca, &root, 2, false)]), Some(chain.clone())).await,
+        Ok(ClientVerify::Success)
+    );
     let e = verdict(&server(vec![mtls(&ca, &root, 1, false)]), Some(chain.clone())).await.unwrap_err();
     assert!(e.contains("chain too long"), "{e}");
     // A cut chain leads nowhere.
@@ -323,7 +337,7 @@ async fn sessions_resume_but_never_past_new_client_authentication() {
         for session_tickets in [true, false] {
             let plain = Arc::new(CertConfig { protocols, ..(*plain).clone() });
             let tls = ServerTls::new(ServerTlsSettings { session_tickets, ..Default::default() }).unwrap();
-            tls.replace(&[plain.clone()]);
+            tls.replace(std::slice::from_ref(&plain));
             let c = client(|_| ());
             assert!(!info(&ok(&tls, &c, "a.test").await.1).session_reused);
             assert!(info(&ok(&tls, &c, "a.test").await.1).session_reused, "{protocols:?} {session_tickets}");

@@ -51,11 +51,7 @@ impl Hickory {
 }
 
 fn failure(name: String, e: NetError) -> DnsError {
-    if e.is_no_records_found() {
-        DnsError::NoSuchName(name)
-    } else {
-        DnsError::Failed { name, cause: e.to_string() }
-    }
+    if e.is_no_records_found() { DnsError::NoSuchName(name) } else { DnsError::Failed { name, cause: e.to_string() } }
 }
 
 fn left(until: Instant) -> Duration {

@@ -57,7 +57,8 @@ impl ClientTls {
     /// Compiles settings.
     pub fn new(c: &ClientTlsConfig) -> Result<Self, PemError> {
         let config = |e: Error| PemError::Config(e.to_string());
-        let b = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(config)?;
+        let b =
+            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(config)?;
         let b = if c.verify {
             let roots = match &c.ca_pem {
                 Some(pem) => roots(pem)?,

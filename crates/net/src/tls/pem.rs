@@ -41,10 +41,7 @@ pub(super) fn key(pem: &str) -> Result<PrivateKeyDer<'static>, PemError> {
 /// A chain with its key, ready to sign.
 pub(super) fn certified_key(cert_pem: &str, key_pem: &str) -> Result<CertifiedKey, PemError> {
     let chain = certificates(cert_pem).map_err(PemError::Cert)?;
-    let key = provider()
-        .key_provider
-        .load_private_key(key(key_pem)?)
-        .map_err(|e| PemError::Key(e.to_string()))?;
+    let key = provider().key_provider.load_private_key(key(key_pem)?).map_err(|e| PemError::Key(e.to_string()))?;
     let ck = CertifiedKey::new(chain, key);
     match ck.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(ck),

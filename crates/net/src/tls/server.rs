@@ -4,12 +4,13 @@
 use super::pem::certified_key;
 use super::sni::{Certificates, SniMap};
 use super::verifier::DepthVerifier;
-use super::{ClientVerify, PemError, ServerTlsStream, provider};
+use super::{ClientVerify, PemError, ServerTlsStream, provider, provider_with};
 use crate::socket::Socket;
 use crate::stream::Stream;
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use std::io;
 use std::sync::Arc;
@@ -76,8 +77,12 @@ pub struct ServerTlsSettings {
     pub handshake_timeout: Duration,
     /// Whether tickets are given out (`ssl_session_tickets`; APISIX: false). Sessions are then kept here instead.
     pub session_tickets: bool,
-    /// Sessions kept in memory, for all objects without mTLS; those with it keep a sixteenth each.
+    /// Sessions kept in memory, for all objects without mTLS together.
     pub session_cache: usize,
+    /// Sessions kept in memory by each object with mTLS.
+    pub mtls_session_cache: usize,
+    /// TLS 1.2 suites by OpenSSL's names (`ssl_ciphers`); all that rustls has when None.
+    pub ciphers: Option<String>,
 }
 
 impl Default for ServerTlsSettings {
@@ -88,6 +93,8 @@ impl Default for ServerTlsSettings {
             handshake_timeout: Duration::from_secs(60),
             session_tickets: true,
             session_cache: 16_384,
+            mtls_session_cache: 64,
+            ciphers: None,
         }
     }
 }
@@ -176,6 +183,7 @@ impl ServerCerts {
 pub struct ServerTls {
     settings: ServerTlsSettings,
     sessions: Sessions,
+    provider: Arc<CryptoProvider>,
     current: ArcSwap<ServerCerts>,
 }
 
@@ -184,7 +192,8 @@ impl ServerTls {
     pub fn new(settings: ServerTlsSettings) -> Result<Self, PemError> {
         let sessions = Sessions::new(settings.session_tickets, settings.session_cache)?;
         let none = ServerCerts { names: SniMap::new(), objects: HashMap::default() };
-        Ok(Self { settings, sessions, current: ArcSwap::from_pointee(none) })
+        let provider = settings.ciphers.as_deref().map_or_else(provider, provider_with);
+        Ok(Self { settings, sessions, provider, current: ArcSwap::from_pointee(none) })
     }
 
     /// Puts the given objects in force, in one step. An unchanged object keeps its sessions. A broken one is reported
@@ -243,7 +252,8 @@ impl ServerTls {
             Some(c) => Some(Arc::new(DepthVerifier::new(&c.ca_pem, c.depth, c.lenient)?)),
             None => None,
         };
-        let b = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions).map_err(config)?;
+        let b = ServerConfig::builder_with_provider(self.provider.clone());
+        let b = b.with_protocol_versions(&versions).map_err(config)?;
         let b = match &verifier {
             Some(v) => b.with_client_cert_verifier(v.clone()),
             None => b.with_no_client_auth(),
@@ -251,7 +261,7 @@ impl ServerTls {
         let mut base = b.with_cert_resolver(Arc::new(Certificates::new(keys)));
         let own;
         let sessions = if verifier.is_some() {
-            own = Sessions::new(self.settings.session_tickets, self.settings.session_cache / 16)?;
+            own = Sessions::new(self.settings.session_tickets, self.settings.mtls_session_cache)?;
             &own
         } else {
             &self.sessions

@@ -45,9 +45,13 @@ impl<T: Clone> SniMap<T> {
         let name = normal(name);
         self.exact
             .get(&*name)
-            .or_else(|| name.split_once('.').and_then(|(label, rest)| {
-                if label.is_empty() { None } else { self.wildcard.get(rest) }
-            }))
+            .or_else(|| {
+                name.split_once('.').and_then(
+                    |(label, rest)| {
+                        if label.is_empty() { None } else { self.wildcard.get(rest) }
+                    },
+                )
+            })
             .or(self.any.as_ref())
     }
 }
