@@ -104,6 +104,7 @@ macro_rules! peek_for {
                 self.poll_read_ready(cx)
             }
 
+            #[inline]
             fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
                 self.try_io(Interest::READABLE, || Ok(rustix::net::recv(self, buf, RecvFlags::PEEK)?.0))
             }
@@ -112,6 +113,12 @@ macro_rules! peek_for {
 }
 peek_for!(TcpStream);
 peek_for!(UnixStream);
+
+/// Whether a read would have to wait.
+#[inline]
+pub(crate) fn is_unreadable(s: &impl Peek) -> bool {
+    s.peek(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+}
 
 /// Ready when bytes, end of file or an error wait on the socket; takes nothing.
 #[inline]

@@ -1,7 +1,7 @@
 //! A connection as the protocol layers see it: plain or TLS, from a client or to an upstream, one enum instead of a
 //! `dyn` so that the plain path inlines. The one surprise: `flush` matters for TLS only.
 use crate::address::Address;
-use crate::socket::{Readable, Socket, poll_peek};
+use crate::socket::{Readable, Socket, is_unreadable, poll_peek};
 use crate::tls::{ServerTlsStream, TlsInfo};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -72,10 +72,15 @@ impl Stream {
     }
 
     /// Whether an idle pooled connection may carry the next request: nothing has arrived, it is not closed. Costs no
-    /// system call unless something did arrive. It drops the waker of an earlier `poll_readable`.
+    /// system call unless something did arrive. On TLS it drops the waker of an earlier `poll_readable`.
     #[inline]
     pub fn is_quiet(&mut self) -> bool {
-        self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
+        match self {
+            // Without a waker to register there is no lock to take.
+            Self::Tcp(s) => is_unreadable(s),
+            Self::Unix(s) => is_unreadable(s),
+            _ => self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending(),
+        }
     }
 
     /// The other end of the socket (behind a PROXY protocol header this is the balancer, not the client).

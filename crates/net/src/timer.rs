@@ -214,7 +214,8 @@ impl Timeout {
         CLOCK.with(|c| {
             c.current();
             // Round up, and count the current tick as gone.
-            let ticks = (d.as_nanos().div_ceil(TICK.as_nanos())).min(u128::from(u64::MAX >> 2)) as u64;
+            let part = u64::from(d.subsec_nanos().div_ceil(TICK.subsec_nanos()));
+            let ticks = d.as_secs().min(u64::from(u32::MAX)) * TICKS_PER_SECOND + part;
             c.wheel.borrow_mut().arm(self.key, c.tick.get() + ticks + 1);
         });
     }

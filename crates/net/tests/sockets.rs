@@ -228,14 +228,18 @@ fn workers_serve_and_drain() {
         for mut s in idle {
             assert_eq!(s.read(&mut [0]).await.unwrap(), 0, "idle connections are closed");
         }
-        assert_eq!(drain.open(), 1);
+        // The count follows the closing by a moment.
+        while drain.open() > 1 {
+            tokio::task::yield_now().await;
+        }
         busy.write_all(b"\n").await.unwrap();
         let mut rest = String::new();
         busy.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "alf\n", "a running request is finished");
-        assert!(connect(&address, &o, None).await.is_err(), "the port is closed");
     });
     workers.join().unwrap();
+    let refused = rt.block_on(connect(&address, &ConnectOptions::default(), None));
+    assert!(refused.is_err(), "the port is closed");
     assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 2]);
 }
 
