@@ -2,9 +2,7 @@
 //!
 //! The surprise: only a missing value falls back to `remote_addr`; a present but empty header is hashed as it is.
 //! `vars_combinations` falls back when none of its variables had a value.
-use std::cell::Cell;
-
-use sluice_expr::{Lookup, Template, Value, Variable};
+use sluice_expr::{Lookup, Template, Variable};
 
 /// An upstream's `hash_on`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +36,7 @@ pub struct HashKey(Source);
 #[derive(Clone, Debug)]
 enum Source {
     Variable(Variable),
-    /// `defaulted`: some variable has a `??` default, which counts as a value.
-    Template { template: Template, defaulted: bool },
+    Template(Template),
 }
 
 impl Default for HashKey {
@@ -59,24 +56,8 @@ impl HashKey {
             HashOn::Consumer => Source::Variable(Variable::ConsumerName),
             // without a variable nothing is resolved, so the address is used
             HashOn::VarsCombinations if !key.contains('$') => return HashKey::default(),
-            HashOn::VarsCombinations => {
-                Source::Template { template: Template::compile(key), defaulted: key.contains("??") }
-            }
+            HashOn::VarsCombinations => Source::Template(Template::compile(key)),
         })
-    }
-}
-
-/// Passes look-ups on and notes whether any had a value.
-struct Noting<'l> {
-    lookup: &'l dyn Lookup,
-    found: Cell<bool>,
-}
-
-impl Lookup for Noting<'_> {
-    fn variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
-        let value = self.lookup.variable(variable);
-        self.found.set(self.found.get() || value.is_some());
-        value
     }
 }
 
@@ -88,10 +69,9 @@ pub fn hash_key(key: &HashKey, lookup: &dyn Lookup, out: &mut Vec<u8>) {
                 return value.write_to(out);
             }
         }
-        Source::Template { template, defaulted } => {
-            let (noting, start) = (Noting { lookup, found: Cell::new(*defaulted) }, out.len());
-            template.render_into(&noting, "", out);
-            if noting.found.get() {
+        Source::Template(template) => {
+            let start = out.len();
+            if template.render_into(lookup, "", out) > 0 {
                 return;
             }
             out.truncate(start);
@@ -104,6 +84,8 @@ pub fn hash_key(key: &HashKey, lookup: &dyn Lookup, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use sluice_expr::Value;
+
     use super::*;
 
     struct Map(Vec<(Variable, &'static str)>);
