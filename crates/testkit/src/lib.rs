@@ -1,1 +1,20 @@
-//! (empty)
+//! What tests stand on: a wire-level client, a programmable upstream, certificates, configuration folders, a process
+//! runner for the gateway and the YAML case runner. Everything is blocking and thread-based on purpose: the kit shares
+//! no runtime, codec or parser with the gateway, so a bug in those cannot hide itself.
+//!
+//! A dev-dependency only (`cargo xtask layers` checks it). It never names the gateway's package; a test hands it the
+//! path of the binary to start.
+
+pub mod cases;
+pub mod certificates;
+pub mod directory;
+pub mod gateway;
+pub mod ports;
+pub mod upstream;
+pub mod wire;
+
+pub use certificates::Authority;
+pub use directory::ConfigDir;
+pub use gateway::Gateway;
+pub use upstream::{Behaviour, Seen, Upstream};
+pub use wire::{Answer, Wire, WireError};

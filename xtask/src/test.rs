@@ -1,0 +1,82 @@
+//! `cargo xtask test`: installs what tests need where it may, says what is missing where it may not, then runs all tests.
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// Install what the tests need, then run them all. nextest's summary is the last line.
+#[derive(clap::Args, Default)]
+#[command(after_help = "Example: cargo xtask test -- --no-fail-fast key_auth")]
+pub struct Args {
+    /// Do not look for programs, run the tests at once
+    #[arg(long)]
+    no_install: bool,
+    /// Passed on to nextest (or to `cargo test` where nextest is missing)
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Program and the Debian package that holds it.
+pub const NEEDED: &[(&str, &str)] = &[
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
+    ("redis-server", "redis-server"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    // aws-lc-sys is C and some assembler; its build wants both.
+    ("cc", "gcc"),
+    ("cmake", "cmake"),
+];
+
+pub fn run(args: &Args) -> Result<()> {
+    if !args.no_install {
+        install(NEEDED)?;
+    }
+    let rest: Vec<&str> = args.rest.iter().map(String::as_str).collect();
+    println!("{}", tests(&rest)?);
+    Ok(())
+}
+
+/// Runs all tests; the summary line, or an error that ends with it.
+pub fn tests(rest: &[&str]) -> Result<String> {
+    let cargo = process::cargo();
+    let nextest = process::command(&cargo, &["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
+    let (args, mark): (Vec<&str>, _) = if nextest {
+        (vec!["nextest", "run", "--workspace", "--no-fail-fast"], "Summary [")
+    } else {
+        eprintln!("cargo-nextest is missing; `cargo test` runs the same tests");
+        (vec!["test", "--workspace", "--no-fail-fast", "--"], "test result")
+    };
+    let args: Vec<&str> = args.into_iter().chain(rest.iter().copied()).collect();
+    let (passed, summary) = process::run_watching(&cargo, &args, mark)?;
+    let summary = summary.unwrap_or_else(|| (if passed { "all tests passed" } else { "no summary" }).to_owned());
+    if !passed {
+        bail!("tests failed\n{summary}");
+    }
+    Ok(summary)
+}
+
+/// Installs missing programs as root on Debian; elsewhere names them all at once.
+pub fn install(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = needed.iter().filter(|(program, _)| !process::on_path(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let root = process::output("id", &["-u"]).is_ok_and(|id| id.trim_ascii() == b"0");
+    if !root || !process::on_path("apt-get") {
+        let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+        bail!("missing: {}. On Debian: sudo apt-get install {}", programs.join(", "), packages.join(" "));
+    }
+    process::run("apt-get", &["update", "-q"])?;
+    let mut args = vec!["install", "-q", "-y", "--no-install-recommends"];
+    args.extend(&packages);
+    eprintln!("> apt-get {}", args.join(" "));
+    // No daemon is to start by itself: the tests start their own.
+    let status =
+        process::command("apt-get", &args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").status()?;
+    if !status.success() {
+        bail!("apt-get install {} failed: {status}", packages.join(" "));
+    }
+    Ok(())
+}
