@@ -29,6 +29,9 @@ impl Default for FamilyOptions {
     }
 }
 
+/// Series by label values.
+type ByValues = HashMap<Box<[Box<str>]>, Arc<Series>>;
+
 pub(super) struct Family {
     pub(super) number: usize,
     pub(super) name: Box<str>,
@@ -38,7 +41,7 @@ pub(super) struct Family {
     pub(super) options: FamilyOptions,
     /// `le="…"` texts of a histogram, `+Inf` last.
     pub(super) bounds: Box<[Box<str>]>,
-    map: RwLock<HashMap<Box<[Box<str>]>, Arc<Series>>>,
+    map: RwLock<ByValues>,
     /// Created since the last scrape.
     fresh: Mutex<Vec<Arc<Series>>>,
     scrape: Mutex<Vec<Scraped>>,
