@@ -141,7 +141,10 @@ impl AccessLog {
         let deadline = Instant::now() + limit;
         let (done, wait) = sync_channel(1);
         let mut message = Message::Sync(done);
-        while !self.off {
+        if self.off {
+            return true;
+        }
+        loop {
             match self.sender.try_send(message) {
                 Ok(()) => return wait.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok(),
                 Err(TrySendError::Disconnected(_)) => return false,
@@ -154,7 +157,6 @@ impl AccessLog {
                 }
             }
         }
-        true
     }
 
     pub fn stats(&self) -> AccessLogStats {

@@ -29,6 +29,9 @@ impl Default for FamilyOptions {
     }
 }
 
+/// Series by label values.
+type ByValues = HashMap<Box<[Box<str>]>, Arc<Series>>;
+
 pub(super) struct Family {
     pub(super) number: usize,
     pub(super) name: Box<str>,
@@ -38,7 +41,7 @@ pub(super) struct Family {
     pub(super) options: FamilyOptions,
     /// `le="…"` texts of a histogram, `+Inf` last.
     pub(super) bounds: Box<[Box<str>]>,
-    map: RwLock<HashMap<Box<[Box<str>]>, Arc<Series>>>,
+    map: RwLock<ByValues>,
     /// Created since the last scrape.
     fresh: Mutex<Vec<Arc<Series>>>,
     scrape: Mutex<Vec<Scraped>>,
@@ -149,7 +152,9 @@ impl Family {
         let mut list = self.take_fresh(Instant::now());
         let reader = Reader::new();
         if let Some(entry) = list.iter_mut().find(|entry| Arc::ptr_eq(&entry.series, &series)) {
-            self.hide(entry, &reader);
+            let mut cells = Vec::new();
+            series.read(&self.shape, &reader, &mut cells);
+            self.hide(entry, &cells, &reader);
         }
         drop(series);
         self.purge(&mut list);
@@ -171,17 +176,16 @@ impl Family {
         list
     }
 
-    fn hide(&self, entry: &mut Scraped, reader: &Reader) {
+    /// `cells` is what was last shown, unadjusted, so that an update since then brings the series back and is counted.
+    fn hide(&self, entry: &mut Scraped, cells: &[u64], reader: &Reader) {
         if entry.hidden {
             return;
         }
-        let mut now = Vec::new();
-        entry.series.read(&self.shape, reader, &mut now);
         if self.shape == Shape::Gauge {
             entry.seen = entry.series.gauge(reader).to_bits();
         } else {
             entry.seen = 0;
-            entry.restart = Some(now.into_boxed_slice());
+            entry.restart = Some(cells.into());
         }
         entry.hidden = true;
         if !self.is_overflow(&entry.series) {
@@ -212,10 +216,11 @@ impl Family {
     /// Calls `show` for every live series in label order with its cells (gauges: the bits of the value), and expires.
     pub(super) fn scrape(&self, reader: &Reader, now: Instant, mut show: impl FnMut(&Series, &[u64])) {
         let mut list = self.take_fresh(now);
-        let mut cells = Vec::new();
+        let (mut cells, mut unadjusted) = (Vec::new(), Vec::new());
         let mut any_hidden = false;
         for entry in list.iter_mut() {
             entry.series.read(&self.shape, reader, &mut cells);
+            unadjusted.clone_from(&cells);
             if let Some(restart) = &entry.restart {
                 self.shape.subtract(&mut cells, restart);
             }
@@ -235,7 +240,7 @@ impl Family {
                 } else if let Some(expire) = self.options.expire
                     && now.saturating_duration_since(entry.changed) >= expire
                 {
-                    self.hide(entry, reader);
+                    self.hide(entry, &unadjusted, reader);
                 }
             }
             any_hidden |= entry.hidden;
