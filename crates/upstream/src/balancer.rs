@@ -186,7 +186,8 @@ impl Balancer {
         if nodes.len() > MAX_NODES {
             return Err(BalancerError::TooManyNodes { found: nodes.len() });
         }
-        let mut seen = std::collections::HashMap::with_capacity_and_hasher(nodes.len(), foldhash::fast::FixedState::default());
+        let mut seen =
+            std::collections::HashMap::with_capacity_and_hasher(nodes.len(), foldhash::fast::FixedState::default());
         let mut unique: Vec<Endpoint> = Vec::with_capacity(nodes.len());
         for node in nodes {
             let at = *seen.entry((node.priority, node.host.clone(), node.port)).or_insert(unique.len());
@@ -260,11 +261,8 @@ impl Balancer {
         };
         // read before the flags: a change after this line moves the epoch again
         let epoch = health_epoch();
-        let healthy: SmallVec<[u32; 16]> = (0u32..)
-            .zip(&*self.nodes)
-            .filter(|(_, node)| node.state.is_healthy())
-            .map(|(index, _)| index)
-            .collect();
+        let healthy: SmallVec<[u32; 16]> =
+            (0u32..).zip(&*self.nodes).filter(|(_, node)| node.state.is_healthy()).map(|(index, _)| index).collect();
         let degraded = !healthy.is_empty() && healthy.len() < self.nodes.len();
         if degraded && self.algorithm != Algorithm::Chash {
             let tiers = Tiers::build(&self.settings, &self.nodes, &healthy, self.settings.start.wrapping_add(epoch));

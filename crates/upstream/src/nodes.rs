@@ -109,7 +109,10 @@ pub struct NodeSet {
 enum Current {
     /// Addresses only: nothing ever changes.
     Fixed(Arc<Balancer>),
-    Names { names: Mutex<Names>, balancer: ArcSwap<Balancer> },
+    Names {
+        names: Mutex<Names>,
+        balancer: ArcSwap<Balancer>,
+    },
 }
 
 /// The balancer at this moment. A request keeps one to its end, as [`crate::Tried`] belongs to it.

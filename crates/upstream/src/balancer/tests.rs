@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn build(algorithm: Algorithm, nodes: &[(u32, i32)]) -> Balancer {
-    let nodes = nodes.iter().zip(1..).map(|((weight, priority), port)| Endpoint {
-        priority: *priority,
-        ..Endpoint::new("10.0.0.1", port, *weight)
-    });
+    let nodes = nodes
+        .iter()
+        .zip(1..)
+        .map(|((weight, priority), port)| Endpoint { priority: *priority, ..Endpoint::new("10.0.0.1", port, *weight) });
     Balancer::build(&BalancerSettings { algorithm, ..Default::default() }, nodes.collect()).unwrap()
 }
 
