@@ -88,7 +88,7 @@ pub trait UpstreamCompiler: Send + Sync {
 pub struct Env {
     pub clock: Clock,
     pub shared: Shared,
-    pub metrics: sluice_telemetry::Metrics,
+    pub metrics: sluice_telemetry::Registry,
     /// The control runtime, for what runs beside requests: queues, timers, clients.
     pub control: Option<tokio::runtime::Handle>,
     /// The stored object in which this configuration stands: `routes/1`. Keys of shared state start with it.
@@ -106,10 +106,10 @@ pub struct Env {
 impl Env {
     /// An environment for tests: fake clock at a fixed time, nothing else configured.
     pub fn for_tests() -> Env {
-        Env::new(Clock::fake(1_700_000_000_000), sluice_telemetry::Metrics::default())
+        Env::new(Clock::fake(1_700_000_000_000), sluice_telemetry::Registry::default())
     }
 
-    pub fn new(clock: Clock, metrics: sluice_telemetry::Metrics) -> Env {
+    pub fn new(clock: Clock, metrics: sluice_telemetry::Registry) -> Env {
         Env {
             clock,
             shared: Shared::default(),

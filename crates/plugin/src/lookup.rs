@@ -2,8 +2,9 @@
 use crate::context::{Attempt, Context};
 use sluice_expr::{Lookup, Value, Variable};
 use sluice_http::{Known, target};
+use sluice_telemetry::time_format;
 use std::net::IpAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 impl Lookup for Context {
     fn variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
@@ -25,6 +26,11 @@ fn text(s: &str) -> Option<Value<'_>> {
 }
 fn number(n: u64) -> Option<Value<'static>> {
     Some(Value::Number(n as f64))
+}
+fn formatted(write: fn(SystemTime, &mut Vec<u8>)) -> Value<'static> {
+    let mut out = Vec::new();
+    write(SystemTime::now(), &mut out);
+    Value::owned(out)
 }
 /// Seconds with milliseconds, as nginx writes times.
 fn seconds(d: Duration) -> String {
@@ -133,8 +139,8 @@ impl Context {
             Variable::Hostname | Variable::ServerName => Some(Value::owned(host_name())),
             Variable::Pid => number(u64::from(std::process::id())),
             Variable::Msec => Some(Value::owned(seconds(self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default()))),
-            Variable::TimeIso8601 => Some(Value::owned(sluice_telemetry::time_format::iso8601())),
-            Variable::TimeLocal => Some(Value::owned(sluice_telemetry::time_format::local())),
+            Variable::TimeIso8601 => Some(formatted(time_format::time_iso8601)),
+            Variable::TimeLocal => Some(formatted(time_format::time_local)),
             Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
             Variable::SslProtocol => text(tls?.protocol),
             Variable::SslCipher => text(&tls?.cipher),

@@ -47,20 +47,18 @@ impl Harness {
     pub fn phase(&self, phase: Phase, cx: &mut Context) -> Option<Reply> {
         let mut at = 0;
         loop {
-            let reply = match self.chain.step(phase, &mut at, 0, cx) {
+            let outcome = match self.chain.step(phase, &mut at, 0, cx) {
                 Step::Done => return None,
-                Step::Next => continue,
-                Step::NeedBody => {
-                    cx.request_body = Some(Vec::new());
-                    continue;
-                }
-                Step::Reply(reply) => reply,
-                Step::Wait(future) => match block_on(future) {
-                    Outcome::Next => continue,
-                    Outcome::Reply(reply) => reply,
-                },
+                Step::Next => Some(Outcome::Next),
+                Step::NeedBody => None,
+                Step::Reply(reply) => Some(Outcome::Reply(reply)),
+                Step::Wait(future) => Some(block_on(future)),
             };
-            return Some(*self.chain.finish(phase, at, reply));
+            match outcome {
+                None => cx.request_body = Some(Vec::new()),
+                Some(Outcome::Next) => {}
+                Some(Outcome::Reply(reply)) => return Some(*self.chain.finish(phase, at, reply)),
+            }
         }
     }
 

@@ -193,20 +193,22 @@ impl Exchange<'_> {
         let skip = if global { self.skip } else { 0 };
         let mut at = 0;
         loop {
-            let reply = match chain.step(phase, &mut at, skip, cx) {
+            let outcome = match chain.step(phase, &mut at, skip, cx) {
                 Step::Done => return None,
                 Step::Next => continue,
-                Step::NeedBody => match self.buffer_body(cx).await {
-                    Ok(()) => continue,
-                    Err(e) => return Some(Verdict::Trouble(Trouble::Body(e))),
-                },
-                Step::Reply(reply) => reply,
-                Step::Wait(future) => match future.await {
-                    Outcome::Next => continue,
-                    Outcome::Reply(reply) => reply,
-                },
+                Step::NeedBody => None,
+                Step::Reply(reply) => Some(Outcome::Reply(reply)),
+                Step::Wait(future) => Some(future.await),
             };
-            return Some(Verdict::Reply(chain.finish(phase, at, reply)));
+            match outcome {
+                Some(Outcome::Next) => {}
+                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                None => {
+                    if let Err(e) = self.buffer_body(cx).await {
+                        return Some(Verdict::Trouble(Trouble::Body(e)));
+                    }
+                }
+            }
         }
     }
 

@@ -11,12 +11,14 @@ pub mod hash_key;
 pub mod host_header;
 pub mod least_conn;
 pub mod nodes;
+pub mod pool;
 pub mod priority;
 pub mod random;
 pub mod registry;
 pub mod retry;
 pub mod roundrobin;
 pub mod tried;
+pub mod upstream;
 
 pub use balancer::{Algorithm, Balancer, BalancerError, BalancerSettings, Held, Outcome, PickInput, Picked};
 pub use endpoint::{Endpoint, NodeState, Report};
@@ -26,3 +28,4 @@ pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Res
 pub use registry::NodeStates;
 pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
 pub use tried::Tried;
+pub use upstream::{Scheme, Timeouts, Tls, Upstream};
