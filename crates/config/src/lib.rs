@@ -2,9 +2,14 @@
 //! places in the file, and the watching of both. The surprise: nothing here fails at the first error; every load
 //! returns all problems of the file.
 
+pub mod check;
 pub mod document;
 pub mod environment;
 pub mod position;
 pub mod problem;
+mod section;
+pub mod settings;
+pub mod standalone;
 pub mod suggestion;
 pub mod unit;
+pub mod watch;
