@@ -4,9 +4,9 @@
 
 mod json;
 mod scalar;
-mod yaml;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use crate::environment::{Environment, Substitution};
 use crate::position::{Node, Position, readable_path};

@@ -39,7 +39,13 @@ pub struct Notice {
 impl ConfigError {
     /// An error about the file as a whole.
     pub fn of_file(file: &Arc<str>, message: impl Into<String>) -> ConfigError {
-        ConfigError { file: file.clone(), position: None, path: String::new(), message: message.into(), suggestion: None }
+        ConfigError {
+            file: file.clone(),
+            position: None,
+            path: String::new(),
+            message: message.into(),
+            suggestion: None,
+        }
     }
 
     pub fn at(file: &Arc<str>, position: Position, path: impl Into<String>, message: impl Into<String>) -> ConfigError {

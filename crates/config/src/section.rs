@@ -132,9 +132,7 @@ impl<'a> Section<'a> {
     pub fn section(&self, key: &'static str) -> Section<'a> {
         match self.field(key) {
             Some(field) => field.section(),
-            None => {
-                Section { field: None, report: self.report, path: join(&self.path, key), seen: RefCell::default() }
-            }
+            None => Section { field: None, report: self.report, path: join(&self.path, key), seen: RefCell::default() },
         }
     }
 
@@ -201,14 +199,6 @@ impl<'a> Section<'a> {
 
     pub fn string(&self, key: &'static str, default: &str) -> String {
         self.optional_string(key).unwrap_or_else(|| default.to_owned())
-    }
-
-    pub fn strings(&self, key: &'static str, default: &[&str]) -> Vec<String> {
-        match self.field(key) {
-            Some(field) => field.strings().unwrap_or_default(),
-            None if self.is_removed(key) => Vec::new(),
-            None => default.iter().map(|text| (*text).to_owned()).collect(),
-        }
     }
 
     /// One of a few words.

@@ -238,7 +238,10 @@ fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node)
                     file: object.file.clone(),
                     position: Some(object.node.position_of("/id")),
                     path: object.path.clone(),
-                    text: format!("the id {:?} is used before, in {}; this object replaces it", object.id, earlier.path),
+                    text: format!(
+                        "the id {:?} is used before, in {}; this object replaces it",
+                        object.id, earlier.path
+                    ),
                     suggestion: None,
                 });
                 *earlier = object;

@@ -77,8 +77,10 @@ impl Walker<'_> {
                 Children::None
             }
             _ => {
-                while !matches!(self.text.as_bytes().get(self.offset), None | Some(b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t'))
-                {
+                while !matches!(
+                    self.text.as_bytes().get(self.offset),
+                    None | Some(b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t')
+                ) {
                     self.step();
                 }
                 Children::None

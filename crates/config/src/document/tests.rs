@@ -19,8 +19,12 @@ fn at(document: &Document, pointer: &str) -> (u32, u32) {
 
 #[test]
 fn every_value_has_its_place() {
-    let document = yaml("routes:\n  - id: 1\n    plugins:\n      key-auth:\n        header: 5\n  - {uri: /é, x: [1, 2]}\n");
-    assert_eq!(document.value, json!({"routes": [{"id": 1, "plugins": {"key-auth": {"header": 5}}}, {"uri": "/é", "x": [1, 2]}]}));
+    let document =
+        yaml("routes:\n  - id: 1\n    plugins:\n      key-auth:\n        header: 5\n  - {uri: /é, x: [1, 2]}\n");
+    assert_eq!(
+        document.value,
+        json!({"routes": [{"id": 1, "plugins": {"key-auth": {"header": 5}}}, {"uri": "/é", "x": [1, 2]}]})
+    );
     assert_eq!(at(&document, "/routes/0/plugins/key-auth/header"), (5, 9));
     assert_eq!(at(&document, "/routes/0/plugins/key-auth/headr"), (4, 7), "the nearest ancestor");
     assert_eq!(at(&document, "/routes/1/x/1"), (6, 22), "columns count characters");
@@ -41,7 +45,8 @@ fn json_has_the_same_places() {
 
 #[test]
 fn anchors_merge_keys_and_repeated_keys() {
-    let document = yaml("base: &b {x: 1, y: 2}\none:\n  <<: *b\n  y: 3\ntwo: *b\ntwo: 4\nlist:\n  <<: [{p: 1}, {p: 2, q: 2}]\n");
+    let document =
+        yaml("base: &b {x: 1, y: 2}\none:\n  <<: *b\n  y: 3\ntwo: *b\ntwo: 4\nlist:\n  <<: [{p: 1}, {p: 2, q: 2}]\n");
     assert_eq!(document.value["one"], json!({"x": 1, "y": 3}));
     assert_eq!(document.value["two"], json!(4));
     assert_eq!(document.value["list"], json!({"p": 1, "q": 2}));
@@ -90,7 +95,8 @@ fn variables_in_text_keep_the_places_of_the_file() {
     assert_eq!(at(&document, "/c"), (3, 1));
     assert_eq!(at(&document, "/c/2"), (3, 23));
     let text = "a: 1\nb: ${{GONE}}\nc: ${{LOST}}\n";
-    let errors = Document::yaml_with_environment(&file(), text.as_bytes(), &environment, Limits::default()).unwrap_err();
+    let errors =
+        Document::yaml_with_environment(&file(), text.as_bytes(), &environment, Limits::default()).unwrap_err();
     assert_eq!(errors.len(), 2, "all at once");
     assert!(errors[0].to_string().starts_with("a.yaml:2:4: the environment variable GONE is not set"), "{}", errors[0]);
 }

@@ -236,8 +236,13 @@ impl<'a> Builder<'a> {
     fn notice(&mut self, position: Position, path: &str, text: String) {
         // A file of nothing but repeated keys must not grow a list without end.
         if self.notices.len() < 1000 {
-            let notice =
-                Notice { file: self.file.clone(), position: Some(position), path: path.to_owned(), text, suggestion: None };
+            let notice = Notice {
+                file: self.file.clone(),
+                position: Some(position),
+                path: path.to_owned(),
+                text,
+                suggestion: None,
+            };
             self.notices.push(notice);
         }
     }

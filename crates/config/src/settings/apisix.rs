@@ -187,7 +187,6 @@ pub(super) fn read(section: Section<'_>, deployment: &Deployment) -> Apisix {
     settings
 }
 
-
 fn read_ssl(s: Section<'_>, common: Common) -> Ssl {
     let enable = s.boolean("enable", true);
     let listen = listen::read_https(&s, common);

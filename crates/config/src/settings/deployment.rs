@@ -92,10 +92,13 @@ pub(super) fn read(s: &Section<'_>, environment: &Environment) -> Deployment {
         (("etcd", ConfigProvider::Etcd), ("yaml", ConfigProvider::Yaml), ("json", ConfigProvider::Json));
     let provider = |key: &'static str, words: &[(&'static str, ConfigProvider)], mine: bool| {
         let section = s.section(key);
-        if mine && role == Role::DataPlane && section.is_present() && section.field("config_provider").is_none() {
-            if let Some(field) = s.field(key) {
-                field.error("config_provider is missing");
-            }
+        if mine
+            && role == Role::DataPlane
+            && section.is_present()
+            && section.field("config_provider").is_none()
+            && let Some(field) = s.field(key)
+        {
+            field.error("config_provider is missing");
         }
         let provider = section.choice("config_provider", words, ConfigProvider::Etcd);
         section.finish();
@@ -105,13 +108,18 @@ pub(super) fn read(s: &Section<'_>, environment: &Environment) -> Deployment {
     let control = provider("role_control_plane", &[etcd], role == Role::ControlPlane);
     let data = provider("role_data_plane", &[etcd, yaml, json], role == Role::DataPlane);
     let config_provider = traditional.or(control).or(data).unwrap_or(ConfigProvider::Etcd);
-    if role == Role::DataPlane && !s.section("role_data_plane").is_present() {
-        if let Some(field) = s.field("role") {
-            field.error("role data_plane needs role_data_plane.config_provider");
-        }
+    if role == Role::DataPlane
+        && !s.section("role_data_plane").is_present()
+        && let Some(field) = s.field("role")
+    {
+        field.error("role data_plane needs role_data_plane.config_provider");
     }
-    let deployment =
-        Deployment { role, config_provider, admin: read_admin(s.section("admin")), etcd: read_etcd(s.section("etcd"), environment) };
+    let deployment = Deployment {
+        role,
+        config_provider,
+        admin: read_admin(s.section("admin")),
+        etcd: read_etcd(s.section("etcd"), environment),
+    };
     s.ignore(&["certs"], "the certificates of etcd are configured under deployment.etcd.tls");
     s.finish();
     deployment
@@ -168,10 +176,11 @@ fn read_admin(s: Section<'_>) -> Admin {
         admin_ssl_ca_cert: file("admin_ssl_ca_cert"),
     };
     mtls.finish();
-    if admin.https_admin && (admin.admin_ssl_cert.is_none() || admin.admin_ssl_cert_key.is_none()) {
-        if let Some(field) = s.field("https_admin") {
-            field.error("needs admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key");
-        }
+    if admin.https_admin
+        && (admin.admin_ssl_cert.is_none() || admin.admin_ssl_cert_key.is_none())
+        && let Some(field) = s.field("https_admin")
+    {
+        field.error("needs admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key");
     }
     s.choice("admin_api_version", &[("v3", ()), ("v2", ())], ());
     s.finish();

@@ -139,15 +139,19 @@ pub(super) fn check_conflicts(settings: &Settings, document: &Document, report: 
         ("prometheus", "/plugin_attr/prometheus/export_addr/port", settings.plugins.prometheus_export()),
     ];
     let mut taken: Vec<(u16, &str)> = Vec::new();
-    let mut claim = |port: u16, name: &'static str, pointer: &str, path: &str| match taken
-        .iter()
-        .find(|(other, _)| *other == port)
-    {
-        Some((_, other)) => {
-            report.error(document.position_of(pointer), path, format!("port {port} of {name} is taken by {other}"), None);
-        }
-        None => taken.push((port, name)),
-    };
+    let mut claim =
+        |port: u16, name: &'static str, pointer: &str, path: &str| match taken.iter().find(|(other, _)| *other == port)
+        {
+            Some((_, other)) => {
+                report.error(
+                    document.position_of(pointer),
+                    path,
+                    format!("port {port} of {name} is taken by {other}"),
+                    None,
+                );
+            }
+            None => taken.push((port, name)),
+        };
     for (name, pointer, address) in servers {
         if let Some(address) = address {
             claim(address.port(), name, pointer, &crate::position::readable_path("", pointer, None));

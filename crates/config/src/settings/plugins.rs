@@ -27,7 +27,8 @@ impl Plugins {
         attributes.get("enable_export_server").and_then(Value::as_bool).filter(|enabled| *enabled)?;
         let address = attributes.get("export_addr");
         let text = address.and_then(|address| address.get("ip")).and_then(Value::as_str);
-        let ip = text.and_then(|ip| ip.trim_matches(['[', ']']).parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let ip =
+            text.and_then(|ip| ip.trim_matches(['[', ']']).parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let port = address.and_then(|address| address.get("port")).and_then(Value::as_u64).unwrap_or(9091);
         Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
     }

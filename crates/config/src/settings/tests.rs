@@ -64,7 +64,9 @@ fn every_form_of_node_listen() {
     assert_eq!(addresses("[9081, 9081]"), ["0.0.0.0:9081", "[::]:9081"], "taken once");
     assert_eq!(addresses("${{PORT}}"), ["0.0.0.0:9999", "[::]:9999"]);
     assert_eq!(addresses("9081\n  enable_ipv6: false"), ["0.0.0.0:9081"]);
-    let settings = good("apisix:\n  enable_http2: false\n  node_listen:\n    - {port: 1, enable_http2: true, backlog: 5}\n    - 2\n");
+    let settings = good(
+        "apisix:\n  enable_http2: false\n  node_listen:\n    - {port: 1, enable_http2: true, backlog: 5}\n    - 2\n",
+    );
     let listen = &settings.apisix.node_listen;
     assert_eq!((listen[0].http2, listen[0].backlog), (true, Some(5)));
     assert_eq!((listen[2].http2, listen[2].backlog), (false, None));
@@ -107,7 +109,8 @@ fn two_servers_cannot_have_one_port() {
         2,
         "control with prometheus, HTTP with HTTPS"
     );
-    let text = "apisix: {node_listen: 9180}\ndeployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
+    let text =
+        "apisix: {node_listen: 9180}\ndeployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
     assert!(errors(text).is_empty(), "a data plane has no Admin API");
 }
 
@@ -227,4 +230,19 @@ fn a_file_cut_anywhere_does_not_panic() {
     for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
         let _ = parse(&text[..end]);
     }
+}
+
+#[test]
+fn a_data_plane_says_where_its_configuration_comes_from() {
+    let missing = "c.yaml:1:14: deployment.role: role data_plane needs role_data_plane.config_provider";
+    assert_eq!(errors("deployment: {role: data_plane}"), [missing]);
+    let text = "deployment:\n  role: data_plane\n  role_data_plane: {x: 1}\n";
+    assert_eq!(errors(text), ["c.yaml:3:3: deployment.role_data_plane: config_provider is missing"]);
+    let text = "deployment: {role: control_plane}\napisix: {enable_admin: false}\n";
+    assert!(good(text).apisix.enable_admin, "a control plane always has its Admin API");
+    let hosts =
+        Environment::fixed([("APISIX_DEPLOYMENT_ETCD_HOST", "[\"http://e:1\"]"), ("APISIX_WORKER_PROCESSES", "3")]);
+    let settings = Settings::defaults(&hosts);
+    assert_eq!(settings.deployment.etcd.host, ["http://e:1"]);
+    assert_eq!(settings.nginx.worker_processes, Some(3));
 }

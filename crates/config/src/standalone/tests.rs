@@ -49,7 +49,10 @@ fn objects_have_apisix_ids_and_their_places() {
     assert_eq!(seven.error("/uri", "bad").to_string(), "apisix.yaml:8:5: routes[3].uri: bad");
     let rose = config.of(Kind::Consumers).next().unwrap();
     assert_eq!(rose.value["plugins"]["key-auth"]["key"], "one");
-    assert_eq!(rose.error("/plugins/key-auth/key", "bad").to_string(), "apisix.yaml:11:26: consumers[0].plugins.key-auth.key: bad");
+    assert_eq!(
+        rose.error("/plugins/key-auth/key", "bad").to_string(),
+        "apisix.yaml:11:26: consumers[0].plugins.key-auth.key: bad"
+    );
     assert_eq!(config.errors.len(), 1);
     assert_eq!(config.errors[0].to_string(), "apisix.yaml:6:5: routes[2]: expected an object, got string \"nonsense\"");
     let plugins = config.plugins.as_ref().unwrap();
