@@ -43,6 +43,13 @@ impl Version {
             device: metadata.dev(),
         })
     }
+
+    /// Written so lately that another write could leave the same time stamp (kernels count in ticks of up to 10 ms), or
+    /// that its writer may not be done: looked at again after the next pause.
+    fn is_fresh(&self) -> bool {
+        let age = self.modified.and_then(|modified| modified.elapsed().ok());
+        age.is_some_and(|age| age < Duration::from_millis(20))
+    }
 }
 
 /// A running watch; it ends when this is dropped or the receiver is.
@@ -93,7 +100,7 @@ async fn run<T, F>(
     loop {
         let Ok(permit) = sender.reserve().await else { return };
         let before = Version::of(&path);
-        if last.as_ref() != Some(&before) {
+        if last.as_ref() != Some(&before) && !before.as_ref().is_some_and(Version::is_fresh) {
             let (target, load) = (path.clone(), load.clone());
             let Ok(result) = tokio::task::spawn_blocking(move || load(&target)).await else { return };
             // What changed while it was read may be half of two versions: look again.
