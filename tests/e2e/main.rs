@@ -1,2 +1,14 @@
-//! placeholder
-fn main() {}
+//! End-to-end tests: the built binary as a process, real sockets, bytes on the wire. One binary, a module per area.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod breakage;
+mod examples;
+mod lifecycle;
+mod load;
+mod reload;
+mod slow;
+mod smuggling;
+mod start;
+mod streaming;
+mod tls;

@@ -93,6 +93,19 @@ pub fn merge(base: &mut Value, changes: &Value) {
     }
 }
 
+/// An empty folder for whatever a test writes; removed when dropped.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

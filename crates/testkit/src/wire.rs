@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use rustls::HandshakeKind;
+
 /// Default time for one whole answer; generous because CI machines stall.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 

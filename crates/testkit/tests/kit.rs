@@ -1,6 +1,8 @@
 //! The kit proves itself: client against upstream directly, and the case runner against nginx, a gateway that is known
 //! to be right. Without nginx on the PATH the last test fails: `cargo xtask test` installs it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -73,8 +75,8 @@ fn certificates_are_trusted_only_when_they_should_be() {
 /// nginx in the gateway's place: proxies everything to the upstream of the first route.
 fn nginx(dir: ConfigDir) -> anyhow::Result<Gateway> {
     let resources: Value = serde_saphyr::from_str(&std::fs::read_to_string(dir.path().join("conf/apisix.yaml"))?)?;
-    let nodes = resources["routes"][0]["upstream"]["nodes"].as_object().expect("nodes");
-    let node = nodes.keys().next().expect("a node");
+    let nodes = resources["routes"][0]["upstream"]["nodes"].as_object().unwrap();
+    let node = nodes.keys().next().unwrap();
     let root = dir.path().display();
     let config = format!(
         "daemon off; master_process off; pid {root}/nginx.pid; error_log stderr; events {{}}

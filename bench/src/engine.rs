@@ -1,0 +1,264 @@
+//! The loop of generator and upstream: one thread, one epoll, polled without ever sleeping.
+//!
+//! Closed loop (saturation) fires again as soon as an answer is complete. Open loop fires at fixed times and counts latency
+//! from the time a request was due, so that a stall of the proxy shows in the percentiles (no coordinated omission).
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::event::{Timespec, epoll};
+
+use crate::accounting;
+use crate::client::Client;
+use crate::upstream::{Answers, Connection, accept};
+
+const LISTENER: u64 = 0;
+const CLIENT: u64 = 1 << 32;
+const UPSTREAM: u64 = 2 << 32;
+const INDEX: u64 = u32::MAX as u64;
+
+pub struct Engine {
+    epoll: OwnedFd,
+    listener: TcpListener,
+    answers: Answers,
+    upstream: Vec<Option<Connection>>,
+    clients: Vec<Client>,
+    finished: Vec<usize>,
+    chunk: Vec<u8>,
+}
+
+/// What is measured in one run.
+pub struct Load<'a> {
+    pub addr: SocketAddr,
+    pub tls: Option<&'a Arc<rustls::ClientConfig>>,
+    pub request: &'a [u8],
+    pub connections: usize,
+    /// Requests per second; `None` saturates.
+    pub rate: Option<f64>,
+    pub seconds: f64,
+    pub warm_up: f64,
+    /// Processes whose CPU is counted.
+    pub pids: &'a [u32],
+}
+
+/// The result of one run. Times in microseconds.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    pub rps: f64,
+    /// CPU per request.
+    pub cpu: f64,
+    pub user: f64,
+    pub system: f64,
+    /// Share of its core that the proxy used.
+    pub utilisation: f64,
+    pub p50: f64,
+    pub p99: f64,
+    /// Answers other than 200, and connections that broke.
+    pub bad: u64,
+}
+
+impl Engine {
+    /// The upstream listens on this port of 127.0.0.1.
+    pub fn new(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("upstream port {port}"))?;
+        listener.set_nonblocking(true)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            listener,
+            answers: Answers::new(),
+            upstream: Vec::new(),
+            clients: Vec::new(),
+            finished: Vec::new(),
+            chunk: vec![0; 256 * 1024],
+        })
+    }
+
+    fn edges() -> epoll::EventFlags {
+        epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET | epoll::EventFlags::RDHUP
+    }
+
+    /// Opens one client connection; its number.
+    pub fn connect(&mut self, addr: SocketAddr, tls: Option<&Arc<rustls::ClientConfig>>) -> Result<usize> {
+        let client = Client::connect(addr, tls)?;
+        let index = self.clients.len();
+        epoll::add(&self.epoll, &client.stream, epoll::EventData::new_u64(CLIENT | index as u64), Self::edges())?;
+        self.clients.push(client);
+        Ok(index)
+    }
+
+    /// Closes every client connection.
+    pub fn hang_up(&mut self) {
+        self.clients.clear();
+        self.finished.clear();
+    }
+
+    /// Handles what is ready now; completed clients are in `finished` afterwards.
+    fn turn(&mut self, request: &[u8]) -> Result<()> {
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 256];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let (ready, _) = epoll::wait(&self.epoll, &mut events, Some(&now))?;
+        for event in ready.iter() {
+            let token = event.data.u64();
+            let index = (token & INDEX) as usize;
+            if token & CLIENT != 0 {
+                let Some(client) = self.clients.get_mut(index) else { continue };
+                if client.dead {
+                    continue;
+                }
+                client.write(request);
+                if client.read(&mut self.chunk) {
+                    self.finished.push(index);
+                }
+            } else if token & UPSTREAM != 0 {
+                if let Some(slot) = self.upstream.get_mut(index)
+                    && let Some(connection) = slot
+                    && !self.answers.serve(connection)
+                {
+                    *slot = None;
+                }
+            } else {
+                while let Some(connection) = accept(&self.listener) {
+                    let index = self.upstream.iter().position(Option::is_none).unwrap_or(self.upstream.len());
+                    let data = epoll::EventData::new_u64(UPSTREAM | index as u64);
+                    epoll::add(&self.epoll, &connection.stream, data, Self::edges())?;
+                    match self.upstream.get_mut(index) {
+                        Some(slot) => *slot = Some(connection),
+                        None => self.upstream.push(Some(connection)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One request on one connection; its status. An error when it does not come in time or the connection breaks.
+    pub fn ask(&mut self, index: usize, request: &[u8], limit: Duration) -> Result<u16> {
+        let start = Instant::now();
+        self.clients.get_mut(index).context("client")?.fire(request, start);
+        loop {
+            self.turn(request)?;
+            if self.finished.contains(&index) {
+                self.finished.clear();
+                return Ok(self.clients.get(index).map_or(0, |c| c.status));
+            }
+            ensure!(!self.clients.get(index).is_none_or(|c| c.dead), "the connection broke");
+            ensure!(start.elapsed() < limit, "no answer within {limit:?}");
+        }
+    }
+
+    /// Runs a load and closes its connections.
+    pub fn run(&mut self, load: &Load<'_>) -> Result<Sample> {
+        self.hang_up();
+        let first = self.connect(load.addr, load.tls)?;
+        // One answer before the clock runs: the proxy has opened its first upstream connection and is known to work.
+        let status = self.ask(first, load.request, Duration::from_secs(5))?;
+        ensure!(status == 200, "answers {status}");
+        for _ in 1..load.connections {
+            self.connect(load.addr, load.tls)?;
+        }
+        let result = self.measure(load);
+        self.hang_up();
+        result
+    }
+
+    fn measure(&mut self, load: &Load<'_>) -> Result<Sample> {
+        const BUCKETS: usize = 2_000_000;
+        let mut histogram = vec![0u32; BUCKETS];
+        let (mut done, mut bad) = (0u64, 0u64);
+        let mut idle: VecDeque<usize> = (0..self.clients.len()).collect();
+        let mut begin = Instant::now();
+        let mut due = begin;
+        let step = load.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
+        let mut end = begin + Duration::from_secs_f64(load.warm_up);
+        let mut before = None;
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                if before.is_some() {
+                    break;
+                }
+                before = Some(accounting::cpu(load.pids)?);
+                begin = Instant::now();
+                end = begin + Duration::from_secs_f64(load.seconds);
+                (done, bad) = (0, 0);
+                histogram.fill(0);
+            }
+            while let Some(&index) = idle.front() {
+                let start = match step {
+                    Some(step) if due <= now => {
+                        let start = due;
+                        due += step;
+                        start
+                    }
+                    Some(_) => break,
+                    None => now,
+                };
+                idle.pop_front();
+                if let Some(client) = self.clients.get_mut(index).filter(|c| !c.dead) {
+                    client.fire(load.request, start);
+                }
+            }
+            self.turn(load.request)?;
+            let finished = std::mem::take(&mut self.finished);
+            let now = Instant::now();
+            for &index in &finished {
+                let Some(client) = self.clients.get_mut(index) else { continue };
+                let micros = now.saturating_duration_since(client.start).as_micros() as usize;
+                if let Some(bucket) = histogram.get_mut(micros.min(BUCKETS - 1)) {
+                    *bucket += 1;
+                }
+                done += 1;
+                bad += u64::from(client.status != 200);
+                if !client.dead {
+                    idle.push_back(index);
+                }
+            }
+            self.finished = finished;
+            self.finished.clear();
+        }
+        let elapsed = begin.elapsed().as_secs_f64();
+        let cpu = accounting::cpu(load.pids)? - before.unwrap_or_default();
+        bad += self.clients.iter().filter(|c| c.dead).count() as u64;
+        ensure!(done > 0, "no answer in the measured time");
+        let per_request = |nanos: f64| nanos / 1e3 / done as f64;
+        Ok(Sample {
+            rps: done as f64 / elapsed,
+            cpu: per_request(cpu.run),
+            user: per_request(cpu.user),
+            system: per_request(cpu.system),
+            utilisation: cpu.run / 1e9 / elapsed,
+            p50: percentile(&histogram, done, 0.5),
+            p99: percentile(&histogram, done, 0.99),
+            bad,
+        })
+    }
+}
+
+fn percentile(histogram: &[u32], count: u64, share: f64) -> f64 {
+    let wanted = (count as f64 * share).ceil() as u64;
+    let mut passed = 0;
+    for (micros, n) in histogram.iter().enumerate() {
+        passed += u64::from(*n);
+        if passed >= wanted {
+            return micros as f64;
+        }
+    }
+    histogram.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn percentiles_are_the_first_bucket_that_covers_the_share() {
+        let histogram = [0, 98, 0, 1, 1];
+        assert_eq!(super::percentile(&histogram, 100, 0.5), 1.0);
+        assert_eq!(super::percentile(&histogram, 100, 0.99), 3.0);
+        assert_eq!(super::percentile(&histogram, 100, 1.0), 4.0);
+    }
+}

@@ -1,0 +1,38 @@
+//! HAProxy with one thread.
+
+use anyhow::{Context, Result};
+
+use super::{Peer, Site, UPSTREAM, find, pinned};
+
+pub fn start(site: &Site) -> Result<Peer> {
+    let program = find("haproxy").context("not installed (Debian: haproxy)")?;
+    let home = site.home("haproxy")?;
+    let both = home.join("both.pem");
+    std::fs::write(&both, format!("{}{}", site.cert, site.key))?;
+    let config = format!(
+        "global
+  nbthread 1
+  maxconn 9000
+  ssl-default-bind-options ssl-min-ver TLSv1.3
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 300s
+  timeout server 300s
+  http-reuse always
+frontend f
+  bind 127.0.0.1:8012
+  bind 127.0.0.1:8412 ssl crt {}
+  option forwardfor
+  default_backend b
+backend b
+  server s1 127.0.0.1:{UPSTREAM} pool-max-conn 512
+",
+        both.display()
+    );
+    let file = home.join("haproxy.cfg");
+    std::fs::write(&file, config)?;
+    let mut command = pinned(&program);
+    command.arg("-f").arg(&file);
+    Peer::start("haproxy", &home, 8012, 8412, command)
+}

@@ -1,0 +1,121 @@
+//! The constant upstream: one of two prepared answers to whatever is asked, hosted by the generator's own loop so that no
+//! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, everything else 1 KiB. Not a general server: it reads
+//! Content-Length bodies only, which is what proxies send here.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use memchr::memmem;
+
+const INPUT: usize = 16 * 1024;
+
+fn prepared(length: usize) -> Vec<u8> {
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\nServer: constant\r\nDate: Mon, 23 Nov 2026 11:00:00 GMT\r\nContent-Type: application/json; charset=utf-8\r\n\
+         Content-Length: {length}\r\nCache-Control: no-cache, private\r\nETag: \"5f2b1a7c9d\"\r\n\
+         X-Upstream-Id: 0f3c1f6e-7a0b-4c39-b1c7-1d2e3f4a5b6c\r\nVary: Accept-Encoding\r\n\r\n"
+    )
+    .into_bytes();
+    answer.extend((0..length).map(|i| b'a' + (i % 26) as u8));
+    answer
+}
+
+pub struct Answers {
+    small: Vec<u8>,
+    large: Vec<u8>,
+}
+
+pub struct Connection {
+    pub stream: TcpStream,
+    input: Vec<u8>,
+    /// Body bytes of the request still to be dropped.
+    skip: usize,
+    large: bool,
+    /// What has been sent of the current answer; `None` when none is due.
+    sent: Option<usize>,
+}
+
+impl Answers {
+    pub fn new() -> Self {
+        Self { small: prepared(1024), large: prepared(65536) }
+    }
+
+    /// Reads, answers, and says whether the connection is to be kept.
+    pub fn serve(&self, c: &mut Connection) -> bool {
+        let mut chunk = [0u8; INPUT];
+        loop {
+            if !self.flush(c) || !self.process(c) {
+                return false;
+            }
+            if c.sent.is_some() {
+                return true;
+            }
+            match c.stream.read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(n) => c.input.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(e) => return e.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// Answers every complete request in the input; false for what is not a request.
+    fn process(&self, c: &mut Connection) -> bool {
+        while c.sent.is_none() {
+            if c.skip > 0 {
+                let drop = c.skip.min(c.input.len());
+                c.input.drain(..drop);
+                c.skip -= drop;
+                if c.skip > 0 {
+                    return true;
+                }
+                c.sent = Some(0);
+            } else {
+                let Some(end) = memmem::find(&c.input, b"\r\n\r\n") else { return c.input.len() < INPUT };
+                let head = c.input.get(..end).unwrap_or_default();
+                c.large = memmem::find(head.get(..40.min(head.len())).unwrap_or_default(), b" /64k").is_some();
+                c.skip = if head.starts_with(b"P") { content_length(head).unwrap_or(0) } else { 0 };
+                c.input.drain(..end + 4);
+                if c.skip > 0 {
+                    continue;
+                }
+                c.sent = Some(0);
+            }
+            if !self.flush(c) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn flush(&self, c: &mut Connection) -> bool {
+        let answer = if c.large { &self.large } else { &self.small };
+        while let Some(sent) = c.sent {
+            match c.stream.write(answer.get(sent..).unwrap_or_default()) {
+                Ok(n) if sent + n >= answer.len() => c.sent = None,
+                Ok(n) => c.sent = Some(sent + n),
+                Err(e) => return e.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+}
+
+/// The next connection, if one is waiting.
+pub fn accept(listener: &TcpListener) -> Option<Connection> {
+    let (stream, _) = listener.accept().ok()?;
+    stream.set_nonblocking(true).ok()?;
+    stream.set_nodelay(true).ok()?;
+    Some(Connection { stream, input: Vec::new(), skip: 0, large: false, sent: None })
+}
+
+/// The value of Content-Length in a head, by any case of its name.
+pub fn content_length(head: &[u8]) -> Option<usize> {
+    for line in head.split(|b| *b == b'\n') {
+        let Some(at) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = line.split_at(at);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            return std::str::from_utf8(value.get(1..)?).ok()?.trim().parse().ok();
+        }
+    }
+    None
+}

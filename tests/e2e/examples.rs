@@ -1,0 +1,53 @@
+//! Every folder of `examples/` boots and answers as its README says; the gateway's own checker finds nothing wrong with it.
+
+use crate::start::binary;
+use serde_json::Value;
+use sluice_testkit::{Behaviour, ConfigDir, Gateway, Upstream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// Its `apisix.yaml`, with the demo backend's address replaced, on free ports.
+fn boot(name: &str, upstream: &Upstream) -> Gateway {
+    let text = std::fs::read_to_string(folder().join(name).join("apisix.yaml")).unwrap();
+    assert!(text.trim_end().ends_with("#END"), "{name}");
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    Gateway::start(binary(), dir).unwrap()
+}
+
+#[test]
+fn every_example_passes_the_check() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let config = entry.unwrap().path().join("config.yaml");
+        let out = Command::new(binary()).arg("check").arg("-c").arg(&config).output().unwrap();
+        assert!(out.status.success(), "{}:\n{}", config.display(), String::from_utf8_lossy(&out.stderr));
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
+#[test]
+fn quickstart_answers_through_the_gateway() {
+    let upstream = Upstream::start().unwrap();
+    upstream.otherwise(Behaviour::answer(200, "hello"));
+    let gateway = boot("quickstart", &upstream);
+    assert_eq!(gateway.connect().unwrap().get("/hello").unwrap().text(), "hello");
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
+fn key_auth_limit_count_answers_401_200_503() {
+    let upstream = Upstream::start().unwrap();
+    let gateway = boot("key-auth-limit-count", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    assert_eq!(wire.get("/api/x").unwrap().status, 401);
+    let with_key = "GET /api/x HTTP/1.1\r\nHost: h\r\napikey: key-of-anna\r\n\r\n";
+    let statuses: Vec<u16> = (0..4).map(|_| wire.request(with_key).unwrap().status).collect();
+    assert_eq!(statuses, [200, 200, 200, 503]);
+    assert_eq!(upstream.requests(), 3);
+}
