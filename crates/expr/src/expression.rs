@@ -100,6 +100,11 @@ impl Expr {
         self.root.explain(lookup)
     }
 
+    /// Whether evaluating it reads the request's body.
+    pub fn needs_request_body(&self) -> bool {
+        self.variables().iter().any(|v| v.needs_request_body())
+    }
+
     /// Every variable it may read.
     pub fn variables(&self) -> Vec<&Variable> {
         let mut found = Vec::new();

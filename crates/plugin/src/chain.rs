@@ -35,6 +35,8 @@ pub struct ChainEntry {
     pub source: ChainSource,
     /// The configuration as completed by the schema's defaults.
     pub config: Arc<Value>,
+    /// The filter or the plugin reads the request's body.
+    pub reads_body: bool,
 }
 
 impl std::fmt::Debug for ChainEntry {
@@ -136,9 +138,7 @@ impl Chain {
     }
 
     fn reads_body(&self, index: u16) -> bool {
-        self.entries.get(usize::from(index)).is_some_and(|e| {
-            e.info.request_body || e.filter.as_ref().is_some_and(|f| f.needs_request_body())
-        })
+        self.entries.get(usize::from(index)).is_some_and(|e| e.reads_body)
     }
 
     /// A reply of the hook before `at`, with `_meta.error_response` applied.

@@ -6,20 +6,19 @@ use serde_json::Value;
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time, real or set by a test.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// Milliseconds since the epoch and since some start, where a test sets them.
+    /// Milliseconds since the epoch, where a test sets them.
     fake: Option<Arc<AtomicU64>>,
-    base: Option<Instant>,
 }
 
 impl Clock {
     /// A clock that stands still until [`Clock::advance`].
     pub fn fake(millis: u64) -> Clock {
-        Clock { fake: Some(Arc::new(AtomicU64::new(millis))), base: Some(Instant::now()) }
+        Clock { fake: Some(Arc::new(AtomicU64::new(millis))) }
     }
     /// Moves a fake clock on.
     pub fn advance(&self, by: Duration) {

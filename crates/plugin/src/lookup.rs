@@ -24,8 +24,9 @@ impl Lookup for Context {
 fn text(s: &str) -> Option<Value<'_>> {
     Some(Value::str(s))
 }
+/// nginx's variables are strings, and `==` never converts them (lua-resty-expr).
 fn number(n: u64) -> Option<Value<'static>> {
-    Some(Value::Number(n as f64))
+    Some(Value::owned(n.to_string()))
 }
 fn formatted(write: fn(SystemTime, &mut Vec<u8>)) -> Value<'static> {
     let mut out = Vec::new();
@@ -196,7 +197,7 @@ impl Context {
                 number(self.upstream_body_bytes)
             }
             Variable::BalancerIp => self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string())),
-            Variable::BalancerPort => self.attempts.last().and_then(|a| number(u64::from(a.address.port()))),
+            Variable::BalancerPort => self.attempts.last().map(|a| Value::Number(f64::from(a.address.port()))),
             Variable::UpstreamHost => match &self.upstream.host {
                 Some(host) => Some(Value::bytes(host)),
                 None => self.request.headers.known(Known::Host).map(Value::bytes),

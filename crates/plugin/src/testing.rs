@@ -34,6 +34,7 @@ impl Harness {
             error_response: None,
             source: ChainSource::Route,
             config: Arc::new(config),
+            reads_body: definition.info.request_body,
         };
         Ok(Harness { env, chain: Chain::new(vec![entry]) })
     }
