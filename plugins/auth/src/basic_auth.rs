@@ -6,6 +6,7 @@
 //! Differences from APISIX: a password may contain `:` and white space. APISIX compares only what stands before the
 //! second colon, so that such passwords cannot be used and anything appended to a password after a colon passes.
 use crate::challenge::Challenge;
+use crate::credential;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -44,8 +45,10 @@ fn realm() -> String {
 #[derive(Deserialize, JsonSchema)]
 pub struct ConsumerConfig {
     /// The user name, unique among all consumers.
+    #[serde(deserialize_with = "credential::resolved")]
     pub username: String,
     /// The password.
+    #[serde(deserialize_with = "credential::resolved")]
     pub password: String,
 }
 

@@ -8,6 +8,7 @@
 //! encoding.
 use crate::argument::{self, Argument};
 use crate::challenge::Challenge;
+use crate::credential;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -48,6 +49,7 @@ fn realm() -> String {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ConsumerConfig {
     /// The key, unique among all consumers.
+    #[serde(deserialize_with = "credential::resolved")]
     pub key: String,
 }
 
