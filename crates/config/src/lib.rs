@@ -1,1 +1,15 @@
-//! (empty)
+//! Configuration files: config.yaml into typed settings, apisix.yaml and apisix.json into raw resources with their
+//! places in the file, and the watching of both. The surprise: nothing here fails at the first error; every load
+//! returns all problems of the file.
+
+pub mod check;
+pub mod document;
+pub mod environment;
+pub mod position;
+pub mod problem;
+mod section;
+pub mod settings;
+pub mod standalone;
+pub mod suggestion;
+pub mod unit;
+pub mod watch;

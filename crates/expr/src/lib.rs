@@ -10,7 +10,7 @@ pub mod value;
 pub mod variable;
 
 pub use expression::{Expr, ExprError};
-pub use regex::{Regex, RegexError};
-pub use template::Template;
-pub use value::Value;
+pub use regex::{Captures, Regex, RegexError, Replacement};
+pub use template::{CaptureTemplate, Template};
+pub use value::{Value, parse_number, write_number};
 pub use variable::{Lookup, Variable};

@@ -1,1 +1,29 @@
-//! (empty)
+//! The plugin SDK: all that a plugin sees, and nothing of what runs it.
+//!
+//! A plugin is one file: a `Config`, an [`Info`], `build`, and hooks by phase (see [`Plugin`] and [`Define`]). Hooks are
+//! synchronous unless they truly wait ([`Flow::Wait`]); phases without hooks cost nothing ([`Chain`]).
+
+mod body_variables;
+mod certificate_variables;
+pub mod chain;
+pub mod consumer;
+pub mod context;
+pub mod definition;
+pub mod env;
+mod graphql;
+pub mod info;
+pub mod lookup;
+pub mod plugin;
+pub mod registry;
+pub mod reply;
+pub mod testing;
+
+pub use chain::{Chain, ChainEntry, ChainSource};
+pub use consumer::{Consumer, ConsumerMatch, Consumers};
+pub use context::{Attempt, BodyChunk, Connection, Context, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
+pub use definition::{BuildError, Definition, Define, define, schema_of};
+pub use env::{Clock, Env, Shared, UpstreamCompiler};
+pub use info::{Info, Phase, Phases, Scope};
+pub use plugin::{Flow, Outcome, Plugin};
+pub use registry::Registry;
+pub use reply::Reply;

@@ -1,1 +1,31 @@
-//! (empty)
+//! Upstreams: which node answers a request, and what is remembered about every node.
+//!
+//! The surprise: nothing here locks on the request path. A [`Balancer`] is immutable; what moves (counters, load,
+//! health) are atomics, and the part that outlives a configuration change sits in [`NodeState`].
+
+pub mod balancer;
+pub mod chash;
+pub mod endpoint;
+pub mod ewma;
+pub mod hash_key;
+pub mod host_header;
+pub mod least_conn;
+pub mod nodes;
+pub mod pool;
+pub mod priority;
+pub mod random;
+pub mod registry;
+pub mod retry;
+pub mod roundrobin;
+pub mod tried;
+pub mod upstream;
+
+pub use balancer::{Algorithm, Balancer, BalancerError, BalancerSettings, Held, Outcome, PickInput, Picked};
+pub use endpoint::{Endpoint, NodeState, Report};
+pub use hash_key::{HashKey, HashOn, hash_key};
+pub use host_header::{HostHeader, PassHost};
+pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
+pub use registry::NodeStates;
+pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
+pub use tried::Tried;
+pub use upstream::{Scheme, Timeouts, Tls, Upstream};

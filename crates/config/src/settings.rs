@@ -1,0 +1,124 @@
+//! config.yaml as typed settings, over APISIX's defaults (apisix/cli/config.lua). The surprise: an absent key and an
+//! empty mapping both mean the defaults; `null` removes a default that can be absent, as in APISIX.
+
+pub mod apisix;
+pub mod deployment;
+pub mod http;
+pub mod listen;
+pub mod nginx;
+pub mod plugins;
+pub mod sluice;
+#[cfg(test)]
+mod tests;
+
+use crate::document::{Document, Limits};
+use crate::environment::Environment;
+use crate::problem::{ConfigError, Notice};
+use crate::section::{Report, Section};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Everything config.yaml says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    pub apisix: apisix::Apisix,
+    pub deployment: deployment::Deployment,
+    pub nginx: nginx::Nginx,
+    pub plugins: plugins::Plugins,
+    pub sluice: sluice::Sluice,
+    /// `graphql.max_size` in bytes.
+    pub graphql_max_size: u64,
+    /// `discovery`, as written.
+    pub discovery: Value,
+    /// What has no effect; by line.
+    #[serde(skip)]
+    pub notices: Vec<Notice>,
+}
+
+impl Settings {
+    /// Reads and checks a file; all errors at once.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Vec<ConfigError>> {
+        Self::load_with_notices(path, environment).0
+    }
+
+    /// As `load`; the notices also when there are errors.
+    pub fn load_with_notices(
+        path: &Path,
+        environment: &Environment,
+    ) -> (Result<Settings, Vec<ConfigError>>, Vec<Notice>) {
+        let file: Arc<str> = path.to_string_lossy().into();
+        match std::fs::read(path) {
+            Ok(bytes) => Self::parse(&file, &bytes, environment),
+            Err(error) => (Err(vec![ConfigError::of_file(&file, format!("cannot be read: {error}"))]), Vec::new()),
+        }
+    }
+
+    /// The settings without any file.
+    pub fn defaults(environment: &Environment) -> Settings {
+        let document = Document {
+            file: "(defaults)".into(),
+            value: Value::Null,
+            root: crate::position::Node::default(),
+            notices: Vec::new(),
+        };
+        let report = Report::new(document.file.clone());
+        read(&document, &report, environment)
+    }
+
+    /// Reads a text; `file` is its name in messages.
+    pub fn parse(
+        file: &Arc<str>,
+        bytes: &[u8],
+        environment: &Environment,
+    ) -> (Result<Settings, Vec<ConfigError>>, Vec<Notice>) {
+        let mut document = match Document::yaml(file, bytes, Limits::default()) {
+            Ok(document) => document,
+            Err(errors) => return (Err(errors), Vec::new()),
+        };
+        let report = Report::new(file.clone());
+        if let Err(errors) = document.resolve_environment(environment) {
+            report.errors.borrow_mut().extend(errors);
+        }
+        report.notices.borrow_mut().append(&mut document.notices);
+        let mut settings = read(&document, &report, environment);
+        let mut errors = report.errors.into_inner();
+        let mut notices = report.notices.into_inner();
+        // A missing variable leaves its text behind, which then is of the wrong type too: one error per place.
+        errors.sort_by_key(|error| error.position);
+        errors.dedup_by_key(|error| (error.position, error.path.clone()));
+        notices.sort_by_key(|notice| notice.position);
+        settings.notices.clone_from(&notices);
+        (if errors.is_empty() { Ok(settings) } else { Err(errors) }, notices)
+    }
+}
+
+fn read(document: &Document, report: &Report, environment: &Environment) -> Settings {
+    let root = Section::root(&document.value, &document.root, report);
+    let deployment = deployment::read(&root.section("deployment"), environment);
+    let plugins = plugins::read(&root);
+    let settings = Settings {
+        apisix: apisix::read(root.section("apisix"), &deployment),
+        nginx: nginx::read(root.section("nginx_config"), environment),
+        graphql_max_size: {
+            let graphql = root.section("graphql");
+            let size = graphql.size("max_size", 1_048_576);
+            graphql.finish();
+            size
+        },
+        discovery: root.raw("discovery"),
+        sluice: sluice::read(root.section("sluice")),
+        deployment,
+        plugins,
+        notices: Vec::new(),
+    };
+    root.ignore(&["ext-plugin"], "external plugin runners are not supported");
+    root.ignore(&["wasm"], "WebAssembly plugins are not supported");
+    root.ignore(&["xrpc"], "the xRPC framework is not supported");
+    root.ignore(&["etcd"], "etcd is configured under deployment.etcd");
+    root.ignore(&["http"], "Lua shared dictionaries have no meaning here");
+    root.finish();
+    listen::check_conflicts(&settings, document, report);
+    settings
+}

@@ -1,0 +1,52 @@
+//! The `sluice` section: settings APISIX does not have. The surprise: APISIX ignores the section, so one config.yaml can
+//! serve both.
+
+use crate::section::Section;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Sluice {
+    /// How long a worker gathers events when its last turn was small; zero: not at all. Written in microseconds.
+    pub wakeup_batching: Duration,
+    /// Each worker stays on one core.
+    pub workers_pinned: bool,
+    pub limits: RequestLimits,
+    /// Where snapshots and state are kept; none: nothing is kept.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Bounds on one request, beside the time-outs of `nginx_config.http`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RequestLimits {
+    /// Bytes; beyond it 414.
+    pub request_line_bytes: u64,
+    /// Bytes of all headers; beyond it 431.
+    pub header_bytes: u64,
+    /// Beyond it 431.
+    pub header_count: u64,
+    /// Requests on one connection before it is closed (nginx `keepalive_requests`).
+    pub requests_per_connection: u64,
+    /// Bytes of an answer's head.
+    pub response_header_bytes: u64,
+}
+
+pub(super) fn read(s: Section<'_>) -> Sluice {
+    let limits = s.section("limits");
+    let sluice = Sluice {
+        wakeup_batching: Duration::from_micros(s.integer("wakeup_batching", 0..=10_000, 0)),
+        workers_pinned: s.boolean("workers_pinned", false),
+        limits: RequestLimits {
+            request_line_bytes: limits.size("request_line_bytes", 8 << 10).clamp(64, 1 << 20),
+            header_bytes: limits.size("header_bytes", 32 << 10).clamp(256, 1 << 20),
+            header_count: limits.integer("header_count", 1..=1024, 100),
+            requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1000),
+            response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
+        },
+        data_dir: s.optional_string("data_dir").map(PathBuf::from),
+    };
+    limits.finish();
+    s.finish();
+    sluice
+}

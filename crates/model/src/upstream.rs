@@ -1,0 +1,266 @@
+//! An upstream as it runs: nodes in one form, enumerations resolved. Surprise: retries unset means "one try on every
+//! other node", which only the proxy can count, so it stays `None`.
+
+use crate::node::{Node, Written};
+use crate::timeout::Timeout;
+use crate::{id, lenient};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Deserialise it from a body that its schema has checked; unknown fields are ignored.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "Raw")]
+pub struct Upstream {
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub desc: Option<String>,
+    pub labels: Map<String, Value>,
+    /// `None` when the nodes come from service discovery.
+    pub nodes: Option<Vec<Node>>,
+    pub balancer: Balancer,
+    pub hash_on: HashOn,
+    pub key: Option<String>,
+    pub scheme: Scheme,
+    pub pass_host: PassHost,
+    pub upstream_host: Option<String>,
+    pub timeout: Option<Timeout>,
+    pub retries: Option<u64>,
+    /// Seconds; `None` for no limit.
+    pub retry_timeout: Option<f64>,
+    pub keepalive_pool: Option<KeepalivePool>,
+    pub tls: Option<Tls>,
+    /// Health checks, for the checker to read.
+    pub checks: Option<Value>,
+    pub service_name: Option<String>,
+    pub discovery_type: Option<String>,
+    pub discovery_args: Option<Value>,
+}
+
+/// `type`: how a node is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Balancer {
+    #[default]
+    RoundRobin,
+    Chash,
+    LeastConn,
+    Ewma,
+    Random,
+    /// Refused when a request needs it, as in APISIX.
+    Unknown(String),
+}
+
+impl Balancer {
+    fn from_name(name: &str) -> Balancer {
+        match name {
+            "roundrobin" => Balancer::RoundRobin,
+            "chash" => Balancer::Chash,
+            "least_conn" => Balancer::LeastConn,
+            "ewma" => Balancer::Ewma,
+            "random" => Balancer::Random,
+            other => Balancer::Unknown(other.to_owned()),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Balancer::RoundRobin => "roundrobin",
+            Balancer::Chash => "chash",
+            Balancer::LeastConn => "least_conn",
+            Balancer::Ewma => "ewma",
+            Balancer::Random => "random",
+            Balancer::Unknown(name) => name,
+        }
+    }
+}
+
+/// What `chash` hashes; `key` names the variable, header or cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashOn {
+    #[default]
+    Vars,
+    Header,
+    Cookie,
+    Consumer,
+    VarsCombinations,
+}
+
+/// The protocol spoken to the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheme {
+    Grpc,
+    Grpcs,
+    #[default]
+    Http,
+    Https,
+    Tcp,
+    Tls,
+    Udp,
+    Kafka,
+}
+
+impl Scheme {
+    /// The port of nodes without one (apisix/upstream.lua `scheme_to_port`).
+    pub const fn default_port(self) -> Option<u16> {
+        match self {
+            Scheme::Http | Scheme::Grpc => Some(80),
+            Scheme::Https | Scheme::Grpcs => Some(443),
+            Scheme::Tcp | Scheme::Tls | Scheme::Udp | Scheme::Kafka => None,
+        }
+    }
+
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::Tls)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheme::Grpc => "grpc",
+            Scheme::Grpcs => "grpcs",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Tcp => "tcp",
+            Scheme::Tls => "tls",
+            Scheme::Udp => "udp",
+            Scheme::Kafka => "kafka",
+        }
+    }
+}
+
+/// The `Host` that nodes see: the client's, the node's own, or `upstream_host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PassHost {
+    #[default]
+    Pass,
+    Node,
+    Rewrite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct KeepalivePool {
+    /// Idle connections kept.
+    pub size: u64,
+    /// Seconds.
+    pub idle_timeout: f64,
+    /// Requests before a connection is closed.
+    pub requests: u64,
+}
+
+impl Default for KeepalivePool {
+    fn default() -> KeepalivePool {
+        KeepalivePool { size: 320, idle_timeout: 60.0, requests: 1000 }
+    }
+}
+
+/// TLS towards the nodes. `ca_certs` and `sni` go beyond APISIX.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Tls {
+    pub client_cert: Option<String>,
+    pub client_key: Option<String>,
+    #[serde(deserialize_with = "id::optional")]
+    pub client_cert_id: Option<String>,
+    pub verify: bool,
+    #[serde(deserialize_with = "lenient::list")]
+    pub ca_certs: Vec<String>,
+    pub sni: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    #[serde(deserialize_with = "id::optional")]
+    id: Option<String>,
+    name: Option<String>,
+    desc: Option<String>,
+    #[serde(deserialize_with = "lenient::map")]
+    labels: Map<String, Value>,
+    nodes: Option<Written>,
+    #[serde(rename = "type")]
+    balancer: Option<String>,
+    hash_on: HashOn,
+    key: Option<String>,
+    scheme: Scheme,
+    pass_host: PassHost,
+    upstream_host: Option<String>,
+    timeout: Option<Timeout>,
+    retries: Option<u64>,
+    retry_timeout: Option<f64>,
+    keepalive_pool: Option<KeepalivePool>,
+    tls: Option<Tls>,
+    checks: Option<Value>,
+    service_name: Option<String>,
+    discovery_type: Option<String>,
+    discovery_args: Option<Value>,
+}
+
+impl From<Raw> for Upstream {
+    fn from(raw: Raw) -> Upstream {
+        Upstream {
+            id: raw.id,
+            name: raw.name,
+            desc: raw.desc,
+            labels: raw.labels,
+            nodes: raw.nodes.map(|nodes| nodes.normalise(raw.scheme.default_port())),
+            balancer: raw.balancer.as_deref().map_or(Balancer::RoundRobin, Balancer::from_name),
+            hash_on: raw.hash_on,
+            key: raw.key,
+            scheme: raw.scheme,
+            pass_host: raw.pass_host,
+            upstream_host: raw.upstream_host,
+            timeout: raw.timeout,
+            retries: raw.retries,
+            retry_timeout: raw.retry_timeout.filter(|seconds| *seconds > 0.0),
+            keepalive_pool: raw.keepalive_pool,
+            tls: raw.tls,
+            checks: raw.checks,
+            service_name: raw.service_name,
+            discovery_type: raw.discovery_type,
+            discovery_args: raw.discovery_args,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, schemas};
+    use serde_json::json;
+
+    fn upstream(mut body: Value) -> Upstream {
+        schemas::schema(Kind::Upstream).check(&mut body).unwrap();
+        serde_json::from_value(body).unwrap()
+    }
+
+    #[test]
+    fn both_forms_of_nodes_become_one() {
+        let map = upstream(json!({"id": 7, "nodes": {"a.com:8080": 1, "[::1]:81": 2, "b.com": 0}, "scheme": "https"}));
+        assert_eq!(map.id.as_deref(), Some("7"));
+        let seen: Vec<_> =
+            map.nodes.iter().flatten().map(|node| (node.host.as_str(), node.port, node.weight)).collect();
+        assert_eq!(seen, [("a.com", Some(8080), 1), ("[::1]", Some(81), 2), ("b.com", Some(443), 0)]);
+        let list = upstream(json!({"nodes": [{"host": "[::1]", "weight": 1.0, "metadata": {"zone": "a"}}]}));
+        let nodes = list.nodes.unwrap();
+        assert_eq!((nodes[0].address(), nodes[0].port, nodes[0].weight), ("::1", Some(80), 1));
+        assert_eq!(nodes[0].metadata.as_ref().unwrap()["zone"], "a");
+        assert_eq!(upstream(json!({"nodes": {}})).nodes, Some(Vec::new()));
+    }
+
+    #[test]
+    fn defaults_and_enumerations_are_typed() {
+        let upstream = upstream(json!({
+            "service_name": "s", "discovery_type": "dns", "type": "chash", "hash_on": "vars_combinations",
+            "keepalive_pool": {"size": 1}, "tls": {"client_cert_id": 3}, "retry_timeout": 0
+        }));
+        assert_eq!(upstream.nodes, None);
+        assert_eq!(upstream.balancer, Balancer::Chash);
+        assert_eq!(upstream.hash_on, HashOn::VarsCombinations);
+        assert_eq!(upstream.pass_host, PassHost::Pass);
+        assert_eq!(upstream.keepalive_pool.unwrap().requests, 1000);
+        assert_eq!(upstream.tls.unwrap().client_cert_id.as_deref(), Some("3"));
+        assert_eq!(upstream.retry_timeout, None);
+    }
+}

@@ -1,0 +1,60 @@
+//! PEM into certificates, keys and trust anchors, with errors that say which part is wrong.
+//! The one surprise: a key that does not belong to its certificate is refused here, as nginx does at load.
+use super::provider;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use std::sync::Arc;
+
+/// A certificate or key cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PemError {
+    /// Not PEM, or no certificate in it.
+    #[error("certificate: {0}")]
+    Cert(String),
+    /// Not PEM, or no usable private key in it.
+    #[error("private key: {0}")]
+    Key(String),
+    /// The two do not belong together.
+    #[error("certificate and private key do not match: {0}")]
+    Mismatch(String),
+    /// The trusted certificates cannot be used.
+    #[error("CA certificate: {0}")]
+    Ca(String),
+    /// What was asked for makes no usable configuration.
+    #[error("{0}")]
+    Config(String),
+}
+
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certs: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| format!("invalid PEM: {e}"))?;
+    if certs.is_empty() { Err("no CERTIFICATE section".to_owned()) } else { Ok(certs) }
+}
+
+pub(super) fn key(pem: &str) -> Result<PrivateKeyDer<'static>, PemError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| PemError::Key(e.to_string()))
+}
+
+/// A chain with its key, ready to sign.
+pub(super) fn certified_key(cert_pem: &str, key_pem: &str) -> Result<CertifiedKey, PemError> {
+    let chain = certificates(cert_pem).map_err(PemError::Cert)?;
+    let key = provider().key_provider.load_private_key(key(key_pem)?).map_err(|e| PemError::Key(e.to_string()))?;
+    let ck = CertifiedKey::new(chain, key);
+    match ck.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(ck),
+        Err(e @ rustls::Error::InvalidCertificate(_)) => Err(PemError::Cert(e.to_string())),
+        Err(e) => Err(PemError::Mismatch(e.to_string())),
+    }
+}
+
+/// Trust anchors; every certificate in the PEM must be usable.
+pub(super) fn roots(pem: &str) -> Result<Arc<RootCertStore>, PemError> {
+    let mut store = RootCertStore::empty();
+    for c in certificates(pem).map_err(PemError::Ca)? {
+        store.add(c).map_err(|e| PemError::Ca(e.to_string()))?;
+    }
+    Ok(Arc::new(store))
+}

@@ -1,0 +1,310 @@
+//! TLS with clients: the ClientHello's server name picks an ssl object, the object's own rustls configuration does the
+//! rest. The one surprise: an object with client certificates has tickets and session cache of its own, for a session
+//! begun before mTLS was asked for must not be resumed past it.
+use super::pem::certified_key;
+use super::sni::{Certificates, SniMap};
+use super::verifier::DepthVerifier;
+use super::{ClientVerify, PemError, ServerTlsStream, provider, provider_with};
+use crate::socket::Socket;
+use crate::stream::Stream;
+use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
+
+/// Protocol versions an ssl object offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// TLS 1.2.
+    pub tls12: bool,
+    /// TLS 1.3.
+    pub tls13: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Self {
+        Self { tls12: true, tls13: true }
+    }
+}
+
+/// What an ssl object asks of client certificates (`ssl.client`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Trusted certificates in PEM.
+    pub ca_pem: String,
+    /// Intermediate certificates allowed between the client's and a trusted one (APISIX: 1).
+    pub depth: u8,
+    /// `skip_mtls_uri_regex` is set: the handshake lets everybody in and the HTTP layer decides.
+    pub lenient: bool,
+}
+
+/// An ssl object of type server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CertConfig {
+    /// The object's id, for errors.
+    pub id: Arc<str>,
+    /// Server names: exact, `*.suffix` or `*`.
+    pub snis: Vec<String>,
+    /// Certificate chain and private key in PEM; several for several key types.
+    pub certs: Vec<(String, String)>,
+    /// mTLS.
+    pub client: Option<ClientAuth>,
+    /// Versions.
+    pub protocols: Protocols,
+}
+
+impl std::fmt::Debug for CertConfig {
+    /// Without the keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertConfig").field("id", &self.id).field("snis", &self.snis).finish_non_exhaustive()
+    }
+}
+
+/// Settings of all TLS listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTlsSettings {
+    /// ALPN lists, most wanted first; a listener names one by its index (HTTP/2 on, HTTP/2 off).
+    pub alpn: Vec<Vec<Vec<u8>>>,
+    /// The name to assume when a client sends none (`apisix.ssl.fallback_sni`).
+    pub fallback_sni: Option<String>,
+    /// The whole handshake may take this long (nginx: 60 s).
+    pub handshake_timeout: Duration,
+    /// Whether tickets are given out (`ssl_session_tickets`; APISIX: false). Sessions are then kept here instead.
+    pub session_tickets: bool,
+    /// Sessions kept in memory, for all objects without mTLS together.
+    pub session_cache: usize,
+    /// Sessions kept in memory by each object with mTLS.
+    pub mtls_session_cache: usize,
+    /// TLS 1.2 suites by OpenSSL's names (`ssl_ciphers`); all that rustls has when None.
+    pub ciphers: Option<String>,
+}
+
+impl Default for ServerTlsSettings {
+    fn default() -> Self {
+        Self {
+            alpn: vec![Vec::new()],
+            fallback_sni: None,
+            handshake_timeout: Duration::from_secs(60),
+            session_tickets: true,
+            session_cache: 16_384,
+            mtls_session_cache: 64,
+            ciphers: None,
+        }
+    }
+}
+
+/// An ssl object that cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ssl {id}: {cause}")]
+pub struct CertError {
+    /// The object's id.
+    pub id: Arc<str>,
+    /// What is wrong with it.
+    pub cause: PemError,
+    /// Whether its last good form goes on being served.
+    pub kept: bool,
+}
+
+/// A handshake that came to nothing. The connection is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// It took longer than `handshake_timeout`.
+    #[error("TLS handshake timed out")]
+    Timeout,
+    /// No ssl object has the name; the client got the alert unrecognized_name.
+    #[error("failed to find any SSL certificate by SNI: {}", .0.as_deref().unwrap_or("(none sent)"))]
+    NoCertificate(Option<String>),
+    /// The client's fault, a reset, or no common parameters.
+    #[error("TLS handshake: {0}")]
+    Handshake(#[from] io::Error),
+    /// The listener names an ALPN list that does not exist.
+    #[error("no ALPN list {0}")]
+    NoAlpn(usize),
+}
+
+#[derive(Debug)]
+struct SslObject {
+    source: Arc<CertConfig>,
+    /// One per ALPN list.
+    configs: Vec<Arc<ServerConfig>>,
+    verifier: Option<Arc<DepthVerifier>>,
+}
+
+/// Sessions of every object without mTLS: shared by all workers and kept across changes.
+#[derive(Debug)]
+struct Sessions {
+    ticketer: Option<Arc<dyn ProducesTickets>>,
+    cache: Arc<dyn StoresServerSessions>,
+}
+
+impl Sessions {
+    fn new(tickets: bool, cache: usize) -> Result<Self, PemError> {
+        let ticketer = tickets.then(rustls::crypto::aws_lc_rs::Ticketer::new).transpose();
+        Ok(Self {
+            ticketer: ticketer.map_err(|e| PemError::Config(e.to_string()))?,
+            cache: ServerSessionMemoryCache::new(cache),
+        })
+    }
+}
+
+/// The ssl objects of one moment.
+#[derive(Debug)]
+pub struct ServerCerts {
+    names: SniMap<Arc<SslObject>>,
+    objects: HashMap<Arc<str>, Arc<SslObject>>,
+}
+
+impl ServerCerts {
+    /// Id of the object that serves a name.
+    pub fn find(&self, sni: &str) -> Option<&Arc<str>> {
+        self.names.get(sni).map(|o| &o.source.id)
+    }
+
+    /// How many objects are served.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none: every handshake fails.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+/// Accepts TLS connections; shared by all workers. The objects can be replaced at any time: running connections keep
+/// what they began with.
+#[derive(Debug)]
+pub struct ServerTls {
+    settings: ServerTlsSettings,
+    sessions: Sessions,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<ServerCerts>,
+}
+
+impl ServerTls {
+    /// Without any object yet.
+    pub fn new(settings: ServerTlsSettings) -> Result<Self, PemError> {
+        let sessions = Sessions::new(settings.session_tickets, settings.session_cache)?;
+        let none = ServerCerts { names: SniMap::new(), objects: HashMap::default() };
+        let provider = settings.ciphers.as_deref().map_or_else(provider, provider_with);
+        Ok(Self { settings, sessions, provider, current: ArcSwap::from_pointee(none) })
+    }
+
+    /// Puts the given objects in force, in one step. An unchanged object keeps its sessions. A broken one is reported
+    /// and its last good form kept, if it had one; the others are served. Of two with the same name the first has it.
+    pub fn replace(&self, objects: &[Arc<CertConfig>]) -> Vec<CertError> {
+        let old = self.current.load();
+        let mut new = ServerCerts { names: SniMap::new(), objects: HashMap::default() };
+        let mut errors = Vec::new();
+        for source in objects {
+            let before = old.objects.get(&source.id);
+            let object = match before {
+                Some(o) if Arc::ptr_eq(&o.source, source) || o.source == *source => o.clone(),
+                _ => match self.build(source) {
+                    Ok(o) => Arc::new(o),
+                    Err(cause) => {
+                        errors.push(CertError { id: source.id.clone(), cause, kept: before.is_some() });
+                        let Some(o) = before else { continue };
+                        o.clone()
+                    }
+                },
+            };
+            for name in &object.source.snis {
+                if !new.names.add(name, &object) {
+                    tracing::warn!(ssl = %source.id, sni = name, "another ssl object has this name already");
+                }
+            }
+            new.objects.insert(source.id.clone(), object);
+        }
+        self.current.store(Arc::new(new));
+        errors
+    }
+
+    /// The objects in force.
+    pub fn certs(&self) -> Arc<ServerCerts> {
+        self.current.load_full()
+    }
+
+    fn build(&self, source: &Arc<CertConfig>) -> Result<SslObject, PemError> {
+        let config = |e: rustls::Error| PemError::Config(e.to_string());
+        let keys = source.certs.iter().map(|(c, k)| certified_key(c, k).map(Arc::new));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() {
+            return Err(PemError::Cert("none given".to_owned()));
+        }
+        let mut versions = Vec::new();
+        if source.protocols.tls13 {
+            versions.push(&rustls::version::TLS13);
+        }
+        if source.protocols.tls12 {
+            versions.push(&rustls::version::TLS12);
+        }
+        if versions.is_empty() {
+            return Err(PemError::Config("no supported TLS version (1.2 or 1.3) left".to_owned()));
+        }
+        let verifier = match &source.client {
+            Some(c) => Some(Arc::new(DepthVerifier::new(&c.ca_pem, c.depth, c.lenient)?)),
+            None => None,
+        };
+        let b = ServerConfig::builder_with_provider(self.provider.clone());
+        let b = b.with_protocol_versions(&versions).map_err(config)?;
+        let b = match &verifier {
+            Some(v) => b.with_client_cert_verifier(v.clone()),
+            None => b.with_no_client_auth(),
+        };
+        let mut base = b.with_cert_resolver(Arc::new(Certificates::new(keys)));
+        let own;
+        let sessions = if verifier.is_some() {
+            own = Sessions::new(self.settings.session_tickets, self.settings.mtls_session_cache)?;
+            &own
+        } else {
+            &self.sessions
+        };
+        base.session_storage = sessions.cache.clone();
+        if let Some(t) = &sessions.ticketer {
+            base.ticketer = t.clone();
+        }
+        let configs = self.settings.alpn.iter().map(|alpn| {
+            let mut c = base.clone();
+            c.alpn_protocols = alpn.clone();
+            Arc::new(c)
+        });
+        Ok(SslObject { source: source.clone(), configs: configs.collect(), verifier })
+    }
+
+    /// Does the handshake on a fresh connection. `alpn` is an index into `ServerTlsSettings::alpn`.
+    pub async fn accept(&self, socket: Socket, alpn: usize) -> Result<Stream, AcceptError> {
+        // Boxed: the handshake's future is large, and gone once the connection is up.
+        match tokio::time::timeout(self.settings.handshake_timeout, Box::pin(self.handshake(socket, alpn))).await {
+            Ok(r) => r.map(|s| Stream::ServerTls(Box::new(s))),
+            Err(_) => Err(AcceptError::Timeout),
+        }
+    }
+
+    async fn handshake(&self, socket: Socket, alpn: usize) -> Result<ServerTlsStream, AcceptError> {
+        let mut start = LazyConfigAcceptor::new(Default::default(), socket).await?;
+        let hello = start.client_hello();
+        let sni = hello.server_name().or(self.settings.fallback_sni.as_deref());
+        let object = sni.and_then(|n| self.current.load().names.get(n).cloned());
+        let Some(object) = object else {
+            let sni = sni.map(str::to_owned);
+            // A fatal alert record, unrecognized_name (RFC 8446 section 6.2); rustls would say access_denied.
+            let _ = start.io.write_all(&[21, 3, 3, 0, 2, 2, 112]).await;
+            let _ = start.io.shutdown().await;
+            return Err(AcceptError::NoCertificate(sni));
+        };
+        let config = object.configs.get(alpn).ok_or(AcceptError::NoAlpn(alpn))?;
+        let io = start.into_stream(config.clone()).await?;
+        let verify = match &object.verifier {
+            Some(v) => v.outcome(io.get_ref().1.peer_certificates()),
+            None => ClientVerify::None,
+        };
+        Ok(ServerTlsStream { io, verify, ssl_id: object.source.id.clone() })
+    }
+}

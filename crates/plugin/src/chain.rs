@@ -1,0 +1,185 @@
+//! A route's plugins, merged, sorted and flattened per phase, so that a phase without hooks is one empty slice.
+use crate::context::{BodyChunk, Context};
+use crate::info::{Info, Phase};
+use crate::plugin::{Flow, Outcome, Plugin};
+use crate::reply::{Reply, ReplyBody};
+use serde_json::Value;
+use sluice_expr::Expr;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Where a plugin's configuration came from, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainSource {
+    Route,
+    PluginConfig,
+    Service,
+    Consumer,
+    ConsumerGroup,
+    GlobalRule,
+}
+
+/// One plugin of a chain.
+#[derive(Clone)]
+pub struct ChainEntry {
+    pub info: Info,
+    /// `_meta.priority`, or the plugin's own.
+    pub priority: i32,
+    pub plugin: Arc<dyn Plugin>,
+    /// `_meta.filter`: the plugin runs only where this holds.
+    pub filter: Option<Arc<Expr>>,
+    /// `_meta.error_response`: stands in for the body of every reply of 400 and above.
+    pub error_response: Option<Arc<Value>>,
+    pub source: ChainSource,
+    /// The configuration as completed by the schema's defaults.
+    pub config: Arc<Value>,
+}
+
+impl std::fmt::Debug for ChainEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({}) from {:?}", self.info.name, self.priority, self.source)
+    }
+}
+
+/// Plugins in order of priority.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    entries: Vec<ChainEntry>,
+    phases: [Box<[u16]>; 6],
+}
+
+/// What one hook came to.
+pub enum Step<'a> {
+    /// The phase is over.
+    Done,
+    /// Go on with [`Chain::step`].
+    Next,
+    /// The plugin answers; hand the reply to [`Chain::finish`].
+    Reply(Box<Reply>),
+    /// Await it, then go on with [`Chain::step`], or [`Chain::finish`] its reply.
+    Wait(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
+    /// The next plugin reads the request's body: put it into [`Context::request_body`] and call [`Chain::step`] again.
+    NeedBody,
+}
+
+impl Chain {
+    /// Sorts by priority (APISIX: higher first; equal ones keep their order).
+    pub fn new(mut entries: Vec<ChainEntry>) -> Chain {
+        entries.sort_by_key(|e| std::cmp::Reverse(e.priority));
+        let indexes = |phase: Phase| -> Box<[u16]> {
+            let has = |(i, e): (usize, &ChainEntry)| e.info.phases.has(phase).then_some(i as u16);
+            entries.iter().enumerate().filter_map(has).collect()
+        };
+        let phases = Phase::ALL.map(indexes);
+        Chain { entries, phases }
+    }
+
+    pub fn entries(&self) -> &[ChainEntry] {
+        &self.entries
+    }
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+    /// Whether some plugin has a hook in this phase.
+    #[inline]
+    pub fn has(&self, phase: Phase) -> bool {
+        !self.hooks(phase).is_empty()
+    }
+    #[inline]
+    fn hooks(&self, phase: Phase) -> &[u16] {
+        match self.phases.get(phase as usize) {
+            Some(hooks) => hooks,
+            None => &[],
+        }
+    }
+    /// Whether a plugin of this name is in the chain.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.iter().any(|e| e.info.name == name)
+    }
+    /// The entries that do not run beside `route`'s chain, as a bit set for `skip`: those that prefer the route's
+    /// configuration. Entries from the 65th on always run.
+    pub fn preferring(&self, route: &Chain) -> u64 {
+        let preferring = |(_, e): &(usize, &ChainEntry)| e.info.prefer_route && route.contains(e.info.name);
+        self.entries.iter().enumerate().take(64).filter(preferring).fold(0, |set, (i, _)| set | 1 << i)
+    }
+
+    #[inline]
+    fn runs(&self, index: u16, skip: u64, cx: &Context) -> Option<&ChainEntry> {
+        let entry = self.entries.get(usize::from(index))?;
+        let skipped = index < 64 && skip & (1 << index) != 0
+            || !cx.skip_plugins.is_empty() && cx.skip_plugins.contains(&entry.info.name);
+        (!skipped && entry.filter.as_ref().is_none_or(|f| f.eval(cx))).then_some(entry)
+    }
+
+    /// Runs hook number `at` of a request phase and moves `at` on. `skip` is a set of entries that do not run
+    /// ([`Chain::preferring`]).
+    #[inline]
+    pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
+        let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
+        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index) {
+            return Step::NeedBody;
+        }
+        *at += 1;
+        let Some(entry) = self.runs(*index, skip, cx) else { return Step::Next };
+        let flow = match phase {
+            Phase::Rewrite => entry.plugin.rewrite(cx),
+            Phase::Access => entry.plugin.access(cx),
+            _ => entry.plugin.before_proxy(cx),
+        };
+        match flow {
+            Flow::Next => Step::Next,
+            Flow::Reply(reply) => Step::Reply(reply),
+            Flow::Wait(future) => Step::Wait(future),
+        }
+    }
+
+    fn reads_body(&self, index: u16) -> bool {
+        self.entries.get(usize::from(index)).is_some_and(|e| {
+            e.info.request_body || e.filter.as_ref().is_some_and(|f| f.needs_request_body())
+        })
+    }
+
+    /// A reply of the hook before `at`, with `_meta.error_response` applied.
+    pub fn finish(&self, phase: Phase, at: usize, mut reply: Box<Reply>) -> Box<Reply> {
+        let entry = at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
+        if let Some(entry) = entry.filter(|_| reply.status >= 400)
+            && let Some(body) = &entry.error_response
+        {
+            let text = match body.as_ref() {
+                Value::String(text) => text.clone(),
+                other => format!("{other}\n"),
+            };
+            reply.body = ReplyBody::Bytes(text.into_bytes());
+        }
+        reply
+    }
+
+    /// Runs `header_filter` of all plugins.
+    pub fn header_filter(&self, skip: u64, cx: &mut Context) {
+        for index in self.hooks(Phase::HeaderFilter) {
+            if let Some(entry) = self.runs(*index, skip, cx) {
+                entry.plugin.header_filter(cx);
+            }
+        }
+    }
+
+    /// Runs `body_filter` of all plugins on one piece.
+    pub fn body_filter(&self, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
+        for index in self.hooks(Phase::BodyFilter) {
+            if let Some(entry) = self.runs(*index, skip, cx) {
+                entry.plugin.body_filter(cx, chunk);
+            }
+        }
+    }
+
+    /// Runs `log` of all plugins.
+    pub fn log(&self, skip: u64, cx: &mut Context) {
+        for index in self.hooks(Phase::Log) {
+            if let Some(entry) = self.runs(*index, skip, cx) {
+                entry.plugin.log(cx);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Consumers as auth plugins find them: one index per auth plugin, from the plugin's key (an API key, a user name) to
+//! the consumer and, where the key stands on a credential, to that (apisix/consumer.lua).
+use crate::chain::Chain;
+use foldhash::HashMap;
+use serde_json::{Map, Value};
+use std::any::Any;
+use std::sync::Arc;
+
+/// A stored consumer.
+#[derive(Debug, Default)]
+pub struct Consumer {
+    pub username: Arc<str>,
+    pub group_id: Option<Arc<str>>,
+    pub labels: Map<String, Value>,
+    /// `custom_id` label and other fields of the stored object, for plugins that read them.
+    pub raw: Value,
+}
+
+/// One way to be recognised: an auth plugin's configuration on a consumer or on one of its credentials.
+pub struct Identity {
+    pub consumer: Arc<Consumer>,
+    pub credential_id: Option<Arc<str>>,
+    /// The plugin's consumer configuration, parsed by the plugin ([`Identity::config`]).
+    parsed: Arc<dyn Any + Send + Sync>,
+    /// The same as JSON.
+    pub raw: Value,
+}
+
+impl Identity {
+    pub fn new(consumer: Arc<Consumer>, credential_id: Option<Arc<str>>, parsed: Arc<dyn Any + Send + Sync>, raw: Value) -> Identity {
+        Identity { consumer, credential_id, parsed, raw }
+    }
+    /// The plugin's consumer configuration as its own type.
+    pub fn config<T: 'static>(&self) -> Option<&T> {
+        self.parsed.downcast_ref()
+    }
+}
+
+/// The consumer that a request was recognised as.
+#[derive(Clone)]
+pub struct ConsumerMatch {
+    pub consumer: Arc<Consumer>,
+    pub credential_id: Option<Arc<str>>,
+    /// Name of the auth plugin that found it.
+    pub plugin: &'static str,
+}
+
+/// All consumers of a snapshot.
+#[derive(Default)]
+pub struct Consumers {
+    by_plugin: Vec<(&'static str, HashMap<Box<str>, Arc<Identity>>)>,
+    by_name: HashMap<Arc<str>, Arc<Consumer>>,
+}
+
+impl Consumers {
+    /// Adds a consumer by its name.
+    pub fn add(&mut self, consumer: Arc<Consumer>) {
+        self.by_name.insert(consumer.username.clone(), consumer);
+    }
+    /// Adds a key of an auth plugin. A later one of the same key wins, as in APISIX.
+    pub fn add_key(&mut self, plugin: &'static str, key: &str, identity: Arc<Identity>) {
+        let index = match self.by_plugin.iter().position(|(name, _)| *name == plugin) {
+            Some(i) => i,
+            None => {
+                self.by_plugin.push((plugin, HashMap::default()));
+                self.by_plugin.len() - 1
+            }
+        };
+        if let Some((_, keys)) = self.by_plugin.get_mut(index) {
+            keys.insert(key.into(), identity);
+        }
+    }
+    /// Whether any consumer has a configuration of this auth plugin.
+    pub fn any(&self, plugin: &str) -> bool {
+        self.by_plugin.iter().any(|(name, _)| *name == plugin)
+    }
+    /// The identity that an auth plugin's key belongs to.
+    #[inline]
+    pub fn find(&self, plugin: &str, key: &str) -> Option<&Arc<Identity>> {
+        self.by_plugin.iter().find(|(name, _)| *name == plugin)?.1.get(key)
+    }
+    /// A consumer by name (anonymous consumers).
+    pub fn by_name(&self, username: &str) -> Option<&Arc<Consumer>> {
+        self.by_name.get(username)
+    }
+}
+
+impl crate::Context {
+    /// Makes this identity the request's consumer (apisix/consumer.lua `attach_consumer`): variables, and the fields
+    /// `X-Consumer-Username`, `X-Credential-Identifier`, `X-Consumer-Custom-ID` for the upstream.
+    pub fn attach_consumer(&mut self, identity: &Identity, plugin: &'static str) {
+        self.attach(&identity.consumer, identity.credential_id.clone(), plugin);
+    }
+
+    /// Makes the anonymous consumer of a plugin's configuration the request's; false where it does not exist.
+    pub fn attach_anonymous(&mut self, username: &str, plugin: &'static str) -> bool {
+        let Some(consumer) = self.consumers.by_name(username).cloned() else { return false };
+        self.attach(&consumer, None, plugin);
+        true
+    }
+
+    fn attach(&mut self, consumer: &Arc<Consumer>, credential_id: Option<Arc<str>>, plugin: &'static str) {
+        self.request.headers.set("X-Consumer-Username", consumer.username.as_bytes());
+        match &credential_id {
+            Some(id) => self.request.headers.set("X-Credential-Identifier", id.as_bytes()),
+            None => {
+                self.request.headers.remove("X-Credential-Identifier");
+            }
+        }
+        match consumer.labels.get("custom_id").and_then(Value::as_str) {
+            Some(id) => self.request.headers.set("X-Consumer-Custom-ID", id.as_bytes()),
+            None => {
+                self.request.headers.remove("X-Consumer-Custom-ID");
+            }
+        }
+        self.consumer = Some(ConsumerMatch { consumer: consumer.clone(), credential_id, plugin });
+    }
+}
+
+/// The plugins that a consumer (and its group) brings, as found by the proxy for a (route, consumer) pair.
+pub type ConsumerChain = Arc<Chain>;

@@ -1,0 +1,319 @@
+//! The request context: everything that is known of one request while it passes.
+//!
+//! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
+use crate::consumer::{ConsumerMatch, Consumers};
+use sluice_http::{Request, Response};
+use smallvec::SmallVec;
+use std::any::Any;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What TLS told of the client's connection.
+#[derive(Clone, Debug, Default)]
+pub struct TlsInfo {
+    pub server_name: Option<Box<str>>,
+    /// nginx's name: `TLSv1.3`.
+    pub protocol: &'static str,
+    pub cipher: Box<str>,
+    pub session_reused: bool,
+    /// `SUCCESS`, `NONE` or `FAILED:reason` as `$ssl_client_verify`.
+    pub client_verify: Box<str>,
+    /// The client's certificate, DER.
+    pub client_certificate: Option<Vec<u8>>,
+}
+
+/// The client's connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The peer of the socket, or what PROXY protocol said.
+    pub peer: SocketAddr,
+    /// [`Connection::peer`]'s address as text, as it goes into headers and logs.
+    pub peer_text: Box<str>,
+    /// Our side of the socket.
+    pub local: SocketAddr,
+    /// The socket's peer where PROXY protocol named another client.
+    pub proxy_peer: Option<SocketAddr>,
+    pub tls: Option<TlsInfo>,
+    /// Requests on this connection so far, this one included.
+    pub requests: std::cell::Cell<u64>,
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr, local: SocketAddr, tls: Option<TlsInfo>) -> Connection {
+        let peer_text = peer.ip().to_canonical().to_string().into();
+        Connection { peer, peer_text, local, proxy_peer: None, tls, requests: std::cell::Cell::new(0) }
+    }
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// The matched route, as plugins and variables see it.
+#[derive(Clone, Debug, Default)]
+pub struct RouteInfo {
+    pub route_id: Arc<str>,
+    pub route_name: Option<Arc<str>>,
+    pub service_id: Option<Arc<str>>,
+    pub service_name: Option<Arc<str>>,
+    /// The route's labels.
+    pub labels: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An upstream other than the route's, chosen by a plugin such as `traffic-split`.
+#[derive(Clone)]
+pub enum UpstreamRef {
+    /// A stored upstream, resolved when the request is sent (502 where it does not exist any more).
+    Id(Arc<str>),
+    /// One that belongs to the plugin's configuration.
+    Inline(Arc<sluice_upstream::Upstream>),
+}
+
+/// What is going to be sent to the upstream, as far as plugins have changed it.
+#[derive(Default)]
+pub struct UpstreamRequest {
+    /// Path and query instead of the client's (APISIX: `upstream_uri`).
+    pub target: Option<Vec<u8>>,
+    /// The `Host` field instead of what `pass_host` says (APISIX: `upstream_host`).
+    pub host: Option<Vec<u8>>,
+    /// `http`, `https`, `grpc`, `grpcs` instead of the upstream's (APISIX: `upstream_scheme`).
+    pub scheme: Option<Box<str>>,
+    /// Another upstream.
+    pub upstream: Option<UpstreamRef>,
+    /// A body instead of the client's.
+    pub body: Option<Vec<u8>>,
+}
+
+/// One try to get an answer from a node.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub address: SocketAddr,
+    /// The answer's status; 502 or 504 where there was none.
+    pub status: u16,
+    pub connect_time: Option<Duration>,
+    pub header_time: Option<Duration>,
+    pub response_time: Duration,
+}
+
+/// A piece of a response's body on its way to the client.
+#[derive(Debug, Default)]
+pub struct BodyChunk {
+    /// May be changed, emptied or extended.
+    pub data: Vec<u8>,
+    /// Nothing comes after this piece.
+    pub last: bool,
+}
+
+/// One request.
+pub struct Context {
+    pub request: Request,
+    pub response: Response,
+    pub connection: Rc<Connection>,
+    /// When the request's head was whole.
+    pub started: Instant,
+    pub route: Option<Arc<RouteInfo>>,
+    /// The pattern that matched (`$matched_uri`).
+    pub matched_uri: Option<Arc<str>>,
+    pub matched_host: Option<Arc<str>>,
+    /// Parameters captured by the router.
+    pub uri_params: SmallVec<[(Arc<str>, Box<str>); 2]>,
+    pub consumers: Arc<Consumers>,
+    pub consumer: Option<ConsumerMatch>,
+    pub upstream: UpstreamRequest,
+    pub attempts: SmallVec<[Attempt; 1]>,
+    /// The body, once it is in memory.
+    pub request_body: Option<Vec<u8>>,
+    /// Response bytes written to the client, head included (`$bytes_sent`).
+    pub bytes_sent: u64,
+    /// Body bytes written to the client (`$body_bytes_sent`).
+    pub body_bytes_sent: u64,
+    /// Bytes of response body received from the upstream.
+    pub upstream_body_bytes: u64,
+    /// The response is the gateway's own, not an upstream's.
+    pub own_response: bool,
+    /// `client-control`: limit of the request's body in bytes instead of `client_max_body_size`.
+    pub max_body_size: Option<u64>,
+    /// Plugins that run no more for this request (a `workflow` action ran them already).
+    pub skip_plugins: SmallVec<[&'static str; 2]>,
+    client: Option<(IpAddr, u16, Box<str>)>,
+    variables: Vec<(Box<str>, Vec<u8>)>,
+    extensions: Vec<Box<dyn Any>>,
+    filter_body: bool,
+    request_id: Option<Box<str>>,
+    early_headers: Vec<(Cow<'static, str>, Vec<u8>)>,
+}
+
+impl Context {
+    /// A context for a connection. The proxy keeps and reuses them.
+    pub fn new(connection: Rc<Connection>, consumers: Arc<Consumers>) -> Context {
+        Context {
+            request: Request::default(),
+            response: Response::default(),
+            connection,
+            started: Instant::now(),
+            route: None,
+            matched_uri: None,
+            matched_host: None,
+            uri_params: SmallVec::new(),
+            consumers,
+            consumer: None,
+            upstream: UpstreamRequest::default(),
+            attempts: SmallVec::new(),
+            request_body: None,
+            bytes_sent: 0,
+            body_bytes_sent: 0,
+            upstream_body_bytes: 0,
+            own_response: false,
+            max_body_size: None,
+            skip_plugins: SmallVec::new(),
+            client: None,
+            variables: Vec::new(),
+            extensions: Vec::new(),
+            filter_body: false,
+            request_id: None,
+            early_headers: Vec::new(),
+        }
+    }
+
+    /// Makes the context ready for the next request. The request head is cleared by its parser.
+    pub fn reset(&mut self) {
+        self.request.clear();
+        self.response.clear();
+        self.route = None;
+        self.matched_uri = None;
+        self.matched_host = None;
+        self.uri_params.clear();
+        self.consumer = None;
+        self.upstream = UpstreamRequest::default();
+        self.attempts.clear();
+        self.request_body = None;
+        self.bytes_sent = 0;
+        self.body_bytes_sent = 0;
+        self.upstream_body_bytes = 0;
+        self.own_response = false;
+        self.max_body_size = None;
+        self.skip_plugins.clear();
+        self.client = None;
+        self.variables.clear();
+        self.extensions.clear();
+        self.filter_body = false;
+        self.request_id = None;
+        self.early_headers.clear();
+    }
+
+    /// The client's address: the connection's, unless `real-ip` found another (`$remote_addr`).
+    pub fn client_ip(&self) -> IpAddr {
+        match &self.client {
+            Some((ip, _, _)) => *ip,
+            None => self.connection.peer.ip().to_canonical(),
+        }
+    }
+    /// [`Context::client_ip`] as text.
+    pub fn client_ip_text(&self) -> &str {
+        match &self.client {
+            Some((_, _, text)) => text,
+            None => &self.connection.peer_text,
+        }
+    }
+    /// `$remote_port`.
+    pub fn client_port(&self) -> u16 {
+        self.client.as_ref().map_or(self.connection.peer.port(), |c| c.1)
+    }
+    /// Replaces the client's address (`real-ip`).
+    pub fn set_client(&mut self, ip: IpAddr, port: u16) {
+        self.client = Some((ip, port, ip.to_string().into()));
+    }
+
+    /// Wall time of [`Context::started`].
+    pub fn started_wall(&self) -> SystemTime {
+        SystemTime::now() - self.started.elapsed()
+    }
+
+    /// Whether no plugin has set a variable.
+    pub(crate) fn no_variables(&self) -> bool {
+        self.variables.is_empty()
+    }
+
+    /// Adds a field to the response before it exists: it will stand beside the upstream's fields, or the reply's.
+    pub fn set_response_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
+        let (name, value) = (name.into(), value.into());
+        match self.early_headers.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(&name)) {
+            Some((_, v)) => *v = value,
+            None => self.early_headers.push((name, value)),
+        }
+    }
+    /// Moves the fields of [`Context::set_response_header`] into [`Context::response`].
+    pub fn apply_early_headers(&mut self) {
+        for (name, value) in self.early_headers.drain(..) {
+            self.response.headers.append(&name, value);
+        }
+    }
+
+    /// A variable that a plugin has set.
+    pub fn custom_variable(&self, name: &str) -> Option<&[u8]> {
+        self.variables.iter().rev().find(|(n, _)| n.as_ref() == name).map(|(_, v)| v.as_slice())
+    }
+    /// Sets a variable for later plugins, expressions and logs (APISIX: `ctx.var.name = value`).
+    pub fn set_variable(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        match self.variables.iter_mut().find(|(n, _)| n.as_ref() == name) {
+            Some((_, v)) => *v = value.into(),
+            None => self.variables.push((name.into(), value.into())),
+        }
+    }
+
+    /// Keeps a value for a later phase of the same request; one per type.
+    pub fn insert<T: 'static>(&mut self, value: T) {
+        match self.extensions.iter_mut().find_map(|e| e.downcast_mut::<T>()) {
+            Some(old) => *old = value,
+            None => self.extensions.push(Box::new(value)),
+        }
+    }
+    /// A value kept by [`Context::insert`].
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        self.extensions.iter().find_map(|e| e.downcast_ref::<T>())
+    }
+    /// A value kept by [`Context::insert`], to change.
+    pub fn get_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        self.extensions.iter_mut().find_map(|e| e.downcast_mut::<T>())
+    }
+    /// Takes a kept value out.
+    pub fn take<T: 'static>(&mut self) -> Option<T> {
+        let at = self.extensions.iter().position(|e| e.is::<T>())?;
+        self.extensions.swap_remove(at).downcast::<T>().ok().map(|b| *b)
+    }
+
+    /// Asks that `body_filter` hooks see this response's body. Without it bytes pass untouched.
+    pub fn filter_body(&mut self) {
+        self.filter_body = true;
+    }
+    /// Whether some plugin wants the body.
+    pub fn wants_body(&self) -> bool {
+        self.filter_body
+    }
+
+    /// `$request_id` (nginx: 16 random bytes in hexadecimal), made on first use.
+    pub fn request_id(&mut self) -> &str {
+        self.request_id.get_or_insert_with(|| crate::env::random_hex_16().into())
+    }
+    /// `$request_id`, if it was made.
+    pub fn known_request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// The path and query that the upstream will get.
+    pub fn upstream_target(&self) -> &[u8] {
+        self.upstream.target.as_deref().unwrap_or(self.request.target().as_bytes())
+    }
+
+    /// A context for unit tests: a client at 127.0.0.1 with no route.
+    pub fn for_tests(method: &str, target: &str) -> Context {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40000));
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
+        let mut cx = Context::new(Rc::new(Connection::new(peer, local, None)), Arc::new(Consumers::default()));
+        cx.request.assemble(method, target, "localhost", &[]);
+        cx
+    }
+}

@@ -1,0 +1,105 @@
+//! What a plugin says of itself: name, priority, phases, where it may be configured.
+
+/// The phases of a request, in the order in which they run (docs: ARCHITECTURE.md, "The way of a request").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Rewrite,
+    Access,
+    BeforeProxy,
+    HeaderFilter,
+    BodyFilter,
+    Log,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 6] =
+        [Phase::Rewrite, Phase::Access, Phase::BeforeProxy, Phase::HeaderFilter, Phase::BodyFilter, Phase::Log];
+
+    /// APISIX's name of the phase.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Rewrite => "rewrite",
+            Phase::Access => "access",
+            Phase::BeforeProxy => "before_proxy",
+            Phase::HeaderFilter => "header_filter",
+            Phase::BodyFilter => "body_filter",
+            Phase::Log => "log",
+        }
+    }
+}
+
+/// A set of phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases(u8);
+
+impl Phases {
+    pub const REWRITE: Phases = Phases(1 << Phase::Rewrite as u8);
+    pub const ACCESS: Phases = Phases(1 << Phase::Access as u8);
+    pub const BEFORE_PROXY: Phases = Phases(1 << Phase::BeforeProxy as u8);
+    pub const HEADER_FILTER: Phases = Phases(1 << Phase::HeaderFilter as u8);
+    pub const BODY_FILTER: Phases = Phases(1 << Phase::BodyFilter as u8);
+    pub const LOG: Phases = Phases(1 << Phase::Log as u8);
+    /// A plugin that only holds configuration (or serves an endpoint) and runs in no phase.
+    pub const NONE: Phases = Phases(0);
+
+    /// Both sets.
+    pub const fn and(self, other: Phases) -> Phases {
+        Phases(self.0 | other.0)
+    }
+    pub const fn has(self, phase: Phase) -> bool {
+        self.0 & (1 << phase as u8) != 0
+    }
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Where a plugin's configuration is being checked (APISIX: `core.schema.TYPE_CONSUMER`, `TYPE_METADATA`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// On a route, service, plugin config, global rule, consumer group, or (not an auth plugin) consumer.
+    Route,
+    /// An auth plugin on a consumer or credential: its secrets.
+    Consumer,
+    /// `plugin_metadata`.
+    Metadata,
+}
+
+/// The constant part of a plugin's definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// APISIX's name.
+    pub name: &'static str,
+    /// Higher runs first. APISIX's figure where the plugin is APISIX's.
+    pub priority: i32,
+    /// The phases in which it has hooks. A hook without its phase here never runs.
+    pub phases: Phases,
+    /// Finds the consumer of a request (APISIX: `type = "auth"`).
+    pub auth: bool,
+    /// Fields of the configuration that are secrets: encrypted at rest, masked in logs (APISIX: `encrypt_fields`).
+    pub secrets: &'static [&'static str],
+    /// The request's body must be in memory when the first hook of this plugin runs.
+    pub request_body: bool,
+    /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
+    pub prefer_route: bool,
+}
+
+impl Info {
+    /// A plugin with nothing special; refine with struct update syntax or the methods below.
+    pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
+        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false }
+    }
+    pub const fn auth(self) -> Info {
+        Info { auth: true, ..self }
+    }
+    pub const fn secrets(self, secrets: &'static [&'static str]) -> Info {
+        Info { secrets, ..self }
+    }
+    pub const fn request_body(self) -> Info {
+        Info { request_body: true, ..self }
+    }
+    pub const fn prefer_route(self) -> Info {
+        Info { prefer_route: true, ..self }
+    }
+}

@@ -1,0 +1,240 @@
+//! Request variables: nginx's and APISIX's names answered from the [`Context`] (apisix/core/ctx.lua).
+use crate::context::{Attempt, Context};
+use sluice_expr::{Lookup, Value, Variable};
+use sluice_http::{Known, target};
+use sluice_telemetry::time_format;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+impl Lookup for Context {
+    fn variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        if !self.no_variables()
+            && let Some(value) = self.overridden(variable)
+        {
+            return Some(Value::bytes(value));
+        }
+        self.request_variable(variable)
+            .or_else(|| self.connection_variable(variable))
+            .or_else(|| self.response_variable(variable))
+            .or_else(|| self.upstream_variable(variable))
+            .or_else(|| self.configuration_variable(variable))
+    }
+}
+
+fn text(s: &str) -> Option<Value<'_>> {
+    Some(Value::str(s))
+}
+fn number(n: u64) -> Option<Value<'static>> {
+    Some(Value::Number(n as f64))
+}
+fn formatted(write: fn(SystemTime, &mut Vec<u8>)) -> Value<'static> {
+    let mut out = Vec::new();
+    write(SystemTime::now(), &mut out);
+    Value::owned(out)
+}
+/// Seconds with milliseconds, as nginx writes times.
+fn seconds(d: Duration) -> String {
+    format!("{}.{:03}", d.as_secs(), d.subsec_millis())
+}
+
+impl Context {
+    /// A plugin may set any variable; what it set stands before the real one.
+    fn overridden(&self, variable: &Variable) -> Option<&[u8]> {
+        match variable {
+            Variable::Custom(name) => self.custom_variable(name),
+            other => self.custom_variable(&other.to_string()),
+        }
+    }
+
+    fn request_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        let request = &self.request;
+        match variable {
+            Variable::Arg(name) => request.arg(name).map(Value::Bytes),
+            Variable::Http(name) => self.request_header(name),
+            Variable::Cookie(name) => request.cookie(name).map(Value::bytes),
+            Variable::Uri => Some(Value::bytes(request.path_bytes())),
+            Variable::RequestUri => text(request.target()),
+            Variable::Args | Variable::QueryString => request.query().map(Value::str),
+            Variable::IsArgs => text(if request.query().is_some_and(|q| !q.is_empty()) { "?" } else { "" }),
+            Variable::Request | Variable::RequestLine => {
+                Some(Value::owned(format!("{} {} {}", request.method_text(), request.target(), request.version.as_str())))
+            }
+            Variable::RequestMethod => text(request.method_text()),
+            Variable::RequestBody => self.request_body.as_deref().map(Value::bytes),
+            Variable::RequestLength => number(request.received),
+            Variable::RequestTime => Some(Value::owned(seconds(self.started.elapsed()))),
+            Variable::RequestId | Variable::ApisixRequestId => self.known_request_id().map(Value::str),
+            Variable::RequestCompletion => text("OK"),
+            Variable::RequestType => text("traditional_http"),
+            Variable::Host => text(request.host()),
+            Variable::ServerProtocol => text(request.version.as_str()),
+            Variable::ContentType => request.headers.known(Known::ContentType).map(Value::bytes),
+            Variable::ContentLength => request.headers.known(Known::ContentLength).map(Value::bytes),
+            Variable::RemoteUser => self.remote_user().map(Value::owned),
+            Variable::UriParam(name) => {
+                self.uri_params.iter().find(|(n, _)| n.as_ref() == name.as_ref()).map(|(_, v)| Value::str(v))
+            }
+            Variable::PostArg(name) => self.form_argument(name),
+            Variable::PostArgPath(path) => crate::body_variables::post_arg(self, path),
+            Variable::Graphql(name) => crate::body_variables::graphql(self, name),
+            _ => None,
+        }
+    }
+
+    /// `http_NAME`. The gateway's own `X-Forwarded-*` stand where the client's were neutralised.
+    fn request_header(&self, name: &str) -> Option<Value<'_>> {
+        match (self.request.headers.joined(name), name) {
+            (Some(value), _) => Some(Value::Bytes(value)),
+            (None, "x-forwarded-proto") => text(self.connection.scheme()),
+            (None, "x-forwarded-host") => self.request.headers.known(Known::Host).map(Value::bytes),
+            (None, "x-forwarded-port") => number(u64::from(self.connection.local.port())),
+            _ => None,
+        }
+    }
+
+    /// A field of an urlencoded form.
+    fn form_argument(&self, name: &str) -> Option<Value<'_>> {
+        let kind = self.request.headers.known(Known::ContentType)?;
+        if !kind.starts_with(b"application/x-www-form-urlencoded") {
+            return None;
+        }
+        target::args(self.request_body.as_deref()?).find(|(k, _)| k.as_ref() == name.as_bytes()).map(|(_, v)| Value::Bytes(v))
+    }
+
+    /// The user name of `Authorization: Basic`.
+    fn remote_user(&self) -> Option<Vec<u8>> {
+        use base64::Engine;
+        let value = self.request.headers.get_str("authorization")?;
+        let (scheme, token) = value.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = base64::engine::general_purpose::STANDARD.decode(token.trim()).ok()?;
+        decoded.split(|b| *b == b':').next().map(<[u8]>::to_vec)
+    }
+
+    fn connection_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        let connection = &*self.connection;
+        let tls = connection.tls.as_ref();
+        let peer_of_socket = connection.proxy_peer.unwrap_or(connection.peer);
+        match variable {
+            Variable::RemoteAddr => text(self.client_ip_text()),
+            Variable::BinaryRemoteAddr => Some(Value::owned(match self.client_ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            })),
+            Variable::RemotePort => number(u64::from(self.client_port())),
+            Variable::RealipRemoteAddr => text(&connection.peer_text),
+            Variable::RealipRemotePort => number(u64::from(connection.peer.port())),
+            Variable::ProxyProtocolAddr => connection.proxy_peer.map(|_| Value::str(&connection.peer_text)),
+            Variable::ProxyProtocolPort => connection.proxy_peer.and_then(|_| number(u64::from(connection.peer.port()))),
+            Variable::ProxyProtocolServerAddr => connection.proxy_peer.map(|_| Value::owned(peer_of_socket.ip().to_string())),
+            Variable::ProxyAddXForwardedFor => Some(Value::owned(self.forwarded_for())),
+            Variable::OriginalXForwardedFor => self.request.headers.joined("x-forwarded-for").map(Value::Bytes),
+            Variable::ServerAddr => Some(Value::owned(connection.local.ip().to_canonical().to_string())),
+            Variable::ServerPort => number(u64::from(connection.local.port())),
+            Variable::Scheme => text(connection.scheme()),
+            Variable::Https => text(if tls.is_some() { "on" } else { "" }),
+            Variable::ConnectionRequests => number(connection.requests.get()),
+            Variable::Hostname | Variable::ServerName => Some(Value::owned(host_name())),
+            Variable::Pid => number(u64::from(std::process::id())),
+            Variable::Msec => Some(Value::owned(seconds(self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default()))),
+            Variable::TimeIso8601 => Some(formatted(time_format::time_iso8601)),
+            Variable::TimeLocal => Some(formatted(time_format::time_local)),
+            Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
+            Variable::SslProtocol => text(tls?.protocol),
+            Variable::SslCipher => text(&tls?.cipher),
+            Variable::SslSessionReused => text(if tls?.session_reused { "r" } else { "." }),
+            Variable::SslClientVerify => text(&tls?.client_verify),
+            Variable::SslClientRawCert | Variable::SslClientCert | Variable::SslClientEscapedCert
+            | Variable::SslClientSDn | Variable::SslClientIDn | Variable::SslClientSerial
+            | Variable::SslClientFingerprint | Variable::SslClientVStart | Variable::SslClientVEnd => {
+                crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable)
+            }
+            _ => None,
+        }
+    }
+
+    /// `$proxy_add_x_forwarded_for`.
+    pub fn forwarded_for(&self) -> Vec<u8> {
+        let mut value = match self.request.headers.joined("x-forwarded-for") {
+            Some(before) => [before.as_ref(), b", "].concat(),
+            None => Vec::new(),
+        };
+        value.extend_from_slice(self.client_ip_text().as_bytes());
+        value
+    }
+
+    fn response_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        match variable {
+            Variable::Status => number(u64::from(self.response.status)),
+            Variable::BytesSent => number(self.bytes_sent),
+            Variable::BodyBytesSent => number(self.body_bytes_sent),
+            Variable::SentHttp(name) => self.response.headers.joined(name).map(Value::Bytes),
+            Variable::UpstreamHttp(name) if !self.own_response => self.response.headers.joined(name).map(Value::Bytes),
+            _ => None,
+        }
+    }
+
+    fn upstream_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        // Several attempts stand in one value, as nginx writes them.
+        let each = |f: &dyn Fn(&Attempt) -> String| -> Option<Value<'a>> {
+            if self.attempts.is_empty() {
+                return None;
+            }
+            let all: Vec<String> = self.attempts.iter().map(f).collect();
+            Some(Value::owned(all.join(", ")))
+        };
+        let time = |d: Option<Duration>| d.map_or("-".to_string(), seconds);
+        match variable {
+            Variable::UpstreamAddr => each(&|a| a.address.to_string()),
+            Variable::UpstreamStatus => each(&|a| a.status.to_string()),
+            Variable::UpstreamResponseTime | Variable::ApisixUpstreamResponseTime => each(&|a| seconds(a.response_time)),
+            Variable::UpstreamConnectTime => each(&|a| time(a.connect_time)),
+            Variable::UpstreamHeaderTime => each(&|a| time(a.header_time)),
+            Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived if !self.attempts.is_empty() => {
+                number(self.upstream_body_bytes)
+            }
+            Variable::BalancerIp => self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string())),
+            Variable::BalancerPort => self.attempts.last().and_then(|a| number(u64::from(a.address.port()))),
+            Variable::UpstreamHost => match &self.upstream.host {
+                Some(host) => Some(Value::bytes(host)),
+                None => self.request.headers.known(Known::Host).map(Value::bytes),
+            },
+            Variable::UpstreamScheme => text(self.upstream.scheme.as_deref().unwrap_or("http")),
+            Variable::UpstreamUri => self.upstream.target.as_deref().map(Value::bytes),
+            _ => None,
+        }
+    }
+
+    fn configuration_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
+        let route = self.route.as_deref();
+        let consumer = self.consumer.as_ref();
+        match variable {
+            Variable::RouteId => text(&route?.route_id),
+            Variable::RouteName => text(route?.route_name.as_deref()?),
+            Variable::ServiceId => text(route?.service_id.as_deref()?),
+            Variable::ServiceName => text(route?.service_name.as_deref()?),
+            Variable::ConsumerName => text(&consumer?.consumer.username),
+            Variable::ConsumerGroupId => text(consumer?.consumer.group_id.as_deref()?),
+            Variable::CredentialId => text(consumer?.credential_id.as_deref()?),
+            Variable::MatchedUri => text(self.matched_uri.as_deref()?),
+            Variable::MatchedHost => text(self.matched_host.as_deref()?),
+            _ => None,
+        }
+    }
+}
+
+/// The machine's name, read once.
+fn host_name() -> String {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        let read = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match read.trim() {
+            "" => "localhost".to_string(),
+            name => name.to_string(),
+        }
+    })
+    .clone()
+}
+

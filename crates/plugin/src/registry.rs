@@ -1,0 +1,121 @@
+//! The plugins that the binary was built with, by name, with their compiled schemas.
+use crate::definition::{BuildError, Definition};
+use crate::info::Scope;
+use foldhash::HashMap;
+use serde_json::{Map, Value, json};
+use sluice_model::Schema;
+
+struct Entry {
+    definition: Definition,
+    schema: Schema,
+    schema_document: Value,
+    consumer_schema: Option<(Schema, Value)>,
+    metadata_schema: Option<(Schema, Value)>,
+}
+
+/// All known plugins; only those enabled by the `plugins` list of config.yaml may be configured.
+pub struct Registry {
+    entries: HashMap<&'static str, Entry>,
+    enabled: Option<Vec<String>>,
+}
+
+impl Registry {
+    /// Compiles the schemas of all definitions. An error names the plugin whose definition is wrong.
+    pub fn new(families: &[&[Definition]]) -> Result<Registry, BuildError> {
+        let mut entries = HashMap::default();
+        for definition in families.iter().flat_map(|f| f.iter()) {
+            let name = definition.info.name;
+            let compile = |document: &Value| Schema::new(document.clone()).map_err(|e| BuildError(format!("schema of {name}: {e}")));
+            let mut schema_document = (definition.schema)();
+            sluice_model::inject_meta(&mut schema_document);
+            let optional = |f: Option<fn() -> Value>| f.map(|f| f()).map(|d| compile(&d).map(|s| (s, d))).transpose();
+            let entry = Entry {
+                definition: *definition,
+                schema: compile(&schema_document)?,
+                schema_document,
+                consumer_schema: optional(definition.consumer.map(|c| c.schema))?,
+                metadata_schema: optional(definition.metadata_schema)?,
+            };
+            if entries.insert(name, entry).is_some() {
+                return Err(BuildError(format!("plugin {name} is defined twice")));
+            }
+        }
+        Ok(Registry { entries, enabled: None })
+    }
+
+    /// Lets only these plugins be configured (`plugins` of config.yaml).
+    pub fn enable_only(mut self, names: Vec<String>) -> Registry {
+        self.enabled = Some(names);
+        self
+    }
+
+    /// A plugin that is known and enabled.
+    pub fn get(&self, name: &str) -> Option<&Definition> {
+        let enabled = self.enabled.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+        self.entries.get(name).filter(|_| enabled).map(|e| &e.definition)
+    }
+
+    /// Whether a plugin of this name exists at all, enabled or not.
+    pub fn knows(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Enabled plugins, higher priority first.
+    pub fn list(&self) -> Vec<&Definition> {
+        let mut all: Vec<_> = self.entries.keys().filter_map(|n| self.get(n)).collect();
+        all.sort_by_key(|d| (std::cmp::Reverse(d.info.priority), d.info.name));
+        all
+    }
+
+    /// Checks a configuration and completes it with defaults. The message is APISIX's.
+    pub fn check(&self, name: &str, scope: Scope, config: &mut Value) -> Result<(), BuildError> {
+        let Some(definition) = self.get(name) else { return Err(BuildError(format!("unknown plugin [{name}]"))) };
+        let Some(entry) = self.entries.get(name) else { return Err(BuildError(format!("unknown plugin [{name}]"))) };
+        match scope {
+            Scope::Consumer => match (&entry.consumer_schema, definition.consumer) {
+                (Some((schema, _)), Some(consumer)) => {
+                    schema.check(config).map_err(BuildError::new)?;
+                    (consumer.check)(config)
+                }
+                _ => self.check(name, Scope::Route, config),
+            },
+            Scope::Metadata => match &entry.metadata_schema {
+                Some((schema, _)) => schema.check(config).map_err(BuildError::new),
+                None => Ok(()),
+            },
+            Scope::Route => {
+                entry.schema.check(config).map_err(BuildError::new)?;
+                if let Some(filter) = config.pointer("/_meta/filter") {
+                    sluice_expr::Expr::compile(filter).map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
+                }
+                (definition.check)(config)
+            }
+        }
+    }
+
+    /// One plugin's schemas in the form of `/v1/schema`.
+    pub fn document(&self, name: &str) -> Option<Value> {
+        let entry = self.entries.get(name)?;
+        let mut document = Map::new();
+        document.insert("priority".into(), entry.definition.info.priority.into());
+        document.insert("version".into(), json!(0.1));
+        document.insert("schema".into(), entry.schema_document.clone());
+        if entry.definition.info.auth {
+            document.insert("type".into(), "auth".into());
+        }
+        if let Some((_, consumer)) = &entry.consumer_schema {
+            document.insert("consumer_schema".into(), consumer.clone());
+        }
+        if let Some((_, metadata)) = &entry.metadata_schema {
+            document.insert("metadata_schema".into(), metadata.clone());
+        }
+        Some(Value::Object(document))
+    }
+
+    /// All known names, sorted.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.entries.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+}

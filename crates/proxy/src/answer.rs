@@ -1,0 +1,401 @@
+//! The response's way to the client: from an upstream (streamed, untouched where no plugin wants the body) or the
+//! gateway's own.
+use crate::client;
+use crate::exchange::{Exchange, Gone};
+use crate::rescue;
+use crate::scratch;
+use crate::send::{AttemptError, Outgoing};
+use sluice_http::h1::{BodyReader, Framing, parse_response, write};
+use sluice_http::{Known, Method, Version};
+use sluice_net::{Readable, Stream};
+use sluice_plugin::reply::ReplyBody;
+use sluice_plugin::{Attempt as AttemptLog, BodyChunk, Context, Phase, Reply};
+use sluice_upstream::{FailureKind, Timeouts, Upstream};
+use std::future::poll_fn;
+use std::task::{Context as Task, Poll};
+use std::time::{Duration, Instant};
+
+/// How body bytes are written to the client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Encoding {
+    /// As they came, framing included.
+    Untouched,
+    /// Payload alone: its length is known, or the connection's end is the body's.
+    Identity,
+    Chunked,
+}
+
+/// What reading the upstream came to.
+enum Event {
+    /// The final response's head was sent.
+    Started { elapsed: Duration },
+    /// `101`: both sides now speak another protocol. Bytes that came with the head are kept.
+    Switched { elapsed: Duration, early: Vec<u8> },
+}
+
+/// A response body under way.
+struct Relay {
+    reader: BodyReader,
+    encoding: Encoding,
+    filtered: bool,
+    /// Bytes came after the response's end: the connection is not to be trusted.
+    surplus: bool,
+}
+
+impl Exchange<'_> {
+    /// Reads the node's answer and relays it; says how long its head took and whether the connection can be used again.
+    pub(crate) async fn answer(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Upstream,
+        outgoing: &mut Outgoing,
+        timeouts: Timeouts,
+    ) -> Result<(Duration, bool), AttemptError> {
+        let mut relay = Relay { reader: BodyReader::new(Framing::None), encoding: Encoding::Untouched, filtered: false, surplus: false };
+        let mut before = Vec::new();
+        self.client.timeout.arm(timeouts.read);
+        let event = poll_fn(|task| self.poll_head(task, cx, outgoing, &mut before, &mut relay, timeouts)).await?;
+        // From here on nothing is sent twice: the request's bytes can go.
+        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
+        let elapsed = match event {
+            Event::Started { elapsed } => elapsed,
+            Event::Switched { elapsed, early } => {
+                let result = Box::pin(crate::tunnel::run(self.client, outgoing, early, timeouts.read, &self.worker.drain)).await;
+                self.keep = false;
+                cx.bytes_sent += result.to_client;
+                cx.body_bytes_sent += result.to_client;
+                cx.request.received += result.to_upstream;
+                return Ok((elapsed, false));
+            }
+        };
+        let limit = self.worker.settings.send_timeout;
+        while !relay.reader.is_done() {
+            if !self.client.pending.is_empty() || self.client.stream.is_tls() {
+                self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
+            }
+            self.client.timeout.arm(timeouts.read);
+            poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
+        }
+        self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
+        if let Some(attempt) = cx.attempts.last_mut() {
+            attempt.response_time = outgoing.begun.elapsed();
+        }
+        let reusable = cx_reusable(upstream, cx) && !relay.surplus && self.body.is_done();
+        Ok((elapsed, reusable))
+    }
+
+    fn poll_head(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        outgoing: &mut Outgoing,
+        before: &mut Vec<u8>,
+        relay: &mut Relay,
+        timeouts: Timeouts,
+    ) -> Poll<Result<Event, AttemptError>> {
+        let to_head = cx.request.method == Method::Head;
+        scratch::with(|scratch| {
+            loop {
+                let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
+                    Poll::Pending => {
+                        return match self.poll_waiting(task) {
+                            Poll::Ready(e) => Poll::Ready(Err(e)),
+                            Poll::Pending => Poll::Pending,
+                        };
+                    }
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::upstream(FailureKind::Closed, true))),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(AttemptError::upstream(FailureKind::Reset, true))),
+                    Poll::Ready(Ok(n)) => n,
+                };
+                if !before.is_empty() {
+                    before.extend_from_slice(scratch.read.get(..n).unwrap_or_default());
+                }
+                // Several heads may stand in one read: 1xx before the final one.
+                let mut start = 0;
+                loop {
+                    let all: &[u8] = if before.is_empty() { scratch.read.get(..n).unwrap_or_default() } else { before };
+                    let data = all.get(start..).unwrap_or_default();
+                    if data.is_empty() {
+                        before.clear();
+                        break;
+                    }
+                    let head = match parse_response(data, self.worker.settings.response_head, to_head, &mut cx.response) {
+                        Ok(Some(head)) => head,
+                        Ok(None) => {
+                            *before = data.to_vec();
+                            break;
+                        }
+                        Err(e) => {
+                            tracing::warn!(node = %outgoing.address, error = %e, "the upstream's response cannot be relayed");
+                            return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
+                        }
+                    };
+                    if cx.response.is_interim() {
+                        start += head;
+                        self.client.timeout.arm(timeouts.read);
+                        // 100 was the gateway's to say; the rest is for clients that know it (RFC 9110 section 15.2).
+                        if cx.response.status != 100 && cx.request.version >= Version::Http11 {
+                            scratch.out.clear();
+                            write::status_line(&cx.response, &mut scratch.out);
+                            cx.response.headers.write_to(&mut scratch.out, |_| false);
+                            scratch.out.extend_from_slice(b"\r\n");
+                            if scratch::send(&mut self.client.stream, task, &mut scratch.out, &[], &mut self.client.pending).is_err() {
+                                return Poll::Ready(Err(AttemptError::Gone));
+                            }
+                            scratch.out.clear();
+                        }
+                        continue;
+                    }
+                    let now = Instant::now();
+                    let elapsed = now - outgoing.begun;
+                    let status = cx.response.status;
+                    let (address, time) = (outgoing.address, Some(elapsed));
+                    cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: time, response_time: elapsed });
+                    let rest = data.get(head..).unwrap_or_default();
+                    if status == 101 {
+                        if !self.upgrades(cx) {
+                            return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
+                        }
+                        let early = rest.to_vec();
+                        return Poll::Ready(self.start_switched(task, cx, &mut scratch.out).map(|()| Event::Switched { elapsed, early }));
+                    }
+                    relay.reader = BodyReader::new(cx.response.framing);
+                    // The body's beginning is checked before a byte is sent: a bad one still can become a 502.
+                    let mut check = relay.reader;
+                    if check.scan(rest).is_err() {
+                        return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
+                    }
+                    let upstream_status = cx.attempts.len() > 1 || status >= 500 || self.worker.settings.show_upstream_status;
+                    self.start(cx, relay, upstream_status, &mut scratch.out);
+                    return Poll::Ready(self.pass(task, cx, relay, rest, &mut scratch.out).map(|()| Event::Started { elapsed }));
+                }
+            }
+        })
+    }
+
+    /// Nothing from the upstream yet: has the client gone, or the time run out?
+    fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
+        if matches!(self.client.stream, Stream::Tcp(_) | Stream::Unix(_))
+            && let Poll::Ready(Readable::Eof | Readable::Error) = self.client.stream.poll_readable(task)
+        {
+            return Poll::Ready(AttemptError::Gone);
+        }
+        if self.worker.drain.is_forced() {
+            return Poll::Ready(AttemptError::Gone);
+        }
+        self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
+    }
+
+    fn poll_body(&mut self, task: &mut Task<'_>, cx: &mut Context, outgoing: &mut Outgoing, relay: &mut Relay) -> Poll<Result<(), AttemptError>> {
+        scratch::with(|scratch| {
+            let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
+                Poll::Pending => {
+                    return match self.poll_waiting(task) {
+                        Poll::Ready(e) => Poll::Ready(Err(e)),
+                        Poll::Pending => Poll::Pending,
+                    };
+                }
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(_)) => 0,
+            };
+            if n == 0 {
+                if relay.reader.end_of_input().is_err() {
+                    tracing::warn!(node = %outgoing.address, "the upstream closed in the middle of a response");
+                    return Poll::Ready(Err(AttemptError::upstream(FailureKind::Closed, true)));
+                }
+                return Poll::Ready(self.pass(task, cx, relay, &[], &mut scratch.out));
+            }
+            let data = scratch.read.get(..n).unwrap_or_default();
+            Poll::Ready(self.pass(task, cx, relay, data, &mut scratch.out))
+        })
+    }
+
+    /// Decides the client's framing and writes the head, after the plugins have seen it.
+    fn start(&mut self, cx: &mut Context, relay: &mut Relay, upstream_status: bool, out: &mut Vec<u8>) {
+        if upstream_status {
+            self.tell_upstream_status(cx);
+        }
+        self.header_filter(cx);
+        let body = !(cx.request.method == Method::Head || matches!(cx.response.status, 100..200 | 204 | 304));
+        relay.filtered = body && cx.wants_body() && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
+        let has_length = cx.response.headers.known(Known::ContentLength).is_some();
+        let old_client = cx.request.version == Version::Http10;
+        relay.encoding = match relay.reader.framing() {
+            _ if !body => Encoding::Untouched,
+            Framing::None if !relay.filtered => Encoding::Untouched,
+            Framing::Length(_) if !relay.filtered && has_length => Encoding::Untouched,
+            Framing::Chunked if !relay.filtered && !old_client => Encoding::Untouched,
+            _ if has_length => Encoding::Identity,
+            _ if old_client => Encoding::Identity,
+            _ => Encoding::Chunked,
+        };
+        let chunked = body && (relay.encoding == Encoding::Chunked || relay.encoding == Encoding::Untouched && relay.reader.framing() == Framing::Chunked);
+        let until_close = body && relay.encoding == Encoding::Identity && !has_length;
+        if until_close || !self.body.is_done() && cx.request_body.is_none() && !self.streaming_is_over() {
+            self.keep = false;
+        }
+        write::status_line(&cx.response, out);
+        if cx.response.headers.known(Known::Date).is_none() {
+            write::field(b"Date", sluice_telemetry::time_format::http_date().as_bytes(), out);
+        }
+        if chunked && !has_length {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        self.write_connection(cx, out);
+        cx.response.headers.write_to(out, |_| false);
+        out.extend_from_slice(b"\r\n");
+        self.answered = true;
+        cx.bytes_sent += out.len() as u64;
+    }
+
+    fn streaming_is_over(&self) -> bool {
+        self.body.is_done()
+    }
+
+    fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
+        if !self.keep {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if cx.request.version == Version::Http10 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+    }
+
+    /// `Server`, early fields, `header_filter` of all plugins.
+    fn header_filter(&mut self, cx: &mut Context) {
+        if let Some(server) = &self.worker.settings.server {
+            cx.response.headers.set("Server", server.as_bytes());
+        }
+        cx.apply_early_headers();
+        if self.skip != u64::MAX && self.snapshot.global.has(Phase::HeaderFilter) {
+            self.snapshot.global.header_filter(self.skip, cx);
+        }
+        if self.chain.has(Phase::HeaderFilter) {
+            self.chain.header_filter(0, cx);
+        }
+    }
+
+    /// `X-APISIX-Upstream-Status` (apisix/init.lua `set_resp_upstream_status`): for 5xx of the upstream, or always.
+    fn tell_upstream_status(&self, cx: &mut Context) {
+        let Some(last) = cx.attempts.last() else { return };
+        if last.status >= 500 || self.worker.settings.show_upstream_status {
+            let all: Vec<String> = cx.attempts.iter().map(|a| a.status.to_string()).collect();
+            cx.response.headers.set("X-APISIX-Upstream-Status", all.join(", "));
+        }
+    }
+
+    /// Sends a part of the body, behind what already stands in `out`.
+    fn pass(&mut self, task: &mut Task<'_>, cx: &mut Context, relay: &mut Relay, data: &[u8], out: &mut Vec<u8>) -> Result<(), AttemptError> {
+        let gone = |_| AttemptError::Gone;
+        let bad = |_| AttemptError::upstream(FailureKind::BadResponse, true);
+        if relay.encoding == Encoding::Untouched {
+            let used = relay.reader.scan(data).map_err(bad)?;
+            relay.surplus |= used < data.len();
+            cx.upstream_body_bytes += used as u64;
+            cx.bytes_sent += used as u64;
+            cx.body_bytes_sent += used as u64;
+            let body = data.get(..used).unwrap_or_default();
+            return scratch::send(&mut self.client.stream, task, out, body, &mut self.client.pending).map_err(gone);
+        }
+        let mut chunk = BodyChunk::default();
+        let used = relay.reader.decode(data, &mut chunk.data).map_err(bad)?;
+        relay.surplus |= used < data.len();
+        cx.upstream_body_bytes += chunk.data.len() as u64;
+        chunk.last = relay.reader.is_done();
+        if relay.filtered && (chunk.last || !chunk.data.is_empty()) {
+            self.body_filter(cx, &mut chunk);
+        }
+        let head = out.len();
+        if relay.encoding == Encoding::Chunked {
+            write::chunk(&chunk.data, out);
+            if chunk.last {
+                write::last_chunk(out);
+            }
+        } else {
+            out.extend_from_slice(&chunk.data);
+        }
+        let sent = (out.len() - head) as u64;
+        cx.bytes_sent += sent;
+        cx.body_bytes_sent += sent;
+        if out.is_empty() {
+            return Ok(());
+        }
+        scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(gone)
+    }
+
+    fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+        if self.skip != u64::MAX {
+            self.snapshot.global.body_filter(self.skip, cx, chunk);
+        }
+        self.chain.body_filter(0, cx, chunk);
+    }
+
+    /// Tells the client that protocols are switched.
+    fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
+        self.header_filter(cx);
+        write::status_line(&cx.response, out);
+        if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {
+            write::field(b"Upgrade", protocol, out);
+        }
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        cx.response.headers.write_to(out, |_| false);
+        out.extend_from_slice(b"\r\n");
+        self.answered = true;
+        cx.bytes_sent += out.len() as u64;
+        scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(|_| AttemptError::Gone)
+    }
+
+    /// The gateway's own response.
+    pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
+        let to_head = cx.request.method == Method::Head;
+        // The upstream's status is told even where its answer could not be used.
+        cx.response.clear();
+        cx.own_response = true;
+        cx.response.status = if reply.status == 0 { 200 } else { reply.status };
+        let (body, kind) = match reply.body {
+            ReplyBody::Bytes(body) => (body, "text/plain; charset=utf-8"),
+            ReplyBody::Default if reply.status >= 300 => (rescue::page(reply.status), "text/html; charset=utf-8"),
+            ReplyBody::Default => (Vec::new(), "text/plain; charset=utf-8"),
+        };
+        for (name, value) in &reply.headers {
+            cx.response.headers.append(name, value);
+        }
+        let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
+        if !bodiless && !body.is_empty() && !cx.response.headers.contains("content-type") {
+            cx.response.headers.append("Content-Type", kind);
+        }
+        if !cx.attempts.is_empty() {
+            self.tell_upstream_status(cx);
+        }
+        self.header_filter(cx);
+        let mut chunk = BodyChunk { data: body, last: true };
+        if cx.wants_body() && !bodiless {
+            self.body_filter(cx, &mut chunk);
+        }
+        cx.response.headers.remove("content-length");
+        if !bodiless {
+            cx.response.headers.append("Content-Length", chunk.data.len().to_string());
+        }
+        if !self.client.skip_buffered_body(&mut self.body) {
+            self.keep = false;
+        }
+        let mut out = Vec::with_capacity(512 + chunk.data.len());
+        write::status_line(&cx.response, &mut out);
+        write::field(b"Date", sluice_telemetry::time_format::http_date().as_bytes(), &mut out);
+        self.write_connection(cx, &mut out);
+        cx.response.headers.write_to(&mut out, |_| false);
+        out.extend_from_slice(b"\r\n");
+        cx.bytes_sent += out.len() as u64;
+        if !to_head && !bodiless {
+            out.extend_from_slice(&chunk.data);
+            cx.bytes_sent += chunk.data.len() as u64;
+            cx.body_bytes_sent += chunk.data.len() as u64;
+        }
+        self.answered = true;
+        self.client.write(&out, self.worker.settings.send_timeout).await.map_err(|_| Gone)
+    }
+}
+
+/// Whether the node lets its connection live on. The response's own word counts, as plugins cannot change it.
+fn cx_reusable(upstream: &Upstream, cx: &Context) -> bool {
+    upstream.pool.size > 0 && cx.response.keep_alive
+}

@@ -1,0 +1,305 @@
+//! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
+//! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::client::{BodyError, Client, has_body};
+use crate::rescue::{self, Trouble};
+use crate::worker::Worker;
+use sluice_config::{CompiledRoute, Snapshot};
+use sluice_http::Known;
+use sluice_http::h1::{BodyReader, Framing};
+use sluice_plugin::chain::Step;
+use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
+use sluice_router::Request as RouterRequest;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The client's connection broke: nothing more can be said to it.
+#[derive(Debug)]
+pub struct Gone;
+
+/// How the request phases ended.
+pub(crate) enum Verdict {
+    /// On to the upstream.
+    Proxy,
+    Reply(Box<Reply>),
+    Trouble(Trouble),
+}
+
+/// A request under way.
+pub struct Exchange<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) client: &'a mut Client,
+    pub(crate) snapshot: Rc<Arc<Snapshot>>,
+    pub(crate) route: Option<Arc<CompiledRoute>>,
+    /// The route's chain, with the consumer's plugins once it is known.
+    pub(crate) chain: Arc<Chain>,
+    /// Global entries that do not run beside this chain.
+    pub(crate) skip: u64,
+    /// The request's body as it comes from the client.
+    pub(crate) body: BodyReader,
+    /// The connection can carry another request.
+    pub(crate) keep: bool,
+    /// The response's head has been written.
+    pub(crate) answered: bool,
+    continued: bool,
+}
+
+/// Serves one request; says whether the connection can carry another.
+pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+    let snapshot = worker.snapshot();
+    let connection = &client.connection;
+    let requests = connection.requests.get() + 1;
+    connection.requests.set(requests);
+    cx.started = std::time::Instant::now();
+    let settings = &worker.settings;
+    let keep = cx.request.keep_alive && (settings.keepalive_requests == 0 || requests < settings.keepalive_requests) && !worker.drain.is_draining();
+    let body = BodyReader::new(cx.request.framing);
+    let chain = snapshot.empty_chain.clone();
+    let mut exchange =
+        Exchange { worker, client, snapshot, route: None, chain, skip: 0, body, keep, answered: false, continued: false };
+    let result = exchange.serve(cx).await;
+    if result.is_err() {
+        exchange.keep = false;
+        if !exchange.answered {
+            // nginx's status for a client that went away.
+            cx.response.set_status(499);
+        }
+    }
+    exchange.log(cx);
+    let keep = exchange.keep && exchange.client.skip_buffered_body(&mut exchange.body);
+    let unread = !exchange.body.is_done();
+    client.unread_body = unread;
+    keep
+}
+
+/// Answers a head that could not be read, and counts it like any request.
+pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, status: u16, reason: &str) {
+    let snapshot = worker.snapshot();
+    let chain = snapshot.empty_chain.clone();
+    let body = BodyReader::new(Framing::None);
+    cx.started = std::time::Instant::now();
+    let mut exchange = Exchange { worker, client, snapshot, route: None, chain, skip: u64::MAX, body, keep: false, answered: false, continued: false };
+    let reply = Reply::text(status, format!("{reason}\n"));
+    let _ = exchange.reply(cx, reply).await;
+    exchange.log(cx);
+    client.unread_body = true;
+}
+
+impl Exchange<'_> {
+    async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
+        crate::forwarded::neutralize(cx, &self.worker.settings);
+        let verdict = self.request_phases(cx).await;
+        let reply = match verdict {
+            Verdict::Reply(reply) => *reply,
+            Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
+            Verdict::Proxy => match self.proxy(cx).await? {
+                None => return Ok(()),
+                Some(reply) => reply,
+            },
+        };
+        self.reply(cx, reply).await
+    }
+
+    /// Matching, `rewrite`, the consumer's plugins, `access` (order: apisix/init.lua `http_access_phase`).
+    async fn request_phases(&mut self, cx: &mut Context) -> Verdict {
+        let settings = &self.worker.settings;
+        if settings.delete_uri_tail_slash || settings.normalize_uri_like_servlet {
+            crate::path_rules::apply(cx, settings);
+        }
+        let snapshot = self.snapshot.clone();
+        if snapshot.router_reads_body && has_body(cx.request.framing) && let Err(e) = self.buffer_body(cx).await {
+            return Verdict::Trouble(Trouble::Body(e));
+        }
+        let global = &snapshot.global;
+        match self.find_route(cx, &snapshot) {
+            Some(route) => {
+                if let Some(trouble) = &route.trouble {
+                    return Verdict::Trouble(match trouble {
+                        sluice_config::RouteTrouble::MissingService => Trouble::MissingService,
+                        sluice_config::RouteTrouble::MissingPluginConfig => Trouble::MissingPluginConfig,
+                    });
+                }
+                self.skip = route.global_skip;
+                self.chain = route.chain.clone();
+                self.route = Some(route);
+            }
+            None => {
+                for phase in [Phase::Rewrite, Phase::Access] {
+                    if let Some(verdict) = self.phase(phase, global, true, cx).await {
+                        return verdict;
+                    }
+                }
+                return Verdict::Trouble(Trouble::NoRoute);
+            }
+        }
+        if let Some(verdict) = self.phase(Phase::Rewrite, global, true, cx).await {
+            return verdict;
+        }
+        let chain = self.chain.clone();
+        if let Some(verdict) = self.phase(Phase::Rewrite, &chain, false, cx).await {
+            return verdict;
+        }
+        let chain = match self.consumer_chain(cx, &snapshot) {
+            Ok(None) => chain,
+            Ok(Some(merged)) => {
+                // Only what the consumer brought anew is still to be run (`rewrite_in_consumer`).
+                let fresh = merged.fresh.clone();
+                if let Some(verdict) = self.phase(Phase::Rewrite, &fresh, false, cx).await {
+                    return verdict;
+                }
+                self.chain = merged.whole.clone();
+                self.skip = snapshot.global.preferring(&self.chain);
+                self.chain.clone()
+            }
+            Err(trouble) => return Verdict::Trouble(trouble),
+        };
+        if let Some(verdict) = self.phase(Phase::Access, global, true, cx).await {
+            return verdict;
+        }
+        if let Some(verdict) = self.phase(Phase::Access, &chain, false, cx).await {
+            return verdict;
+        }
+        if self.body_too_large(cx) {
+            return Verdict::Trouble(Trouble::Body(BodyError::TooLarge));
+        }
+        Verdict::Proxy
+    }
+
+    fn find_route(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
+        let settings = &self.worker.settings;
+        let keeping_slash = if settings.match_uri_encoded_slash { crate::path_rules::keep_encoded_slash(cx) } else { None };
+        let request = RouterRequest {
+            path: keeping_slash.as_deref().unwrap_or(cx.request.path()),
+            host: cx.request.host(),
+            method: cx.request.method_text(),
+            remote_addr: cx.client_ip(),
+        };
+        let found = snapshot.router.find(&request, cx)?;
+        let route = found.handle.clone();
+        let matched_uri = Some(found.uri.clone());
+        let matched_host = found.host.cloned();
+        let params = found.params.iter().map(|(n, v)| (n.clone(), v.to_string().into_boxed_str())).collect();
+        cx.matched_uri = matched_uri;
+        cx.matched_host = matched_host;
+        cx.uri_params = params;
+        cx.route = Some(route.info.clone());
+        Some(route)
+    }
+
+    /// Runs one request phase of one chain. `None`: go on.
+    async fn phase(&mut self, phase: Phase, chain: &Chain, global: bool, cx: &mut Context) -> Option<Verdict> {
+        if !chain.has(phase) {
+            return None;
+        }
+        let skip = if global { self.skip } else { 0 };
+        let mut at = 0;
+        loop {
+            let outcome = match chain.step(phase, &mut at, skip, cx) {
+                Step::Done => return None,
+                Step::Next => continue,
+                Step::NeedBody => None,
+                Step::Reply(reply) => Some(Outcome::Reply(reply)),
+                Step::Wait(future) => Some(future.await),
+            };
+            match outcome {
+                Some(Outcome::Next) => {}
+                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                None => {
+                    if let Err(e) = self.buffer_body(cx).await {
+                        return Some(Verdict::Trouble(Trouble::Body(e)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// `before_proxy`: the upstream is known. `None`: go on.
+    pub(crate) async fn before_proxy(&mut self, cx: &mut Context) -> Option<Reply> {
+        let snapshot = self.snapshot.clone();
+        let chain = self.chain.clone();
+        for (chain, global) in [(&snapshot.global, true), (&chain, false)] {
+            match self.phase(Phase::BeforeProxy, chain, global, cx).await {
+                None => {}
+                Some(Verdict::Reply(reply)) => return Some(*reply),
+                Some(Verdict::Trouble(trouble)) => return rescue::reply(&trouble),
+                Some(Verdict::Proxy) => {}
+            }
+        }
+        None
+    }
+
+    /// The route's chain with the consumer's and its group's plugins, if they bring any.
+    fn consumer_chain(&self, cx: &Context, snapshot: &Snapshot) -> Result<Option<Arc<sluice_config::ConsumerChain>>, Trouble> {
+        let (Some(found), Some(route)) = (&cx.consumer, &self.route) else { return Ok(None) };
+        self.worker.consumer_chain(route, found, snapshot).map_err(|_| Trouble::MissingConsumerGroup)
+    }
+
+    /// The limit of the request's body in bytes; 0 is none.
+    fn body_limit(&self, cx: &Context) -> u64 {
+        cx.max_body_size.unwrap_or(self.worker.settings.max_body_size)
+    }
+
+    fn body_too_large(&self, cx: &Context) -> bool {
+        let limit = self.body_limit(cx);
+        match (cx.request.framing, limit) {
+            (_, 0) => false,
+            (Framing::Length(n), limit) => n > limit,
+            _ => cx.request_body.as_ref().is_some_and(|b| b.len() as u64 > limit),
+        }
+    }
+
+    /// Whether so many body bytes are more than the limit.
+    pub(crate) fn over_limit(&self, cx: &Context, bytes: u64) -> bool {
+        let limit = self.body_limit(cx);
+        limit != 0 && bytes > limit
+    }
+
+    /// Tells a client that waits for it to send its body (RFC 9110 section 10.1.1), once.
+    pub(crate) async fn send_continue(&mut self, cx: &Context) -> Result<(), BodyError> {
+        if cx.request.expects_continue && !self.continued && !self.body.is_done() && self.client.buffered.is_empty() {
+            self.continued = true;
+            let limit = self.worker.settings.send_timeout;
+            return self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n", limit).await.map_err(|_| BodyError::Closed);
+        }
+        Ok(())
+    }
+
+    /// Reads the whole body into memory.
+    pub(crate) async fn buffer_body(&mut self, cx: &mut Context) -> Result<(), BodyError> {
+        if cx.request_body.is_some() {
+            return Ok(());
+        }
+        if self.body_too_large(cx) || self.body.remaining().is_some_and(|n| n > self.worker.settings.buffered_body) {
+            return Err(BodyError::TooLarge);
+        }
+        self.send_continue(cx).await?;
+        let mut body = Vec::with_capacity(self.body.remaining().unwrap_or(0).min(1 << 20) as usize);
+        while !self.body.is_done() {
+            let limit = self.worker.settings.body_timeout;
+            cx.request.received += self.client.read_body(&mut self.body, limit, &mut body).await?;
+            if self.over_limit(cx, body.len() as u64) || body.len() as u64 > self.worker.settings.buffered_body {
+                return Err(BodyError::TooLarge);
+            }
+        }
+        cx.request_body = Some(body);
+        Ok(())
+    }
+
+    /// `log` of all plugins, and the access log.
+    fn log(&mut self, cx: &mut Context) {
+        let global = &self.snapshot.global;
+        if global.has(Phase::Log) && self.skip != u64::MAX {
+            global.log(self.skip, cx);
+        }
+        if self.chain.has(Phase::Log) {
+            self.chain.log(0, cx);
+        }
+        if let Some(log) = &self.worker.access_log {
+            log.write(cx);
+        }
+    }
+
+    /// Whether the client asked for another protocol and the route lets it.
+    pub(crate) fn upgrades(&self, cx: &Context) -> bool {
+        cx.request.upgrade && self.route.as_ref().is_some_and(|r| r.enable_websocket) && cx.request.headers.may_have(Known::Upgrade)
+    }
+}

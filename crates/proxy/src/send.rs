@@ -1,0 +1,362 @@
+//! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::client::{self, BodyError};
+use crate::exchange::{Exchange, Gone};
+use crate::forwarded;
+use crate::rescue::{self, Trouble};
+use crate::scratch;
+use sluice_http::Known;
+use sluice_http::h1::{BodyReader, Framing, write};
+use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
+use sluice_plugin::{Attempt as AttemptLog, Context, Reply, UpstreamRef};
+use sluice_upstream::pool::{PoolKey, Pooled};
+use sluice_upstream::{Algorithm, Attempt, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Tried, Upstream};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+/// Why an attempt ended without a response.
+pub(crate) enum AttemptError {
+    Failed(Failure),
+    /// The request's body could not be read, so that there is nothing to send.
+    Body(BodyError),
+    /// The client went away.
+    Gone,
+}
+
+impl AttemptError {
+    pub(crate) fn upstream(kind: FailureKind, sent_bytes: bool) -> AttemptError {
+        AttemptError::Failed(Failure { source: FailureSource::Upstream, kind, sent_bytes })
+    }
+}
+
+/// A connection to a node with a request on it.
+pub(crate) struct Outgoing {
+    pub pooled: Pooled,
+    /// Request bytes that the socket has not taken yet.
+    pub pending: Vec<u8>,
+    /// When the attempt began.
+    pub begun: Instant,
+    pub address: SocketAddr,
+}
+
+fn say(trouble: Trouble) -> Result<Option<Reply>, Gone> {
+    rescue::reply(&trouble).map(Some).ok_or(Gone)
+}
+
+impl Exchange<'_> {
+    /// The upstream: a plugin's choice, or the route's.
+    fn upstream(&self, cx: &Context) -> Result<Arc<Upstream>, Trouble> {
+        match &cx.upstream.upstream {
+            Some(UpstreamRef::Inline(upstream)) => return Ok(upstream.clone()),
+            Some(UpstreamRef::Id(id)) => return self.snapshot.upstreams.get(id).cloned().ok_or(Trouble::MissingUpstream),
+            None => {}
+        }
+        let route = self.route.as_ref().ok_or(Trouble::NoRoute)?;
+        match &route.upstream {
+            sluice_config::RouteUpstream::Found(upstream) => Ok(upstream.clone()),
+            sluice_config::RouteUpstream::Missing => Err(Trouble::MissingUpstream),
+            sluice_config::RouteUpstream::None => Err(Trouble::NoUpstream),
+        }
+    }
+
+    /// Sends the request and relays the answer. A reply is what to say where there is no answer.
+    pub(crate) async fn proxy(&mut self, cx: &mut Context) -> Result<Option<Reply>, Gone> {
+        if let Some(reply) = self.before_proxy(cx).await {
+            return Ok(Some(reply));
+        }
+        let upstream = match self.upstream(cx) {
+            Ok(upstream) => upstream,
+            Err(trouble) => return say(trouble),
+        };
+        let balancer = upstream.nodes.balancer().to_arc();
+        if balancer.nodes().is_empty() {
+            return say(if upstream.nodes.has_names() { Trouble::Unresolved } else { Trouble::NoNode });
+        }
+        let mut hash = Vec::new();
+        if balancer.settings().algorithm == Algorithm::Chash {
+            sluice_upstream::hash_key(&balancer.settings().hash, cx, &mut hash);
+        }
+        let mut tried = Tried::new();
+        let (mut retried, mut fresh) = (0, false);
+        loop {
+            let input = PickInput {
+                hash_key: Some(&hash),
+                random: self.worker.random(),
+                now_ms: timer::unix_ms_coarse(),
+                worker: self.worker.id,
+            };
+            let Some(picked) = balancer.pick(&input, &tried) else { return say(Trouble::Exhausted) };
+            let held = balancer.hold(&picked);
+            let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
+            let begun = Instant::now();
+            let host = upstream.host.for_node(picked.endpoint);
+            let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
+            let error = match result {
+                Ok(latency) => {
+                    held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
+                    return Ok(None);
+                }
+                Err((error, _)) if self.answered => {
+                    drop(error);
+                    return Err(Gone);
+                }
+                Err(error) => error,
+            };
+            drop(held);
+            let (failure, was_pooled) = match error {
+                (AttemptError::Gone, _) => return Err(Gone),
+                (AttemptError::Body(e), _) => return say(Trouble::Body(e)),
+                (AttemptError::Failed(failure), was_pooled) => (failure, was_pooled),
+            };
+            let status = rescue::failure_status(&failure);
+            let response_time = begun.elapsed();
+            cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: None, response_time });
+            let attempt = Attempt {
+                failure,
+                method: cx.request.method_text().as_bytes(),
+                body_replayable: self.replayable(cx),
+                response_started: self.answered,
+                pooled: was_pooled,
+                retried,
+                nodes: balancer.nodes().len() as u32,
+                elapsed: cx.started.elapsed(),
+            };
+            let decision = upstream.retry.may_retry(&attempt);
+            tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
+            match decision {
+                RetryDecision::Retry { counts: true } => {
+                    retried += 1;
+                    tried.insert(picked.index);
+                    fresh = false;
+                }
+                // The connection was stale, not the node: the same node may be asked again, on a new connection.
+                RetryDecision::Retry { counts: false } => fresh = true,
+                RetryDecision::Stop => return say(Trouble::Upstream(failure)),
+                RetryDecision::TimedOut => return say(Trouble::Exhausted),
+            }
+        }
+    }
+
+    /// Whether the body can be sent again from its start.
+    fn replayable(&self, cx: &Context) -> bool {
+        cx.upstream.body.is_some() || cx.request_body.is_some() || !self.streamed
+    }
+
+    /// One try on one node; the time until the response's head.
+    async fn attempt(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Upstream,
+        address: SocketAddr,
+        host: Option<&str>,
+        fresh: bool,
+        begun: Instant,
+    ) -> Result<std::time::Duration, (AttemptError, bool)> {
+        let tls = match cx.upstream.scheme.as_deref() {
+            None => upstream.scheme.is_tls(),
+            Some(scheme) => matches!(scheme, "https" | "grpcs"),
+        };
+        let key = PoolKey { address: Address::Ip(address), tls: if tls { upstream.tls.identity } else { 0 } };
+        let reused = if fresh { None } else { self.worker.pool.borrow_mut().take(&key) };
+        let was_pooled = reused.is_some();
+        let pooled = match reused {
+            Some(pooled) => pooled,
+            None => Box::pin(self.connect(cx, upstream, &key, tls, host)).await.map_err(|e| (e, false))?,
+        };
+        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address };
+        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        match result {
+            Ok((latency, true)) => {
+                outgoing.pooled.requests += 1;
+                self.worker.pool.borrow_mut().put(&key, outgoing.pooled, &upstream.pool, timer::now_coarse());
+                Ok(latency)
+            }
+            Ok((latency, false)) => Ok(latency),
+            Err(e) => Err((e, was_pooled)),
+        }
+    }
+
+    async fn connect(&self, cx: &Context, upstream: &Upstream, key: &PoolKey, tls: bool, host: Option<&str>) -> Result<Pooled, AttemptError> {
+        let options = ConnectOptions { timeout: self.timeouts(upstream).connect, ..ConnectOptions::default() };
+        let name = match (&upstream.tls.sni, host) {
+            (Some(sni), _) => sni.to_string(),
+            (None, Some(host)) => host.to_string(),
+            (None, None) => cx.upstream.host.as_deref().and_then(|h| std::str::from_utf8(h).ok()).unwrap_or(cx.request.host()).to_string(),
+        };
+        let bare = sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
+        let tls = tls.then_some((&upstream.tls.client, bare));
+        match connect(&key.address, &options, tls).await {
+            Ok(stream) => Ok(Pooled { stream, requests: 0 }),
+            Err(e) => {
+                tracing::warn!(upstream = %upstream.key, error = %e, "no connection to the upstream");
+                let kind = match e.kind {
+                    ConnectErrorKind::Timeout => FailureKind::Timeout,
+                    ConnectErrorKind::Tls => FailureKind::Tls,
+                    _ => FailureKind::Connect,
+                };
+                Err(AttemptError::upstream(kind, false))
+            }
+        }
+    }
+
+    pub(crate) fn timeouts(&self, upstream: &Upstream) -> sluice_upstream::Timeouts {
+        self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts)
+    }
+
+    /// Sends the request on a connection and relays the answer; also says whether the connection can be used again.
+    async fn converse(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Upstream,
+        host: Option<&str>,
+        outgoing: &mut Outgoing,
+    ) -> Result<(std::time::Duration, bool), AttemptError> {
+        self.send_head(cx, host, outgoing).await?;
+        let timeouts = self.timeouts(upstream);
+        if !self.body.is_done() {
+            self.streamed = true;
+            client::consume(&mut self.client.buffered, self.first_part);
+            self.first_part = 0;
+            self.send_continue(cx).await.map_err(AttemptError::Body)?;
+            Box::pin(self.stream_body(cx, outgoing, timeouts)).await?;
+        }
+        if !outgoing.pending.is_empty() || outgoing.pooled.stream.is_tls() {
+            self.flush_request(outgoing, timeouts).await?;
+        }
+        self.answer(cx, upstream, outgoing, timeouts).await
+    }
+
+    /// Head and what is there of the body, in one piece. Body bytes stay in the client's buffer until the answer begins,
+    /// so that they can be sent again.
+    async fn send_head(&mut self, cx: &mut Context, host: Option<&str>, outgoing: &mut Outgoing) -> Result<(), AttemptError> {
+        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
+        if own_body.is_none() {
+            // A retry scans the same bytes again.
+            self.body = BodyReader::new(cx.request.framing);
+            let buffered = &self.client.buffered;
+            self.first_part = self.body.scan(buffered).map_err(|_| AttemptError::Body(BodyError::Malformed))?;
+            if self.over_limit(cx, self.first_part as u64) && cx.request.framing == Framing::Chunked {
+                return Err(AttemptError::Body(BodyError::TooLarge));
+            }
+            cx.request.received += self.first_part as u64;
+        }
+        let upgrade = self.upgrades(cx);
+        let own_length = own_body.map(<[u8]>::len);
+        let body = match own_body {
+            Some(body) => body,
+            None => self.client.buffered.get(..self.first_part).unwrap_or_default(),
+        };
+        let cx = &*cx;
+        poll_fn(|task| {
+            let sent = scratch::with(|scratch| {
+                write_head(cx, host, own_length, upgrade, &mut scratch.out);
+                scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, body, &mut outgoing.pending)
+            });
+            Poll::Ready(sent)
+        })
+        .await
+        .map_err(|_| AttemptError::upstream(FailureKind::Reset, true))
+    }
+
+    /// Passes the rest of the body on as it arrives, with its framing. Ends early where the node answers early.
+    async fn stream_body(&mut self, cx: &mut Context, outgoing: &mut Outgoing, timeouts: sluice_upstream::Timeouts) -> Result<(), AttemptError> {
+        let mut total = cx.request.received;
+        let read_limit = self.worker.settings.body_timeout;
+        while !self.body.is_done() {
+            if !outgoing.pending.is_empty() {
+                self.flush_request(outgoing, timeouts).await?;
+            }
+            let over = self.worker.settings.max_body_size.min(cx.max_body_size.unwrap_or(u64::MAX));
+            let client = &mut *self.client;
+            let body = &mut self.body;
+            client.timeout.arm(read_limit);
+            let early = poll_fn(|task| {
+                if outgoing.pooled.stream.poll_readable(task).is_ready() {
+                    return Poll::Ready(Ok(true));
+                }
+                scratch::with(|scratch| {
+                    let n = match scratch::poll_read(&mut client.stream, task, &mut scratch.read) {
+                        Poll::Pending => return client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout))),
+                        Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::Gone)),
+                        Poll::Ready(Ok(n)) => n,
+                    };
+                    let data = scratch.read.get(..n).unwrap_or_default();
+                    let used = match body.scan(data) {
+                        Ok(used) => used,
+                        Err(_) => return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))),
+                    };
+                    total += used as u64;
+                    client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
+                    scratch.out.extend_from_slice(data.get(..used).unwrap_or_default());
+                    let sent = scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
+                    // A node that closes while we send may have answered: the answer is looked for next.
+                    Poll::Ready(Ok(sent.is_err()))
+                })
+            })
+            .await?;
+            cx.request.received = total;
+            if over != 0 && body.framing() == Framing::Chunked && total > over {
+                return Err(AttemptError::Body(BodyError::TooLarge));
+            }
+            if early {
+                self.keep = false;
+                outgoing.pending.clear();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is pending to the node; an early answer ends the wait.
+    async fn flush_request(&mut self, outgoing: &mut Outgoing, timeouts: sluice_upstream::Timeouts) -> Result<(), AttemptError> {
+        let timeout = &self.client.timeout;
+        timeout.arm(timeouts.send);
+        poll_fn(|task| {
+            if let Poll::Ready(result) = scratch::poll_flush(&mut outgoing.pooled.stream, task, &mut outgoing.pending) {
+                return Poll::Ready(result.map_err(|_| AttemptError::upstream(FailureKind::Reset, true)));
+            }
+            if !outgoing.pooled.stream.is_tls()
+                && let Poll::Ready(Readable::Data) = outgoing.pooled.stream.poll_readable(task)
+            {
+                outgoing.pending.clear();
+                return Poll::Ready(Ok(()));
+            }
+            timeout.poll(task).map(|()| Err(AttemptError::upstream(FailureKind::Timeout, true)))
+        })
+        .await
+    }
+}
+
+/// The request head as the node gets it (apisix/cli/ngx_tpl.lua, `location /`).
+#[inline]
+fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgrade: bool, out: &mut Vec<u8>) {
+    let request = &cx.request;
+    write::request_line(request, cx.upstream_target(), out);
+    let host = match (host, &cx.upstream.host) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(host)) => host,
+        (None, None) => request.headers.known(Known::Host).unwrap_or(request.host().as_bytes()),
+    };
+    write::field(b"Host", host, out);
+    if upgrade && let Some(protocol) = request.headers.known(Known::Upgrade) {
+        write::field(b"Upgrade", protocol, out);
+        write::field(b"Connection", b"upgrade", out);
+    }
+    forwarded::write(cx, out);
+    let replaced = own_length.is_some();
+    request.headers.write_to(out, |known| {
+        matches!(known, Known::Host | Known::XRealIp | Known::XForwardedFor) || replaced && known == Known::ContentLength
+    });
+    match own_length {
+        Some(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            write::number(length as u64, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        None if request.framing == Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        None => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,128 @@
+//! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
+use crate::settings::ProxySettings;
+use sluice_config::{Published, Snapshot};
+use sluice_net::Drain;
+use sluice_plugin::{Chain, Connection, Context};
+use sluice_telemetry::AccessLog;
+use sluice_upstream::pool::Pool;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Contexts kept for reuse.
+const SPARE_CONTEXTS: usize = 1024;
+/// (route, consumer) pairs whose merged chains a worker keeps.
+const CONSUMER_CHAINS: usize = 4096;
+
+/// A worker's own state. Lives on one thread.
+pub struct Worker {
+    pub id: u16,
+    pub settings: Arc<ProxySettings>,
+    pub drain: Drain,
+    pub pool: RefCell<Pool>,
+    pub access_log: Option<AccessLog>,
+    published: Arc<Published>,
+    seen: Cell<u64>,
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    contexts: RefCell<Vec<Box<Context>>>,
+    consumer_chains: RefCell<foldhash::HashMap<(Arc<str>, Arc<str>), Arc<Chain>>>,
+    random: Cell<u64>,
+    workers: u16,
+}
+
+impl Worker {
+    pub fn new(id: u16, workers: u16, settings: Arc<ProxySettings>, published: Arc<Published>, drain: Drain, access_log: Option<AccessLog>) -> Worker {
+        let (seen, snapshot) = published.load();
+        let seed = foldhash::quality::RandomState::default();
+        Worker {
+            id,
+            settings,
+            drain,
+            pool: RefCell::new(Pool::new()),
+            access_log,
+            published,
+            seen: Cell::new(seen),
+            snapshot: RefCell::new(Rc::new(snapshot)),
+            contexts: RefCell::new(Vec::new()),
+            consumer_chains: RefCell::default(),
+            random: Cell::new(std::hash::BuildHasher::hash_one(&seed, id) | 1),
+            workers,
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> u16 {
+        self.workers
+    }
+
+    /// The snapshot in force. One relaxed load when nothing changed.
+    #[inline]
+    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        if self.published.version() != self.seen.get() {
+            self.refresh();
+        }
+        self.snapshot.borrow().clone()
+    }
+
+    #[cold]
+    fn refresh(&self) {
+        let (version, snapshot) = self.published.load();
+        self.seen.set(version);
+        *self.snapshot.borrow_mut() = Rc::new(snapshot);
+        self.consumer_chains.borrow_mut().clear();
+        // Contexts hold the consumers of the snapshot that they were made under.
+        self.contexts.borrow_mut().clear();
+    }
+
+    /// A context for a request of this connection.
+    #[inline]
+    pub fn context(&self, connection: &Rc<Connection>) -> Box<Context> {
+        match self.contexts.borrow_mut().pop() {
+            Some(mut cx) => {
+                if !Rc::ptr_eq(&cx.connection, connection) {
+                    cx.connection = connection.clone();
+                }
+                cx
+            }
+            None => {
+                let consumers = self.snapshot.borrow().consumers.clone();
+                Box::new(Context::new(connection.clone(), consumers))
+            }
+        }
+    }
+
+    /// Takes a context back.
+    #[inline]
+    pub fn recycle(&self, mut cx: Box<Context>) {
+        let mut spare = self.contexts.borrow_mut();
+        if spare.len() < SPARE_CONTEXTS {
+            cx.reset();
+            spare.push(cx);
+        }
+    }
+
+    /// The chain of a route for a consumer, merged once per snapshot.
+    pub fn consumer_chain(&self, route: &Arc<str>, consumer: &Arc<str>, merge: impl FnOnce() -> Arc<Chain>) -> Arc<Chain> {
+        let mut chains = self.consumer_chains.borrow_mut();
+        if let Some(chain) = chains.get(&(route.clone(), consumer.clone())) {
+            return chain.clone();
+        }
+        if chains.len() >= CONSUMER_CHAINS {
+            chains.clear();
+        }
+        let chain = merge();
+        chains.insert((route.clone(), consumer.clone()), chain.clone());
+        chain
+    }
+
+    /// 64 random bits, not for secrets (xorshift64*).
+    #[inline]
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+}

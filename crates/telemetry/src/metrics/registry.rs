@@ -1,0 +1,234 @@
+//! The registry: families by name, and rendering. The surprise: asking for a family that exists with the same definition
+//! returns it, so that plugins may be rebuilt on every configuration change without losing counts.
+use super::cell::Reader;
+use super::family::{Family, FamilyOptions};
+use super::handle::{Counter, Gauge, Histogram};
+use super::series::Shape;
+use super::text;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Most bounds of a histogram.
+const MAX_BOUNDS: usize = 1000;
+
+/// Why a family cannot be registered.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MetricError {
+    #[error("metric {0} is already registered with another definition")]
+    Conflict(String),
+    #[error("invalid metric name or label name: {0:?}")]
+    Name(String),
+    #[error("metric {0}: bucket bounds must be finite numbers, at least one and at most {MAX_BOUNDS}")]
+    Buckets(String),
+}
+
+/// What a callback family reports as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Where a callback puts its samples during a scrape.
+pub struct Samples<'a> {
+    labels: &'a [Box<str>],
+    lines: Vec<(Box<str>, f64)>,
+}
+
+impl Samples<'_> {
+    /// Adds the value of one label set.
+    pub fn push(&mut self, labels: &[&str], value: f64) {
+        let values: Box<[Box<str>]> = labels.iter().map(|label| Box::from(*label)).collect();
+        self.lines.push((text::labels(self.labels, &values), value));
+    }
+}
+
+type Collect = Arc<dyn Fn(&mut Samples<'_>) + Send + Sync>;
+
+struct Callback {
+    help: Box<str>,
+    labels: Box<[Box<str>]>,
+    kind: Kind,
+    collect: Collect,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Family(Arc<Family>),
+    Callback(Arc<Callback>),
+}
+
+/// A set of families that are shown together. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: Arc<Mutex<BTreeMap<Box<str>, Entry>>>,
+}
+
+impl Registry {
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn family(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        shape: Shape,
+        options: FamilyOptions,
+    ) -> Result<Arc<Family>, MetricError> {
+        check_names(name, labels)?;
+        let mut entries = self.entries();
+        match entries.get(name) {
+            Some(Entry::Family(known))
+                if known.shape == shape
+                    && known.options == options
+                    && known.labels.iter().map(|label| &**label).eq(labels.iter().copied()) =>
+            {
+                Ok(known.clone())
+            }
+            Some(_) => Err(MetricError::Conflict(name.to_owned())),
+            None => {
+                let family = Arc::new(Family::new(name, help, labels, shape, options));
+                entries.insert(name.into(), Entry::Family(family.clone()));
+                Ok(family)
+            }
+        }
+    }
+
+    /// A family of counters: the existing one if it was registered with the same definition, else a new one.
+    pub fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        options: FamilyOptions,
+    ) -> Result<Counter, MetricError> {
+        self.family(name, help, labels, Shape::Counter, options).map(Counter)
+    }
+
+    /// A family of gauges.
+    pub fn gauge(&self, name: &str, help: &str, labels: &[&str], options: FamilyOptions) -> Result<Gauge, MetricError> {
+        self.family(name, help, labels, Shape::Gauge, options).map(Gauge)
+    }
+
+    /// A family of histograms. Bounds may come in any order; equal ones count once; `+Inf` is implied.
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        bounds: &[f64],
+        options: FamilyOptions,
+    ) -> Result<Histogram, MetricError> {
+        if bounds.is_empty() || bounds.len() > MAX_BOUNDS || bounds.iter().any(|bound| !bound.is_finite()) {
+            return Err(MetricError::Buckets(name.to_owned()));
+        }
+        let mut bounds = bounds.to_vec();
+        bounds.sort_by(f64::total_cmp);
+        bounds.dedup();
+        self.family(name, help, labels, Shape::Histogram(bounds.into()), options).map(Histogram)
+    }
+
+    /// A family whose samples are asked for at each scrape, on the scraping thread. Replaces one of the same name.
+    pub fn callback(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        kind: Kind,
+        collect: impl Fn(&mut Samples<'_>) + Send + Sync + 'static,
+    ) -> Result<(), MetricError> {
+        check_names(name, labels)?;
+        let mut entries = self.entries();
+        if let Some(Entry::Family(_)) = entries.get(name) {
+            return Err(MetricError::Conflict(name.to_owned()));
+        }
+        let labels = labels.iter().map(|label| Box::from(*label)).collect();
+        let callback = Callback { help: help.into(), labels, kind, collect: Arc::new(collect) };
+        entries.insert(name.into(), Entry::Callback(Arc::new(callback)));
+        Ok(())
+    }
+
+    /// Counts updates that went to an overflow series, per family, under `name` (label `family`).
+    pub fn report_folded(&self, name: &str) -> Result<(), MetricError> {
+        // Weak: the registry must not keep itself alive through its own callback.
+        let entries = Arc::downgrade(&self.entries);
+        let help = "Updates folded into a family's overflow series because its series budget was used up";
+        self.callback(name, help, &["family"], Kind::Counter, move |samples| {
+            let Some(entries) = entries.upgrade() else { return };
+            let all: Vec<Entry> = entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            let reader = Reader::new();
+            for entry in all {
+                if let Entry::Family(family) = entry {
+                    let folded = family.folded(&reader);
+                    if folded > 0 {
+                        samples.push(&[&family.name], folded as f64);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Appends all families, sorted by name, in text format 0.0.4 (`text/plain; version=0.0.4`), and lets series expire as
+    /// of `now`. Families without a sample are left out.
+    pub fn render(&self, now: Instant, out: &mut Vec<u8>) {
+        let entries: Vec<(Box<str>, Entry)> =
+            self.entries().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let reader = Reader::new();
+        for (name, entry) in entries {
+            match entry {
+                Entry::Family(family) => {
+                    let kind = match family.shape {
+                        Shape::Counter => "counter",
+                        Shape::Gauge => "gauge",
+                        Shape::Histogram(_) => "histogram",
+                    };
+                    let mut head = false;
+                    family.scrape(&reader, now, |series, cells| {
+                        if !head {
+                            text::header(&name, &family.help, kind, out);
+                            head = true;
+                        }
+                        text::series(&family, &series.text, cells, out);
+                    });
+                }
+                Entry::Callback(callback) => {
+                    let mut samples = Samples { labels: &callback.labels, lines: Vec::new() };
+                    (callback.collect)(&mut samples);
+                    let mut lines = samples.lines;
+                    if lines.is_empty() {
+                        continue;
+                    }
+                    lines.sort_by(|a, b| a.0.cmp(&b.0));
+                    let kind = match callback.kind {
+                        Kind::Counter => "counter",
+                        Kind::Gauge => "gauge",
+                    };
+                    text::header(&name, &callback.help, kind, out);
+                    for (labels, value) in lines {
+                        text::start(&name, "", &labels, None, out);
+                        text::number(value, out);
+                        out.push(b'\n');
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_names(name: &str, labels: &[&str]) -> Result<(), MetricError> {
+    let valid = |text: &str, colon: bool| {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || (colon && c == ':');
+        text.starts_with(|c: char| !c.is_ascii_digit() && good(c)) && text.chars().all(good)
+    };
+    let bad = (!valid(name, true))
+        .then_some(name)
+        .or_else(|| labels.iter().copied().find(|label| !valid(label, false) || *label == "le"));
+    bad.map_or(Ok(()), |bad| Err(MetricError::Name(bad.to_owned())))
+}

@@ -1,0 +1,178 @@
+use std::sync::atomic::AtomicU32;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn build(algorithm: Algorithm, nodes: &[(u32, i32)]) -> Balancer {
+    let nodes = nodes
+        .iter()
+        .zip(1..)
+        .map(|((weight, priority), port)| Endpoint { priority: *priority, ..Endpoint::new("10.0.0.1", port, *weight) });
+    Balancer::build(&BalancerSettings { algorithm, ..Default::default() }, nodes.collect()).unwrap()
+}
+
+const ALL: [Algorithm; 5] =
+    [Algorithm::RoundRobin, Algorithm::Chash, Algorithm::LeastConn, Algorithm::Ewma, Algorithm::Random];
+
+fn input(random: u64, key: &[u8]) -> PickInput<'_> {
+    PickInput { hash_key: Some(key), random, now_ms: 1, worker: 0 }
+}
+
+#[test]
+fn lower_tiers_serve_when_the_higher_are_used_up() {
+    for algorithm in ALL {
+        let balancer = build(algorithm, &[(1, 0), (1, 5), (1, 5), (1, -1)]);
+        let mut tried = Tried::new();
+        let mut order = Vec::new();
+        while let Some(picked) = balancer.pick(&input(7, b"k"), &tried) {
+            order.push(picked.endpoint.priority);
+            tried.insert(picked.index);
+        }
+        assert_eq!(order, [5, 5, 0, -1], "{algorithm:?}");
+    }
+}
+
+#[test]
+fn unhealthy_tiers_are_passed_over_and_all_unhealthy_serve() {
+    for algorithm in ALL {
+        let balancer = build(algorithm, &[(1, 1), (1, 1), (1, 0)]);
+        balancer.nodes()[0].state.set_healthy(false);
+        balancer.nodes()[1].state.set_healthy(false);
+        assert_eq!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 2, "{algorithm:?}");
+        balancer.nodes()[2].state.set_healthy(false);
+        assert_ne!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 2, "{algorithm:?}");
+        balancer.nodes()[1].state.set_healthy(true);
+        assert_eq!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 1, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn shares_of_the_healthy_stay_exact() {
+    let balancer = build(Algorithm::RoundRobin, &[(1, 0), (1, 0), (1, 0)]);
+    balancer.nodes()[1].state.set_healthy(false);
+    let mut counts = [0; 3];
+    for _ in 0..100 {
+        counts[balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index as usize] += 1;
+    }
+    assert_eq!(counts, [50, 0, 50]);
+}
+
+#[test]
+fn a_lone_node_is_always_given() {
+    for algorithm in ALL {
+        let balancer = build(algorithm, &[(0, 0)]);
+        balancer.nodes()[0].state.set_healthy(false);
+        let mut tried = Tried::new();
+        tried.insert(0);
+        assert_eq!(balancer.pick(&input(7, b"k"), &tried).unwrap().index, 0);
+    }
+    assert!(build(Algorithm::RoundRobin, &[]).pick(&PickInput::default(), &Tried::new()).is_none());
+}
+
+#[test]
+fn no_weight_at_all() {
+    assert!(build(Algorithm::Chash, &[(0, 0), (0, 0)]).pick(&input(0, b"k"), &Tried::new()).is_none());
+    // as t/node/healthcheck-passive: the node without weight takes over when the other is down
+    let balancer = build(Algorithm::RoundRobin, &[(0, 0), (1, 0)]);
+    assert_eq!(balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index, 1);
+    balancer.nodes()[1].state.set_healthy(false);
+    assert_eq!(balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index, 0);
+}
+
+#[test]
+fn a_node_listed_twice_counts_once() {
+    let nodes = vec![Endpoint::new("a", 1, 5), Endpoint::new("b", 1, 1), Endpoint::new("a", 1, 1)];
+    let balancer = Balancer::build(&BalancerSettings::default(), nodes).unwrap();
+    assert_eq!(balancer.nodes().len(), 2);
+    assert_eq!(balancer.nodes()[0].weight, 1);
+}
+
+#[test]
+fn a_dropped_request_gives_its_place_back() {
+    let balancer = build(Algorithm::LeastConn, &[(1, 0), (1, 0)]);
+    let picked = balancer.pick(&PickInput::default(), &Tried::new()).unwrap();
+    let held = balancer.hold(&picked);
+    assert_eq!(picked.endpoint.state.active(), 1);
+    drop(held);
+    assert_eq!(picked.endpoint.state.active(), 0);
+    let picked = balancer.pick(&PickInput::default(), &Tried::new()).unwrap();
+    balancer.hold(&picked).done(&Outcome { latency: Duration::ZERO, ok: true, now_ms: 0 });
+    assert_eq!(picked.endpoint.state.active(), 0);
+}
+
+#[test]
+fn ewma_learns_from_answers_only() {
+    let balancer = build(Algorithm::Ewma, &[(1, 0), (1, 0)]);
+    let outcome = |millis, ok| Outcome { latency: Duration::from_millis(millis), ok, now_ms: 1000 };
+    balancer.done(0, &outcome(50, true));
+    balancer.done(1, &outcome(90, true));
+    balancer.done(1, &outcome(0, false));
+    assert_eq!(balancer.pick(&PickInput { now_ms: 1000, ..Default::default() }, &Tried::new()).unwrap().index, 0);
+}
+
+#[test]
+fn types_by_name() {
+    assert_eq!(Algorithm::parse("least_conn"), Ok(Algorithm::LeastConn));
+    assert_eq!(Algorithm::parse("x").unwrap_err().to_string(), "invalid balancer type: x");
+}
+
+#[test]
+fn threads_pick_and_flap_together() {
+    let balancer = build(Algorithm::LeastConn, &[(2, 0), (1, 0), (1, 0), (0, 0)]);
+    let rotation = build(Algorithm::RoundRobin, &[(2, 0), (1, 0), (1, 0), (0, 0)]);
+    let picks = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (balancer, rotation, picks) = (&balancer, &rotation, &picks);
+            scope.spawn(move || {
+                for step in 0..3000u64 {
+                    if thread == 0 && step % 50 == 0 {
+                        rotation.nodes()[1].state.set_healthy(step % 100 == 0);
+                        balancer.nodes()[1].state.set_healthy(step % 100 == 0);
+                    }
+                    let picked = balancer.pick(&input(step << 50, b""), &Tried::new()).unwrap();
+                    assert_ne!(picked.endpoint.weight, 0);
+                    balancer.hold(&picked).done(&Outcome { latency: Duration::ZERO, ok: true, now_ms: 0 });
+                    assert_ne!(rotation.pick(&input(0, b""), &Tried::new()).unwrap().endpoint.weight, 0);
+                    picks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(picks.into_inner(), 12_000);
+    assert!(balancer.nodes().iter().all(|node| node.state.active() == 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    /// Every weighted healthy node comes once and nothing else does, whatever the type.
+    #[test]
+    fn each_usable_node_once(
+        nodes in prop::collection::vec((0u32..6, -1i32..2, any::<bool>()), 2..90),
+        kind in 0usize..5,
+        random in any::<u64>(),
+        key in prop::collection::vec(any::<u8>(), 0..8),
+    ) {
+        let parts: Vec<_> = nodes.iter().map(|(weight, priority, _)| (*weight, *priority)).collect();
+        let balancer = build(ALL[kind], &parts);
+        for (node, (.., healthy)) in balancer.nodes().iter().zip(&nodes) {
+            node.state.set_healthy(*healthy);
+        }
+        let none_healthy = nodes.iter().all(|(.., healthy)| !healthy);
+        let candidates: Vec<_> = (0..nodes.len()).filter(|index| none_healthy || nodes[*index].2).collect();
+        // a tier in which nothing has weight uses its nodes alike, but for chash
+        let weightless = |tier| candidates.iter().all(|index| nodes[*index].1 != tier || nodes[*index].0 == 0);
+        let wanted: std::collections::BTreeSet<u32> = candidates
+            .iter()
+            .filter(|index| nodes[**index].0 > 0 || (ALL[kind] != Algorithm::Chash && weightless(nodes[**index].1)))
+            .map(|index| *index as u32)
+            .collect();
+        let (mut tried, mut got) = (Tried::new(), std::collections::BTreeSet::new());
+        while let Some(picked) = balancer.pick(&input(random, &key), &tried) {
+            prop_assert!(got.insert(picked.index), "{} twice", picked.index);
+            tried.insert(picked.index);
+        }
+        prop_assert_eq!(got, wanted);
+    }
+}

@@ -1,0 +1,119 @@
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::balancer::PickInput;
+use crate::tried::Tried;
+
+#[derive(Default)]
+struct Fake(Mutex<HashMap<String, Vec<u8>>>);
+
+impl Resolve for Fake {
+    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
+        let known = self.0.lock().unwrap().get(host).cloned();
+        Box::pin(async move {
+            match known {
+                Some(last) => Ok(Resolved {
+                    addresses: last.iter().map(|last| Ipv4Addr::new(10, 0, 0, *last).into()).collect(),
+                    ttl: Duration::from_secs(30),
+                }),
+                None => Err(ResolveError { host: host.to_owned(), reason: "name error".to_owned() }),
+            }
+        })
+    }
+}
+
+fn node(host: &str, weight: u32) -> NodeConfig {
+    NodeConfig { host: host.into(), port: 81, weight, priority: 0, metadata: None }
+}
+
+fn set(configs: Vec<NodeConfig>, states: &Arc<NodeStates>, previous: Option<&NodeSet>) -> NodeSet {
+    let settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
+    NodeSet::build(settings, configs, states.clone(), previous).unwrap()
+}
+
+fn shares(set: &NodeSet, picks: usize) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for _ in 0..picks {
+        let balancer = set.balancer();
+        let picked = balancer.pick(&PickInput::default(), &Tried::new()).unwrap();
+        *counts.entry(picked.endpoint.host.to_string()).or_default() += 1;
+    }
+    counts
+}
+
+fn counts(wanted: &[(&str, usize)]) -> HashMap<String, usize> {
+    wanted.iter().map(|(host, count)| ((*host).to_owned(), *count)).collect()
+}
+
+#[tokio::test]
+async fn addresses_of_a_name_share_its_weight() {
+    let (fake, states) = (Arc::new(Fake::default()), Arc::new(NodeStates::new()));
+    let resolver: Arc<dyn Resolve> = fake.clone();
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![3, 1, 2]);
+    let set = set(vec![node("a.test", 1), node("10.9.9.9", 1)], &states, None);
+    assert!(set.has_names());
+    let now = Instant::now();
+    assert_eq!(set.refresh(&resolver, now).await, Some(now + Duration::from_secs(30)));
+    let wanted = counts(&[("10.0.0.1", 10), ("10.0.0.2", 10), ("10.0.0.3", 10), ("10.9.9.9", 30)]);
+    assert_eq!(shares(&set, 60), wanted);
+    let balancer = set.balancer().to_arc();
+    let first = &balancer.nodes()[0];
+    assert_eq!((&*first.upstream_host, first.domain.as_deref()), ("a.test:81", Some("a.test")));
+    assert_eq!(first.address, Some("10.0.0.1:81".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn changes_keep_the_state_of_what_stays() {
+    let (fake, states) = (Arc::new(Fake::default()), Arc::new(NodeStates::new()));
+    let resolver: Arc<dyn Resolve> = fake.clone();
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![1, 2]);
+    let set = set(vec![node("a.test", 1)], &states, None);
+    let start = Instant::now();
+    set.refresh(&resolver, start).await;
+    let before = set.balancer().to_arc();
+    before.nodes()[1].state.set_healthy(false);
+
+    // not due yet: nothing is asked
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![3, 2]);
+    set.refresh(&resolver, start + Duration::from_secs(29)).await;
+    assert!(Arc::ptr_eq(&before, &set.balancer().to_arc()));
+
+    set.refresh(&resolver, start + Duration::from_secs(30)).await;
+    assert_eq!(shares(&set, 4), counts(&[("10.0.0.3", 4)]));
+    assert!(Arc::ptr_eq(&before.nodes()[1].state, &set.balancer().nodes()[0].state));
+
+    // rotated answers are no change
+    let changed = set.balancer().to_arc();
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![2, 3]);
+    set.refresh(&resolver, start + Duration::from_secs(60)).await;
+    assert!(Arc::ptr_eq(&changed, &set.balancer().to_arc()));
+
+    // a failure keeps the last good addresses and is tried again soon
+    fake.0.lock().unwrap().clear();
+    let failed = start + Duration::from_secs(90);
+    assert_eq!(set.refresh(&resolver, failed).await, Some(failed + Duration::from_secs(5)));
+    assert!(Arc::ptr_eq(&changed, &set.balancer().to_arc()));
+}
+
+#[tokio::test]
+async fn a_new_set_starts_with_known_addresses() {
+    let (fake, states) = (Arc::new(Fake::default()), Arc::new(NodeStates::new()));
+    let resolver: Arc<dyn Resolve> = fake.clone();
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![1]);
+    let first = set(vec![node("a.test", 1)], &states, None);
+    assert!(first.balancer().pick(&PickInput::default(), &Tried::new()).is_none());
+    first.refresh(&resolver, Instant::now()).await;
+    let second = set(vec![node("a.test", 1), node("[::1]", 1)], &states, Some(&first));
+    assert_eq!(shares(&second, 4), counts(&[("10.0.0.1", 2), ("::1", 2)]));
+    assert!(Arc::ptr_eq(&first.balancer().nodes()[0].state, &second.balancer().nodes()[0].state));
+}
+
+#[tokio::test]
+async fn addresses_only_are_fixed() {
+    let resolver: Arc<dyn Resolve> = Arc::new(Fake::default());
+    let set = set(vec![node("10.0.0.1", 1)], &Arc::new(NodeStates::new()), None);
+    assert!(!set.has_names());
+    assert_eq!(set.refresh(&resolver, Instant::now()).await, None);
+    assert_eq!(shares(&set, 2), counts(&[("10.0.0.1", 2)]));
+}

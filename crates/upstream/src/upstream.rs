@@ -1,0 +1,83 @@
+//! A compiled upstream: its nodes and everything a request needs to know to talk to one.
+use crate::{HostHeader, NodeSet, RetryPolicy};
+use crate::pool::PoolSettings;
+use sluice_net::tls::ClientTls;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An upstream's `scheme`, as far as HTTP requests go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+    Grpc,
+    Grpcs,
+}
+
+impl Scheme {
+    /// By APISIX's name; `None` for one that no HTTP request can use (`tcp`, `tls`, `udp`, `kafka`).
+    pub fn parse(name: &str) -> Option<Scheme> {
+        Some(match name {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "grpc" => Scheme::Grpc,
+            "grpcs" => Scheme::Grpcs,
+            _ => return None,
+        })
+    }
+    pub fn is_tls(self) -> bool {
+        matches!(self, Scheme::Https | Scheme::Grpcs)
+    }
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Grpc => "grpc",
+            Scheme::Grpcs => "grpcs",
+        }
+    }
+}
+
+/// `timeout` of an upstream or route.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Between two writes of the request.
+    pub send: Duration,
+    /// Between two reads of the response.
+    pub read: Duration,
+}
+
+impl Default for Timeouts {
+    /// nginx's `proxy_*_timeout`.
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Timeouts { connect: minute, send: minute, read: minute }
+    }
+}
+
+/// See the file's head. Shared by all workers and never changed; what moves is inside [`NodeSet`].
+#[derive(Debug)]
+pub struct Upstream {
+    /// The stored object it belongs to: `upstreams/1`, `routes/7`.
+    pub key: Arc<str>,
+    pub name: Option<Arc<str>>,
+    pub nodes: Arc<NodeSet>,
+    pub scheme: Scheme,
+    pub host: HostHeader,
+    pub timeouts: Timeouts,
+    pub retry: RetryPolicy,
+    pub pool: PoolSettings,
+    pub tls: Tls,
+}
+
+/// How to speak TLS to the nodes.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub client: ClientTls,
+    /// Tells connections with different TLS settings apart in the pool; never 0.
+    pub identity: u64,
+    /// The name to ask for where the settings give none: the `Host` sent (`proxy_ssl_name $upstream_host`).
+    pub sni: Option<Arc<str>>,
+}
