@@ -61,6 +61,9 @@ pub struct RouteInfo {
     pub service_name: Option<Arc<str>>,
     /// The route's labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
+    /// As configured, for `$matched_uri` and `$matched_host`.
+    pub uris: Vec<Arc<str>>,
+    pub hosts: Vec<Arc<str>>,
 }
 
 /// An upstream other than the route's, chosen by a plugin such as `traffic-split`.
