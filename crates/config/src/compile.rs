@@ -114,6 +114,7 @@ impl Compiler {
             global: empty_chain.clone(),
             empty_chain,
             consumers: Arc::new(Consumers::default()),
+            consumers_bring_plugins: false,
             consumer_plugins: Arc::default(),
             upstreams: upstreams.clone(),
             certificates: Arc::default(),
@@ -210,6 +211,7 @@ impl Compiler {
             global: self.snapshot.global.clone(),
             empty_chain: self.snapshot.empty_chain.clone(),
             consumers: self.snapshot.consumers.clone(),
+            consumers_bring_plugins: self.snapshot.consumers_bring_plugins,
             consumer_plugins: self.snapshot.consumer_plugins.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
@@ -235,6 +237,7 @@ impl Compiler {
         if consumer_kinds.iter().any(|k| kinds.contains(k)) {
             let (consumers, plugins) = self.compile_consumers(&mut work);
             next.consumers = Arc::new(consumers);
+            next.consumers_bring_plugins = plugins.values().any(|p| !p.entries.is_empty() || p.group.is_some());
             next.consumer_plugins = Arc::new(plugins);
         }
         next.router = self.compile_routes(&mut work, &kinds, next.router);

@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub global: Arc<Chain>,
     pub empty_chain: Arc<Chain>,
     pub consumers: Arc<Consumers>,
+    /// Some consumer or group has plugins of its own; without, no chain is ever merged.
+    pub consumers_bring_plugins: bool,
     pub consumer_plugins: Arc<HashMap<Arc<str>, ConsumerPlugins>>,
     /// Stored upstreams by id.
     pub upstreams: Arc<HashMap<Arc<str>, Arc<Upstream>>>,

@@ -23,6 +23,8 @@ pub struct TlsInfo {
     pub client_verify: Box<str>,
     /// The client's certificate, DER.
     pub client_certificate: Option<Vec<u8>>,
+    /// The ssl object that served the handshake.
+    pub ssl_id: Arc<str>,
 }
 
 /// The client's connection.
