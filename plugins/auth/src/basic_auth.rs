@@ -109,8 +109,7 @@ impl Plugin for BasicAuth {
 }
 
 fn authenticate<'a>(field: &[u8], consumers: &'a Consumers) -> Result<&'a Arc<Identity>, &'static str> {
-    let decoded =
-        credentials(field).and_then(|encoded| decode(encoded)).and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = credentials(field).and_then(decode).and_then(|bytes| String::from_utf8(bytes).ok());
     let Some((username, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
         tracing::warn!("basic-auth: invalid authorization header");
         return Err(INVALID);

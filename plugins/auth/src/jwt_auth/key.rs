@@ -92,7 +92,7 @@ pub enum KeyError {
 
 /// A prepared key.
 pub enum Key {
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
     Public(Box<ParsedPublicKey>),
 }
 
@@ -100,7 +100,7 @@ impl Key {
     /// `secret` as bytes for HS algorithms, `public_key` in PEM for the others.
     pub fn new(algorithm: Algorithm, secret: Option<&[u8]>, public_key: Option<&str>) -> Result<Key, KeyError> {
         match algorithm.verification() {
-            Verification::Mac(mac) => Ok(Key::Mac(hmac::Key::new(mac, secret.ok_or(KeyError::NoSecret)?))),
+            Verification::Mac(mac) => Ok(Key::Mac(Box::new(hmac::Key::new(mac, secret.ok_or(KeyError::NoSecret)?)))),
             Verification::Signature(signature) => {
                 let der = from_pem(public_key.ok_or(KeyError::NoPublicKey)?).ok_or(KeyError::Pem)?;
                 let key = ParsedPublicKey::new(signature, der).map_err(|_| KeyError::Rejected)?;
