@@ -88,6 +88,9 @@ impl Registry {
                 if let Some(filter) = config.pointer("/_meta/filter") {
                     sluice_expr::Expr::compile(filter).map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
                 }
+                if let Some(nested) = definition.nested {
+                    nested(config, self)?;
+                }
                 (definition.check)(config)
             }
         }
