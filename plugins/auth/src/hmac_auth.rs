@@ -10,7 +10,7 @@
 //! as much as the gateway buffers for any plugin.
 mod signature;
 
-use crate::challenge::Challenge;
+use crate::challenge::{self, Challenge};
 use crate::credential;
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -125,7 +125,7 @@ pub struct HmacAuth {
     clock: Clock,
 }
 
-/// Why a request is not let in. Only the first two are told to the client.
+/// Why a request is not let in.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     #[error("missing Authorization header")]
@@ -154,6 +154,20 @@ enum Refusal {
     Digest,
     #[error("request size {0} is greater than the maximum size {1} allowed")]
     TooLarge(u64, u64),
+}
+
+impl Refusal {
+    /// What the client may know: only what it did not send at all.
+    fn told(&self) -> challenge::Refusal {
+        let message = match self {
+            Refusal::NoAuthorization => "client request can't be validated: missing Authorization header",
+            Refusal::NoSignature => {
+                "client request can't be validated: Authorization header does not start with 'Signature'"
+            }
+            _ => "client request can't be validated",
+        };
+        challenge::Refusal::because(message, format!("client request can't be validated: {self}"))
+    }
 }
 
 impl Define for HmacAuth {
@@ -196,16 +210,8 @@ impl Plugin for HmacAuth {
                 identity.attach_to(&mut cx.request, &mut cx.consumer, NAME);
                 Flow::Next
             }
-            Err(refusal) => {
-                tracing::warn!("client request can't be validated: {refusal}");
-                match refusal {
-                    Refusal::TooLarge(..) => return Flow::reply(Reply::message(413, &refusal.to_string())),
-                    Refusal::NoAuthorization | Refusal::NoSignature => {
-                        self.challenge.fallback(cx, &format!("client request can't be validated: {refusal}"))
-                    }
-                    _ => self.challenge.fallback(cx, "client request can't be validated"),
-                }
-            }
+            Err(refusal @ Refusal::TooLarge(..)) => return Flow::reply(Reply::message(413, &refusal.to_string())),
+            Err(refusal) => self.challenge.fallback(cx, &refusal.told()),
         };
         if self.config.hide_credentials && matches!(flow, Flow::Next) {
             cx.request.headers.remove("Authorization");

@@ -5,12 +5,14 @@
 //!
 //! Differences from APISIX: when a later plugin lets the request in, the response does not carry the
 //! `WWW-Authenticate` field of an earlier one.
+use crate::challenge::LastReason;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_plugin::{
     BuildError, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, Registry, Reply, Scope, schema_of,
 };
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// On a route, service or global rule.
@@ -72,19 +74,24 @@ impl Plugin for MultiAuth {
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         Flow::wait(async move {
             let mut challenge = None;
+            let mut failures: Vec<String> = Vec::new();
             for (name, plugin) in &self.plugins {
+                cx.insert(LastReason::default());
                 let outcome = match plugin.rewrite(cx) {
                     Flow::Next => Outcome::Next,
                     Flow::Reply(reply) => Outcome::Reply(reply),
                     Flow::Wait(future) => future.await,
                 };
+                let reason = cx.take::<LastReason>().unwrap_or_default().0;
                 let Outcome::Reply(reply) = outcome else { return Outcome::Next };
-                tracing::warn!("{name} failed to authenticate the request, code: {}", reply.status);
-                let named = |(name, _): &(std::borrow::Cow<'static, str>, Vec<u8>)| {
-                    name.eq_ignore_ascii_case("WWW-Authenticate")
-                };
+                failures.push(format!(
+                    "{name} failed to authenticate the request, code: {}. error: {reason}",
+                    reply.status
+                ));
+                let named = |(name, _): &(Cow<'static, str>, Vec<u8>)| name.eq_ignore_ascii_case("WWW-Authenticate");
                 challenge = reply.headers.into_iter().find(named).or(challenge);
             }
+            failures.iter().for_each(|failure| tracing::warn!("{failure}"));
             let mut reply = Reply::message(401, "Authorization Failed");
             reply.headers.extend(challenge);
             Outcome::Reply(Box::new(reply))
