@@ -105,10 +105,9 @@ impl Csrf {
         let token: Value = serde_json::from_slice(&json).map_err(|_| "decode token error")?;
         let random = token.get("random").and_then(lua_text).ok_or("no random in token")?;
         let expires = token.get("expires").and_then(lua_text).ok_or("no expires in token")?;
-        let made: f64 = expires.trim().parse().map_err(|_| "no expires in token")?;
+        let made = expires.trim().parse::<f64>().ok().filter(|made| made.is_finite()).ok_or("no expires in token")?;
         let age = self.now() as f64 - made;
-        // Written so that an age that is no number is refused.
-        if self.config.expires > 0 && !(age <= self.config.expires as f64) {
+        if self.config.expires > 0 && age > self.config.expires as f64 {
             return Err("token has expired");
         }
         let sign = token.get("sign").and_then(Value::as_str).unwrap_or_default();
