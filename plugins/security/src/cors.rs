@@ -209,9 +209,9 @@ impl Plugin for Cors {
     }
 
     fn header_filter(&self, cx: &mut Context) {
-        let original = cx.take::<OriginalOrigin>();
-        let origin = original.as_ref().map(|o| &*o.0);
-        let headers = &mut cx.response.headers;
+        // Taken out for a while, so that the origin can be read from the context meanwhile.
+        let mut headers = std::mem::take(&mut cx.response.headers);
+        let origin = cx.get::<OriginalOrigin>().map(|o| &*o.0);
         if !self.allow_all {
             headers.append("Vary", "Origin");
         }
@@ -232,9 +232,7 @@ impl Plugin for Cors {
         {
             headers.set("Timing-Allow-Origin", answer);
         }
-        if let Some(original) = original {
-            cx.insert(original);
-        }
+        cx.response.headers = headers;
     }
 }
 
