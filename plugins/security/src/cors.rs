@@ -5,11 +5,10 @@
 //! `allow_origins_by_regex` stands aside while `allow_origins_by_metadata` is set and `allow_origins` is `*`. Differences:
 //! a key of `allow_origins_by_metadata` that the metadata lacks matches nothing (APISIX fails on it). Read in
 //! apisix/plugins/cors.lua.
-use crate::pattern;
+use crate::pattern::{self, Patterns};
 use foldhash::HashSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_expr::Regex;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Reply};
 use std::collections::BTreeMap;
 
@@ -81,7 +80,7 @@ enum Origins {
     /// Those of a list.
     Listed(HashSet<Box<[u8]>>),
     /// Those that a pattern occurs in.
-    Matching(Regex),
+    Matching(Patterns),
 }
 
 impl Origins {
@@ -100,7 +99,7 @@ impl Origins {
             Origins::Fixed(value) => Some(value),
             Origins::Any => Some(origin.unwrap_or(b"*")),
             Origins::Listed(origins) => origin.filter(|o| origins.contains(*o)),
-            Origins::Matching(regex) => origin.filter(|o| regex.is_match(o)),
+            Origins::Matching(patterns) => origin.filter(|o| patterns.is_match(o)),
         }
     }
 }
@@ -152,7 +151,7 @@ impl Define for Cors {
                 Some(keys.iter().filter_map(|key| known.get(key)).map(|origins| Origins::parse(origins)).collect())
             }
         };
-        let matching = |rules: &Vec<String>| pattern::alternatives(rules, "").map(Origins::Matching);
+        let matching = |rules: &Vec<String>| Patterns::new(rules, "").map(Origins::Matching);
         let origins = match &config.allow_origins_by_regex {
             Some(rules) => matching(rules)?,
             None => Origins::parse(&config.allow_origins),

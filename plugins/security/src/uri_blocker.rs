@@ -1,12 +1,14 @@
-//! `uri-blocker` refuses requests whose URI, query included and as it was sent, matches one of some patterns.
+//! `uri-blocker` refuses requests whose URI matches one of some patterns.
 //!
-//! Use it to keep paths such as `root.exe` or `/admin` from the upstream. Percent-encoding is not decoded before matching,
-//! as in APISIX. Read in apisix/plugins/uri-blocker.lua.
-use crate::pattern;
+//! Use it to keep paths such as `root.exe` or `/admin` from the upstream. Patterns see the normalised, decoded path (`/./a`
+//! and `/%61` are `/a`) and the query as it was sent, so `^/internal/` cannot be dodged by spelling. Read in
+//! apisix/plugins/uri-blocker.lua and apisix/init.lua ("normalized but not rewritten uri").
+use crate::pattern::{self, Patterns};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_expr::Regex;
+use sluice_http::{Request, target};
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Reply};
+use std::borrow::Cow;
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Config {
@@ -31,7 +33,7 @@ fn default_code() -> i64 {
 
 pub struct UriBlocker {
     /// All rules in one. No rules are the empty pattern, which blocks everything, as in APISIX.
-    rules: Regex,
+    rules: Patterns,
     refusal: Reply,
 }
 
@@ -50,13 +52,24 @@ impl Define for UriBlocker {
             None => Reply::status(status),
         };
         let options = if config.case_insensitive { "i" } else { "" };
-        Ok(UriBlocker { rules: pattern::alternatives(&config.block_rules, options)?, refusal })
+        Ok(UriBlocker { rules: Patterns::new(&config.block_rules, options)?, refusal })
     }
 }
 
 impl Plugin for UriBlocker {
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        if self.rules.is_match(cx.request.target_bytes()) { Flow::reply(self.refusal.clone()) } else { Flow::Next }
+        if self.rules.is_match(&request_uri(&cx.request)) { Flow::reply(self.refusal.clone()) } else { Flow::Next }
+    }
+}
+
+/// `$request_uri` as APISIX's plugins see it: the path normalised, `?` and the query only where there is one.
+fn request_uri(request: &Request) -> Cow<'_, [u8]> {
+    let (target, normal) = (request.target_bytes(), request.path_bytes());
+    let (path, query) = target::split(target);
+    match query.filter(|query| !query.is_empty()) {
+        None => Cow::Borrowed(normal),
+        Some(_) if path == normal => Cow::Borrowed(target),
+        Some(query) => Cow::Owned([normal, b"?", query].concat()),
     }
 }
 
@@ -116,7 +129,17 @@ mod tests {
     fn bytes_that_are_not_utf8_hide_nothing() {
         let plugin = Harness::new(PLUGIN, json!({"block_rules": ["root\\.exe"]})).unwrap();
         let mut cx = Context::for_tests("GET", "/");
-        cx.request.set_target(b"/root.exe?\xff");
+        cx.request.set_target(b"/?root.exe\xff");
         assert_eq!(plugin.request(&mut cx), Some(Reply::status(403)));
+    }
+
+    #[test]
+    fn spelling_hides_nothing() {
+        let config = json!({"block_rules": ["^/internal/", "\\?$"]});
+        for blocked in ["/./internal/x?aa=1", "//internal/x", "/a/../internal/", "/%69nternal/x", "/internal/"] {
+            assert!(answer(&config, blocked).is_some(), "{blocked}");
+        }
+        assert_eq!(answer(&config, "/hello?/internal/"), None);
+        assert_eq!(answer(&config, "/hello?"), None);
     }
 }
