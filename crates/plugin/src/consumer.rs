@@ -27,7 +27,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(consumer: Arc<Consumer>, credential_id: Option<Arc<str>>, parsed: Arc<dyn Any + Send + Sync>, raw: Value) -> Identity {
+    pub fn new(
+        consumer: Arc<Consumer>,
+        credential_id: Option<Arc<str>>,
+        parsed: Arc<dyn Any + Send + Sync>,
+        raw: Value,
+    ) -> Identity {
         Identity { consumer, credential_id, parsed, raw }
     }
     /// The plugin's consumer configuration as its own type.
