@@ -56,6 +56,10 @@ pub struct ConsumerMatch {
     pub plugin: &'static str,
 }
 
+/// The user whom an auth plugin that knows no consumers recognised, as the identity provider describes him (APISIX:
+/// `ctx.external_user`). Kept with [`crate::Context::insert`].
+pub struct ExternalUser(pub Value);
+
 /// All consumers of a snapshot.
 #[derive(Default)]
 pub struct Consumers {

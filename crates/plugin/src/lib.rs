@@ -19,7 +19,7 @@ pub mod reply;
 pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
-pub use consumer::{Consumer, ConsumerMatch, Consumers};
+pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{Attempt, BodyChunk, Connection, Context, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};
