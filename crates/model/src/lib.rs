@@ -37,5 +37,7 @@ pub use ssl::Ssl;
 pub use stream_route::StreamRoute;
 pub use timeout::Timeout;
 pub use upstream::Upstream;
-pub use validate::{Checks, Invalid, Parsers, PluginScope, Plugins, References, Write, validate, validate_standalone};
-#[cfg(test)] mod adhoc;
+pub use validate::{
+    Checks, Invalid, KeyOwner, Lua, Parsers, PluginScope, Plugins, References, Write, validate, validate_declared,
+    validate_standalone,
+};

@@ -118,7 +118,7 @@ pub struct Invalid {
     /// JSON pointer of the offending value as far as known, `""` for the whole.
     pub path: String,
     /// When a schema refused the body.
-    pub violation: Option<Violation>,
+    pub violation: Option<Box<Violation>>,
 }
 
 impl Invalid {
@@ -130,7 +130,7 @@ impl Invalid {
         Invalid {
             message: format!("{prefix}{}", violation.message),
             path: format!("{base}{}", violation.path),
-            violation: Some(violation),
+            violation: Some(Box::new(violation)),
         }
     }
 }

@@ -278,9 +278,8 @@ fn check_other_properties(object: &Object, fields: &mut Map<String, Value>) -> C
                 failure.segments.push(name.clone());
                 return Err(failure);
             }
-            Some(node) => check(node, inner).map_err(|failure| {
-                failure.below(name, &format!("failed to validate additional property {name}: "))
-            })?,
+            Some(node) => check(node, inner)
+                .map_err(|failure| failure.below(name, &format!("failed to validate additional property {name}: ")))?,
         }
     }
     Ok(())
@@ -328,8 +327,7 @@ fn check_array(array: &Array, value: &mut Value) -> Checked {
 }
 
 fn check_item(node: &Node, i: usize, item: &mut Value, what: &str) -> Checked {
-    check(node, item)
-        .map_err(|failure| failure.below(i.to_string(), &format!("failed to validate {what} {}: ", i + 1)))
+    check(node, item).map_err(|failure| failure.below(i.to_string(), &format!("failed to validate {what} {}: ", i + 1)))
 }
 
 /// Items are compared by their canonical text, so that long lists cost no quadratic time.
@@ -500,7 +498,9 @@ fn check_format(format: &Format, string: &str) -> Checked {
 fn check_contains(node: &Node, value: &mut Value) -> Checked {
     if let Node::Any | Node::Never = node {
         let (valid, message) = match node {
-            Node::Any => (value.as_array().is_some_and(|items| !items.is_empty()), "check contains: expect array table"),
+            Node::Any => {
+                (value.as_array().is_some_and(|items| !items.is_empty()), "check contains: expect array table")
+            }
             _ => (!value.is_array() && !value.is_object(), "check contains: expect table"),
         };
         return if valid { Ok(()) } else { Err(Failure::new(message)) };

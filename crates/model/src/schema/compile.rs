@@ -128,7 +128,10 @@ pub(super) enum Items {
     /// `items: false` ends it too: only an empty table passes.
     False,
     Each(Node),
-    Tuple { first: Vec<Node>, rest: Option<Node> },
+    Tuple {
+        first: Vec<Node>,
+        rest: Option<Node>,
+    },
 }
 
 #[derive(Default)]
@@ -395,15 +398,9 @@ fn number(fields: &Map<String, Value>, at: &At) -> Result<Option<Number>, Schema
         exclusive_maximum: bound("exclusiveMaximum")?,
         multiple_of: bound("multipleOf")?,
     };
-    let idle = [
-        number.minimum,
-        number.exclusive_minimum,
-        number.maximum,
-        number.exclusive_maximum,
-        number.multiple_of,
-    ]
-    .iter()
-    .all(Option::is_none);
+    let idle = [number.minimum, number.exclusive_minimum, number.maximum, number.exclusive_maximum, number.multiple_of]
+        .iter()
+        .all(Option::is_none);
     Ok((!idle).then_some(number))
 }
 

@@ -21,7 +21,11 @@ fn words_of_every_keyword() {
         (json!({"type": "array"}), json!({"a": 1}), "wrong type: expected array, got table"),
         (json!({"type": "string"}), json!(null), "wrong type: expected string, got userdata"),
         (json!({"type": "integer"}), json!(1.5), "wrong type: expected integer, got number"),
-        (json!({"type": ["string", "integer"]}), json!(true), "wrong type: expected one of string, integer, got boolean"),
+        (
+            json!({"type": ["string", "integer"]}),
+            json!(true),
+            "wrong type: expected one of string, integer, got boolean",
+        ),
         (json!(false), json!(1), "expect false always"),
         (json!({"required": ["uri"]}), json!({}), "property \"uri\" is required"),
         (json!({"required": []}), json!({"a": 1}), "the input data should be an empty table"),
@@ -47,11 +51,7 @@ fn words_of_every_keyword() {
         ),
         (json!({"minProperties": 1}), json!({}), "expect object to have at least 1 properties"),
         (json!({"maxProperties": 1}), json!({"a": 1, "b": 2}), "expect object to have at most 1 properties"),
-        (
-            json!({"dependencies": {"a": ["b"]}}),
-            json!({"a": 1}),
-            "property \"b\" is required when \"a\" is set",
-        ),
+        (json!({"dependencies": {"a": ["b"]}}), json!({"a": 1}), "property \"b\" is required when \"a\" is set"),
         (
             json!({"properties": {"a": {}}, "dependencies": {"a": {"required": ["b"]}}}),
             json!({"a": 1}),
@@ -92,7 +92,11 @@ fn words_of_every_keyword() {
         (json!({"multipleOf": 0.01}), json!(1.13), "ok"),
         (json!({"enum": ["a", "b"]}), json!("c"), "matches none of the enum values"),
         (json!({"enum": [1]}), json!(1.0), "ok"),
-        (json!({"allOf": [{}, {"type": "string"}]}), json!(1), "allOf 2 failed: wrong type: expected string, got number"),
+        (
+            json!({"allOf": [{}, {"type": "string"}]}),
+            json!(1),
+            "allOf 2 failed: wrong type: expected string, got number",
+        ),
         (
             json!({"anyOf": [{"required": ["a", "b"]}, {"required": ["c"]}]}),
             json!({}),

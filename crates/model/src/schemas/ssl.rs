@@ -35,6 +35,15 @@ pub(super) fn document() -> Value {
                 "required": ["ca"]
             })),
             ("status", parts::status("ssl")),
+            // APISIX's ocsp-stapling plugin adds this when it is enabled
+            ("ocsp_stapling", json!({
+                "type": "object",
+                "properties": {
+                    "enabled": {"type": "boolean", "default": false},
+                    "skip_verify": {"type": "boolean", "default": false},
+                    "cache_ttl": {"type": "integer", "minimum": 60, "default": 3600}
+                }
+            })),
             ("ssl_protocols", json!({
                 "description": "set ssl protocols",
                 "type": "array",

@@ -22,11 +22,7 @@ fn samples_of_every_kind() {
     for (kind, body, words) in [
         (Kind::Route, json!({"uri": "/a", "plugins": {}}), "ok"),
         (Kind::Route, json!({"uri": "/a"}), route_without_target),
-        (
-            Kind::Route,
-            json!({"plugins": {}}),
-            "allOf 1 failed: value should match only one schema, but matches none",
-        ),
+        (Kind::Route, json!({"plugins": {}}), "allOf 1 failed: value should match only one schema, but matches none"),
         (
             Kind::Route,
             json!({"uri": "/a", "uris": ["/b"], "plugins": {}}),
@@ -113,7 +109,11 @@ fn samples_of_every_kind() {
         (Kind::Ssl, json!({"type": "client", "cert": cert, "key": key}), "ok"),
         (Kind::Ssl, json!({"type": "client", "cert": cert}), "else clause did not match"),
         (Kind::Ssl, json!({"sni": "a.com", "cert": "$secret://vault/1/a/b", "key": "$env://KEY"}), "ok"),
-        (Kind::Proto, json!({"content": ""}), "property \"content\" validation failed: string too short, expected at least 1, got 0"),
+        (
+            Kind::Proto,
+            json!({"content": ""}),
+            "property \"content\" validation failed: string too short, expected at least 1, got 0",
+        ),
         (Kind::StreamRoute, json!({"server_port": 9100, "upstream_id": 1}), "ok"),
         (
             Kind::StreamRoute,
@@ -170,7 +170,10 @@ fn upstream() -> impl Strategy<Value = Value> {
         ("[a-z]{1,3}:[0-9]{1,2}", 0..5).prop_map(|(address, weight)| json!({address: weight})),
         ("[a-z]{1,3}", 0..5).prop_map(|(host, weight)| json!([{"host": host, "weight": weight}])),
     ];
-    let checks = prop_oneof![Just(json!({"active": {}})), Just(json!({"active": {"unhealthy": {}}, "passive": {"healthy": []}}))];
+    let checks = prop_oneof![
+        Just(json!({"active": {}})),
+        Just(json!({"active": {"unhealthy": {}}, "passive": {"healthy": []}}))
+    ];
     (nodes, checks, prop::option::of(Just("https"))).prop_map(|(nodes, checks, scheme)| {
         let mut body = json!({"nodes": nodes, "checks": checks, "keepalive_pool": {}, "tls": []});
         if let Some(scheme) = scheme {

@@ -25,7 +25,8 @@ pub(super) fn check(follow: bool, body: &mut Value, checks: &Checks<'_>) -> Chec
     check_vars(body, checks)?;
     if let Some(Value::String(source)) = body.get("filter_func") {
         let checked = checks.parsers.lua(Lua::FilterFunc, source);
-        checked.map_err(|cause| Invalid::at("/filter_func", format!("failed to load 'filter_func' string: {cause}")))?;
+        checked
+            .map_err(|cause| Invalid::at("/filter_func", format!("failed to load 'filter_func' string: {cause}")))?;
     }
     check_script(body, checks)
 }
@@ -44,9 +45,10 @@ pub(super) fn check_service(follow: bool, body: &mut Value, checks: &Checks<'_>)
 
 pub(super) fn check_vars(body: &Value, checks: &Checks<'_>) -> Checked {
     let Some(vars) = body.get("vars") else { return Ok(()) };
-    checks.parsers.vars(vars).map_err(|cause| {
-        Invalid::at("/vars", format!("failed to validate the 'vars' expression: {cause}"))
-    })
+    checks
+        .parsers
+        .vars(vars)
+        .map_err(|cause| Invalid::at("/vars", format!("failed to validate the 'vars' expression: {cause}")))
 }
 
 fn check_script(body: &Value, checks: &Checks<'_>) -> Checked {

@@ -48,9 +48,7 @@ fn check_schema(schema: &Schema, body: &mut Value) -> Checked {
 fn check_metadata(name: Option<&str>, body: &mut Value, checks: &Checks<'_>) -> Checked {
     let Some(name) = name.filter(|name| checks.plugins.exists(name, PluginScope::Metadata)) else { return Ok(()) };
     let checked = checks.plugins.check(name, PluginScope::Metadata, body);
-    checked.map_err(|cause| {
-        Invalid::at("", format!("failed to check the configuration of plugin {name} err: {cause}"))
-    })
+    checked.map_err(|cause| Invalid::at("", format!("failed to check the configuration of plugin {name} err: {cause}")))
 }
 
 /// apisix/secret.lua `check_secret`

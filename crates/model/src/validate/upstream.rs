@@ -70,9 +70,7 @@ fn check_chash(base: &str, body: &Value) -> Checked {
         "vars_combinations" => &schemas::HASH_VARS_COMBINATIONS,
         other => return Err(Invalid::at(&path, format!("type is chash, err: invalid hash_on type {other}"))),
     };
-    schema
-        .check(&mut key.clone())
-        .map_err(|violation| Invalid::by_schema("invalid configuration: ", &path, violation))
+    schema.check(&mut key.clone()).map_err(|violation| Invalid::by_schema("invalid configuration: ", &path, violation))
 }
 
 /// Adds the brackets that IPv6 nodes lack.

@@ -65,7 +65,7 @@ fn the_response_tells_the_id() {
     plugin.request(&mut cx);
     let id = cx.request.headers.get_str("x-request-id").unwrap().to_string();
     plugin.response(&mut cx, &[]);
-    assert_eq!(sent(&cx, "X-Request-Id"), [id.clone()]);
+    assert_eq!(sent(&cx, "X-Request-Id"), std::slice::from_ref(&id));
     let variable = cx.variable(&Variable::parse("apisix_request_id")).unwrap();
     assert!(variable.eq_bytes(id.as_bytes()));
 }
