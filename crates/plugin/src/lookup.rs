@@ -54,7 +54,8 @@ impl Context {
             Variable::Http(name) => self.request_header(name),
             Variable::Cookie(name) => request.cookie(name).map(Value::bytes),
             Variable::Uri => Some(Value::bytes(request.path_bytes())),
-            Variable::RequestUri => text(request.target()),
+            Variable::RequestUri => Some(self.normal_request_uri()),
+            Variable::Custom(name) if name.as_ref() == "real_request_uri" => text(request.target()),
             Variable::Args | Variable::QueryString => request.query().map(Value::str),
             Variable::IsArgs => text(if request.query().is_some_and(|q| !q.is_empty()) { "?" } else { "" }),
             Variable::Request | Variable::RequestLine => Some(Value::owned(format!(
@@ -67,7 +68,8 @@ impl Context {
             Variable::RequestBody => self.request_body.as_deref().map(Value::bytes),
             Variable::RequestLength => number(request.received),
             Variable::RequestTime => Some(Value::owned(seconds(self.started.elapsed()))),
-            Variable::RequestId | Variable::ApisixRequestId => self.known_request_id().map(Value::str),
+            Variable::RequestId => self.known_request_id().map(Value::str),
+            Variable::ApisixRequestId => self.apisix_request_id().map(Value::str),
             Variable::RequestCompletion => text("OK"),
             Variable::RequestType => text("traditional_http"),
             Variable::Host => text(request.host()),
@@ -82,6 +84,19 @@ impl Context {
             Variable::PostArgPath(path) => crate::body_variables::post_arg(self, path),
             Variable::Graphql(name) => crate::body_variables::graphql(self, name),
             _ => None,
+        }
+    }
+
+    /// `request_uri` as APISIX's plugins see it: the normalised path with the query as sent (apisix/init.lua, "To prevent
+    /// being hacked by untrusted request_uri"); `real_request_uri` is what the client sent.
+    fn normal_request_uri(&self) -> Value<'_> {
+        let target = self.request.target();
+        let (path, query) = target::split(target.as_bytes());
+        let normal = self.request.path_bytes();
+        match query {
+            Some(query) if !query.is_empty() && path == normal => Value::str(target),
+            Some(query) if !query.is_empty() => Value::owned([normal, b"?", query].concat()),
+            _ => Value::bytes(normal),
         }
     }
 

@@ -1,5 +1,17 @@
-//! The transform family of plugins: one file per plugin.
-use sluice_plugin::Definition;
+//! The transform family: plugins that change requests and responses on their way.
 
-/// The plugins of this family, alphabetical.
-pub const PLUGINS: &[Definition] = &[];
+mod proxy_rewrite;
+mod redirect;
+mod request_id;
+mod response_rewrite;
+mod uri_escape;
+
+use sluice_plugin::{Definition, define};
+
+/// The plugins of this family, for the binary's list.
+pub static PLUGINS: &[Definition] = &[
+    define::<proxy_rewrite::ProxyRewrite>(),
+    define::<redirect::Redirect>(),
+    define::<request_id::RequestId>(),
+    define::<response_rewrite::ResponseRewrite>(),
+];
