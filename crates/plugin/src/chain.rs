@@ -50,6 +50,8 @@ impl std::fmt::Debug for ChainEntry {
 pub struct Chain {
     entries: Vec<ChainEntry>,
     phases: [Box<[u16]>; 6],
+    /// Some entry gives way to a route's ([`Info::prefer_route`]).
+    gives_way: bool,
 }
 
 /// What one hook came to.
@@ -79,7 +81,8 @@ impl Chain {
             hooks
         };
         let phases = Phase::ALL.map(indexes);
-        Chain { entries, phases }
+        let gives_way = entries.iter().any(|e| e.info.prefer_route);
+        Chain { entries, phases, gives_way }
     }
 
     pub fn entries(&self) -> &[ChainEntry] {
@@ -106,7 +109,11 @@ impl Chain {
     }
     /// The entries that do not run beside `route`'s chain, as a bit set for `skip`: those that prefer the route's
     /// configuration. Entries from the 65th on always run.
+    #[inline]
     pub fn preferring(&self, route: &Chain) -> u64 {
+        if !self.gives_way {
+            return 0;
+        }
         let preferring = |(_, e): &(usize, &ChainEntry)| e.info.prefer_route && route.contains(e.info.name);
         self.entries.iter().enumerate().take(64).filter(preferring).fold(0, |set, (i, _)| set | 1 << i)
     }

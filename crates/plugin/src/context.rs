@@ -23,6 +23,8 @@ pub struct TlsInfo {
     pub client_verify: Box<str>,
     /// The client's certificate, DER.
     pub client_certificate: Option<Vec<u8>>,
+    /// The ssl object that served the handshake.
+    pub ssl_id: Arc<str>,
 }
 
 /// The client's connection.
@@ -61,6 +63,9 @@ pub struct RouteInfo {
     pub service_name: Option<Arc<str>>,
     /// The route's labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
+    /// As configured, for `$matched_uri` and `$matched_host`.
+    pub uris: Vec<Arc<str>>,
+    pub hosts: Vec<Arc<str>>,
 }
 
 /// An upstream other than the route's, chosen by a plugin such as `traffic-split`.

@@ -7,7 +7,7 @@ use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
 use sluice_http::{Known, Method, Version};
-use sluice_net::{Readable, Stream};
+use sluice_net::{Readable, Stream, timer};
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{Attempt as AttemptLog, BodyChunk, Context, Phase, Reply};
 use sluice_upstream::{FailureKind, Timeouts, Upstream};
@@ -236,7 +236,7 @@ impl Exchange<'_> {
         }
         write::status_line(&cx.response, out);
         if cx.response.headers.known(Known::Date).is_none() {
-            write::field(b"Date", sluice_telemetry::time_format::http_date().as_bytes(), out);
+            write_date(out);
         }
         if chunked && !has_length {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -380,7 +380,7 @@ impl Exchange<'_> {
         }
         let mut out = Vec::with_capacity(512 + chunk.data.len());
         write::status_line(&cx.response, &mut out);
-        write::field(b"Date", sluice_telemetry::time_format::http_date().as_bytes(), &mut out);
+        write_date(&mut out);
         self.write_connection(cx, &mut out);
         cx.response.headers.write_to(&mut out, |_| false);
         out.extend_from_slice(b"\r\n");
@@ -393,6 +393,12 @@ impl Exchange<'_> {
         self.answered = true;
         self.client.write(&out, self.worker.settings.send_timeout).await.map_err(|_| Gone)
     }
+}
+
+fn write_date(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Date: ");
+    sluice_telemetry::time_format::http_date(timer::now_wall(), out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether the node lets its connection live on. The response's own word counts, as plugins cannot change it.

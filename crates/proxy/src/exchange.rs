@@ -40,6 +40,10 @@ pub struct Exchange<'a> {
     pub(crate) keep: bool,
     /// The response's head has been written.
     pub(crate) answered: bool,
+    /// Body bytes in the client's buffer that were sent with the head, kept until the answer begins.
+    pub(crate) first_part: usize,
+    /// Body bytes went to a node without being kept.
+    pub(crate) streamed: bool,
     continued: bool,
 }
 
@@ -55,7 +59,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     let body = BodyReader::new(cx.request.framing);
     let chain = snapshot.empty_chain.clone();
     let mut exchange =
-        Exchange { worker, client, snapshot, route: None, chain, skip: 0, body, keep, answered: false, continued: false };
+        Exchange { worker, client, snapshot, route: None, chain, skip: 0, body, keep, answered: false, first_part: 0, streamed: false, continued: false };
     let result = exchange.serve(cx).await;
     if result.is_err() {
         exchange.keep = false;
@@ -77,7 +81,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
     let chain = snapshot.empty_chain.clone();
     let body = BodyReader::new(Framing::None);
     cx.started = std::time::Instant::now();
-    let mut exchange = Exchange { worker, client, snapshot, route: None, chain, skip: u64::MAX, body, keep: false, answered: false, continued: false };
+    let mut exchange = Exchange { worker, client, snapshot, route: None, chain, skip: u64::MAX, body, keep: false, answered: false, first_part: 0, streamed: false, continued: false };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
     exchange.log(cx);
@@ -118,7 +122,7 @@ impl Exchange<'_> {
                         sluice_config::RouteTrouble::MissingPluginConfig => Trouble::MissingPluginConfig,
                     });
                 }
-                self.skip = route.global_skip;
+                self.skip = global.preferring(&route.chain);
                 self.chain = route.chain.clone();
                 self.route = Some(route);
             }
@@ -175,9 +179,9 @@ impl Exchange<'_> {
         };
         let found = snapshot.router.find(&request, cx)?;
         let route = found.handle.clone();
-        let matched_uri = Some(found.uri.clone());
-        let matched_host = found.host.cloned();
-        let params = found.params.iter().map(|(n, v)| (n.clone(), v.to_string().into_boxed_str())).collect();
+        let matched_uri = route.info.uris.iter().find(|u| u.as_ref() == found.uri).cloned();
+        let matched_host = found.host.and_then(|host| route.info.hosts.iter().find(|h| h.as_ref() == host).cloned());
+        let params = found.params.iter().map(|(n, v)| (Arc::from(*n), Box::from(*v))).collect();
         cx.matched_uri = matched_uri;
         cx.matched_host = matched_host;
         cx.uri_params = params;
@@ -230,7 +234,8 @@ impl Exchange<'_> {
     /// The route's chain with the consumer's and its group's plugins, if they bring any.
     fn consumer_chain(&self, cx: &Context, snapshot: &Snapshot) -> Result<Option<Arc<sluice_config::ConsumerChain>>, Trouble> {
         let (Some(found), Some(route)) = (&cx.consumer, &self.route) else { return Ok(None) };
-        self.worker.consumer_chain(route, found, snapshot).map_err(|_| Trouble::MissingConsumerGroup)
+        let merged = self.worker.consumer_chain(route, &found.consumer.username, snapshot);
+        merged.map_err(|_| Trouble::MissingConsumerGroup)
     }
 
     /// The limit of the request's body in bytes; 0 is none.
@@ -293,9 +298,7 @@ impl Exchange<'_> {
         if self.chain.has(Phase::Log) {
             self.chain.log(0, cx);
         }
-        if let Some(log) = &self.worker.access_log {
-            log.write(cx);
-        }
+        self.worker.log_access(cx);
     }
 
     /// Whether the client asked for another protocol and the route lets it.

@@ -110,7 +110,7 @@ impl Exchange<'_> {
                 (AttemptError::Body(e), _) => return say(Trouble::Body(e)),
                 (AttemptError::Failed(failure), was_pooled) => (failure, was_pooled),
             };
-            let status = rescue::failure_status(&failure);
+            let status = failure.status();
             let response_time = begun.elapsed();
             cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: None, response_time });
             let attempt = Attempt {

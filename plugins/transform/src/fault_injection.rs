@@ -171,10 +171,10 @@ impl Answer {
 impl FaultInjection {
     fn needs_request_body(&self) -> bool {
         let targets = [self.abort.as_ref().map(|a| &a.0), self.delay.as_ref().map(|d| &d.0)];
-        let rules = targets.into_iter().flatten().flat_map(|t| t.vars.iter().flatten());
+        let mut rules = targets.into_iter().flatten().flat_map(|t| t.vars.iter().flatten());
         let answer = self.abort.as_ref().map(|a| &a.1);
         let templates = answer.iter().flat_map(|a| a.body.iter().chain(a.headers.iter().map(|(_, value)| value)));
-        rules.map(Expr::needs_request_body).any(|reads| reads)
+        rules.any(Expr::needs_request_body)
             || templates.flat_map(Template::variables).any(|variable| variable.needs_request_body())
     }
 }

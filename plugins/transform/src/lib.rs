@@ -1,6 +1,4 @@
-//! Plugins that change requests and responses. One plugin, one file; [`PLUGINS`] is the family's list.
-
-use sluice_plugin::{Definition, define};
+//! The transform family: plugins that change requests and responses on their way.
 
 mod client_control;
 mod echo;
@@ -10,19 +8,14 @@ mod mocking;
 mod real_ip;
 mod reply_parts;
 
-pub use client_control::ClientControl;
-pub use echo::Echo;
-pub use fault_injection::FaultInjection;
-pub use gzip::Gzip;
-pub use mocking::Mocking;
-pub use real_ip::RealIp;
+use sluice_plugin::{Definition, define};
 
-/// The plugins of this family, by name.
-pub static PLUGINS: &[Definition] = &[
-    define::<ClientControl>(),
-    define::<Echo>(),
-    define::<FaultInjection>(),
-    define::<Gzip>(),
-    define::<Mocking>(),
-    define::<RealIp>(),
+/// The plugins of this family, alphabetical.
+pub const PLUGINS: &[Definition] = &[
+    define::<client_control::ClientControl>(),
+    define::<echo::Echo>(),
+    define::<fault_injection::FaultInjection>(),
+    define::<gzip::Gzip>(),
+    define::<mocking::Mocking>(),
+    define::<real_ip::RealIp>(),
 ];

@@ -121,12 +121,12 @@ impl RealIp {
             },
             Source::ForwardedFor => {
                 let last = cx.request.headers.get_all("x-forwarded-for").last()?;
-                Some(self.from_list(std::str::from_utf8(last).ok()?).into())
+                Some(self.pick(std::str::from_utf8(last).ok()?).into())
             }
         }
     }
 
-    fn from_list<'t>(&self, list: &'t str) -> &'t str {
+    fn pick<'t>(&self, list: &'t str) -> &'t str {
         if !self.recursive || self.trusted.is_none() || !list.contains(',') {
             return list.rsplit_once(',').map_or(list, |(_, last)| last.trim_start_matches(' '));
         }

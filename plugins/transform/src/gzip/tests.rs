@@ -1,5 +1,5 @@
 use super::*;
-use crate::Echo;
+use crate::echo::Echo;
 use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};
