@@ -144,6 +144,8 @@ impl Context {
                 IpAddr::V4(ip) => ip.octets().to_vec(),
                 IpAddr::V6(ip) => ip.octets().to_vec(),
             })),
+            // nginx has an empty value where `real-ip` was given an address without port.
+            Variable::RemotePort if self.client_port() == 0 => text(""),
             Variable::RemotePort => number(u64::from(self.client_port())),
             Variable::RealipRemoteAddr => text(&connection.peer_text),
             Variable::RealipRemotePort => number(u64::from(connection.peer.port())),
