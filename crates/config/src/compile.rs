@@ -83,7 +83,10 @@ pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
 /// Holds the last accepted form of every resource and what was compiled from it.
 pub struct Compiler {
+    /// All plugins of the binary, and those that may be configured now.
+    all: Arc<Registry>,
     registry: Arc<Registry>,
+    enabled: Option<Vec<String>>,
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
@@ -121,7 +124,9 @@ impl Compiler {
             skip_mtls: Arc::default(),
         });
         Compiler {
+            all: registry.clone(),
             registry,
+            enabled: None,
             env,
             settings,
             states: Arc::new(NodeStates::new()),
@@ -150,10 +155,29 @@ impl Compiler {
         self.objects.get(&(kind, id.into()))
     }
 
+    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
+    /// anew with the next change.
+    pub fn enable(&mut self, names: Option<Vec<String>>) {
+        if names == self.enabled {
+            return;
+        }
+        let registry = match &names {
+            Some(names) => self.all.enable_only(names),
+            None => (*self.all).clone(),
+        };
+        self.registry = Arc::new(registry);
+        self.env = self.env.clone().with_registry(self.registry.clone());
+        self.enabled = names;
+        self.objects.clear();
+    }
+
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
-        let deletes = self.objects.keys().filter(|key| !named.contains(*key)).cloned().collect();
+        let routes = self.routes.keys().map(|id| (Kind::Route, id.clone()));
+        let known = self.objects.keys().cloned().chain(routes);
+        let deletes: HashSet<(Kind, Arc<str>)> = known.filter(|key| !named.contains(key)).collect();
+        let deletes = deletes.into_iter().collect();
         let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
         let upserts = objects.into_iter().filter(changed).collect();
         self.apply(ChangeSet { upserts, deletes })
@@ -203,7 +227,8 @@ impl Compiler {
 
     fn compile(&mut self, work: Work) -> Applied {
         let mut work = work;
-        let kinds: HashSet<Kind> = work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
+        let kinds: HashSet<Kind> =
+            work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
         let mut next = Snapshot {
             revision: self.snapshot.revision + 1,
             router: self.snapshot.router.clone(),
@@ -227,7 +252,12 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work, &kinds);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(self.settings.clone(), self.states.clone(), self.tls.clone(), self.stored_ssls()));
+        let inline = Arc::new(upstream::InlineCompiler::new(
+            self.settings.clone(),
+            self.states.clone(),
+            self.tls.clone(),
+            self.stored_ssls(),
+        ));
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -280,7 +310,14 @@ struct Work {
 
 impl Work {
     fn problem(&mut self, kind: Kind, id: &Arc<str>, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem { kind, id: id.clone(), path: path.into(), message: message.into(), kept: false, nearest: None });
+        self.problems.push(Problem {
+            kind,
+            id: id.clone(),
+            path: path.into(),
+            message: message.into(),
+            kept: false,
+            nearest: None,
+        });
     }
 
     fn changed_of(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {

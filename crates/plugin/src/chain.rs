@@ -131,7 +131,10 @@ impl Chain {
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
         let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
-        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index, cx) {
+        if cx.request_body.is_none()
+            && cx.request.framing != sluice_http::h1::Framing::None
+            && self.reads_body(*index, cx)
+        {
             return Step::NeedBody;
         }
         *at += 1;
@@ -156,7 +159,8 @@ impl Chain {
 
     /// A reply of the hook before `at`, with `_meta.error_response` applied.
     pub fn finish(&self, phase: Phase, at: usize, mut reply: Box<Reply>) -> Box<Reply> {
-        let entry = at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
+        let entry =
+            at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
         if let Some(entry) = entry.filter(|_| reply.status >= 400)
             && let Some(body) = &entry.error_response
         {
