@@ -23,6 +23,9 @@ mod accept;
 const IDLE_COMPRESSORS: usize = 8;
 /// zlib's window for gzip, as a power of two: 32 KiB.
 const WINDOW_BITS: u8 = 15;
+/// The level that stands for 1: zlib-rs's own makes responses 15 to 25 % larger than that of zlib, which nginx has; its
+/// 2 makes them as small as zlib's 1, in less time.
+const FASTEST: u32 = 2;
 
 /// Configuration of `gzip`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -132,7 +135,7 @@ impl Define for Gzip {
                 Types::All(_) => None,
             },
             min_length: config.min_length,
-            level: config.comp_level,
+            level: config.comp_level.max(FASTEST),
             lowest_version: if config.http_version < 1.1 { Version::Http10 } else { Version::Http11 },
             vary: config.vary == Some(true),
         })

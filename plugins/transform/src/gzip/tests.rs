@@ -193,7 +193,8 @@ fn a_body_replaced_behind_it_goes_out_plain() {
 
 #[test]
 fn levels_differ_and_compressors_are_used_again() {
-    let text = "0123".repeat(4096) + &(0..4000).map(|n| (n * n % 977).to_string()).collect::<String>();
+    let line = |n: usize| format!("{{\"id\":{n},\"name\":\"user {}\",\"score\":{}}}\n", n * 7919 % 1000, n * n % 977);
+    let text: String = (0..3000).map(line).collect();
     let size = |level: u32| {
         let mut cx = response(&[]);
         let body = harness(json!({"comp_level": level})).response(&mut cx, &[text.as_bytes(), b""]);
