@@ -28,7 +28,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(consumer: Arc<Consumer>, credential_id: Option<Arc<str>>, parsed: Arc<dyn Any + Send + Sync>, raw: Value) -> Identity {
+    pub fn new(
+        consumer: Arc<Consumer>,
+        credential_id: Option<Arc<str>>,
+        parsed: Arc<dyn Any + Send + Sync>,
+        raw: Value,
+    ) -> Identity {
         Identity { consumer, credential_id, parsed, raw }
     }
     /// Makes this identity the request's consumer without a [`crate::Context`] as a whole, so that an identity found in
@@ -50,6 +55,10 @@ pub struct ConsumerMatch {
     /// Name of the auth plugin that found it.
     pub plugin: &'static str,
 }
+
+/// The user whom an auth plugin that knows no consumers recognised, as the identity provider describes him (APISIX:
+/// `ctx.external_user`). Kept with [`crate::Context::insert`].
+pub struct ExternalUser(pub Value);
 
 /// All consumers of a snapshot.
 #[derive(Default)]
