@@ -9,7 +9,7 @@ mod uri_escape;
 use sluice_plugin::{Definition, define};
 
 /// The plugins of this family, for the binary's list.
-pub static PLUGINS: &[Definition] = &[
+pub const PLUGINS: &[Definition] = &[
     define::<proxy_rewrite::ProxyRewrite>(),
     define::<redirect::Redirect>(),
     define::<request_id::RequestId>(),
