@@ -313,6 +313,14 @@ impl Context {
     pub fn filter_body(&mut self) {
         self.filter_body = true;
     }
+    /// As [`Context::filter_body`], where the body will be another: removes the fields that describe the old one
+    /// (apisix/core/response.lua `clear_header_as_body_modified`).
+    pub fn body_modified(&mut self) {
+        for name in ["content-length", "content-encoding", "last-modified", "etag"] {
+            self.response.headers.remove(name);
+        }
+        self.filter_body();
+    }
     /// Whether some plugin wants the body.
     pub fn wants_body(&self) -> bool {
         self.filter_body
