@@ -1,4 +1,5 @@
 //! How a plugin is defined: its types, its schema, its constructor; erased into a [`Definition`] for the list of plugins.
+use crate::endpoint::EndpointsOf;
 use crate::env::Env;
 use crate::info::Info;
 use crate::plugin::Plugin;
@@ -76,6 +77,8 @@ pub struct Definition {
     pub build: fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>,
     pub consumer: Option<ConsumerDefinition>,
     pub metadata_schema: Option<fn() -> Value>,
+    /// Paths that the plugin answers itself; `public-api` exposes them.
+    pub endpoints: Option<EndpointsOf>,
 }
 
 /// Erases a plugin's definition, for a family's `PLUGINS` slice.
@@ -91,6 +94,7 @@ pub const fn define<P: Define>() -> Definition {
         },
         consumer: None,
         metadata_schema: None,
+        endpoints: None,
     }
 }
 
@@ -110,6 +114,10 @@ impl Definition {
     /// Adds `plugin_metadata` of this type; read it at build time with [`Env::metadata`].
     pub const fn metadata<M: JsonSchema>(self) -> Definition {
         Definition { metadata_schema: Some(schema_of::<M>), ..self }
+    }
+    /// Adds public endpoints (APISIX: `_M.api()`).
+    pub const fn endpoints(self, endpoints: EndpointsOf) -> Definition {
+        Definition { endpoints: Some(endpoints), ..self }
     }
     /// Adds `plugin_metadata` with a schema of its own.
     pub const fn metadata_schema(self, schema: fn() -> Value) -> Definition {
