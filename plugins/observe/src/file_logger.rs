@@ -19,6 +19,7 @@ use sluice_telemetry::metrics::Kind;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// Logs requests to a file.
 #[derive(Deserialize, JsonSchema)]
 pub struct Config {
     /// The file. Without it, the one of the plugin's metadata.

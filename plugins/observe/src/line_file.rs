@@ -141,7 +141,6 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[u8], lines: u64) {
-        let path = self.path.display();
         // The wording is apisix/plugins/file-logger.lua's, as operators watch for it.
         let (what, error) = match self.file() {
             Err(error) => ("open", error),
@@ -156,7 +155,7 @@ impl Writer {
         };
         self.state.failed.fetch_add(lines, Relaxed);
         if !self.failing {
-            tracing::error!("failed to {what} file: {path}, error info: {error}");
+            tracing::error!("failed to {what} file: {}, error info: {error}", self.path.display());
         }
         self.failing = true;
         self.file = None;

@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn own_path() {
         let harness = harness(json!({}));
-        let ask = |method: &str, target: &str| harness.request(&mut Context::for_tests(method, target)).map(|r| r.status);
+        let ask =
+            |method: &str, target: &str| harness.request(&mut Context::for_tests(method, target)).map(|r| r.status);
         assert_eq!(ask("GET", "/apisix/plugin/x?a=1"), Some(200));
         assert_eq!(ask("PATCH", "/apisix/plugin/x"), Some(404));
         assert_eq!(ask("GET", "/apisix/plugin/other"), Some(404));

@@ -15,7 +15,11 @@ pub fn text(bytes: &[u8]) -> Json {
 
 /// A number: whole ones without a point. What JSON cannot say is null.
 pub fn number(n: f64) -> Json {
-    if n.fract() == 0.0 && n.abs() < 9e15 { Json::from(n as i64) } else { Number::from_f64(n).map_or(Json::Null, Json::Number) }
+    if n.fract() == 0.0 && n.abs() < 9e15 {
+        Json::from(n as i64)
+    } else {
+        Number::from_f64(n).map_or(Json::Null, Json::Number)
+    }
 }
 
 /// A variable's value.

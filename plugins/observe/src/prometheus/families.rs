@@ -47,9 +47,18 @@ const fn metric(
 
 const LLM: &[&str] = &["route_id", "service_id", "consumer", "node", "request_type", "request_llm_model", "llm_model"];
 const AI_CACHE: &[&str] = &[
-    "route", "route_id", "service", "service_id", "consumer", "node", "request_type", "request_llm_model", "llm_model",
+    "route",
+    "route_id",
+    "service",
+    "service_id",
+    "consumer",
+    "node",
+    "request_type",
+    "request_llm_model",
+    "llm_model",
 ];
-const TYPED: &[&str] = &["type", "route", "service", "consumer", "node", "request_type", "request_llm_model", "llm_model"];
+const TYPED: &[&str] =
+    &["type", "route", "service", "consumer", "node", "request_type", "request_llm_model", "llm_model"];
 
 /// Names and labels (`metric_label_map` of apisix/plugins/prometheus/exporter.lua), in the order of [`Metric`].
 pub const METRICS: [MetricDefinition; 13] = [
@@ -57,8 +66,17 @@ pub const METRICS: [MetricDefinition; 13] = [
         "http_status",
         "HTTP status codes per service in APISIX",
         &[
-            "code", "route", "matched_uri", "matched_host", "service", "consumer", "node", "request_type",
-            "request_llm_model", "llm_model", "response_source",
+            "code",
+            "route",
+            "matched_uri",
+            "matched_host",
+            "service",
+            "consumer",
+            "node",
+            "request_type",
+            "request_llm_model",
+            "llm_model",
+            "response_source",
         ],
         Some("code"),
     ),
@@ -76,8 +94,17 @@ pub const METRICS: [MetricDefinition; 13] = [
         "llm_active_connections",
         "Number of active connections to LLM service",
         &[
-            "route", "route_id", "matched_uri", "matched_host", "service", "service_id", "consumer", "node",
-            "request_type", "request_llm_model", "llm_model",
+            "route",
+            "route_id",
+            "matched_uri",
+            "matched_host",
+            "service",
+            "service_id",
+            "consumer",
+            "node",
+            "request_type",
+            "request_llm_model",
+            "llm_model",
         ],
         None,
     ),
@@ -87,8 +114,16 @@ pub const METRICS: [MetricDefinition; 13] = [
         "ai_cache_hits_total",
         "Total AI cache hits served, per cache layer",
         &[
-            "layer", "route", "route_id", "service", "service_id", "consumer", "node", "request_type",
-            "request_llm_model", "llm_model",
+            "layer",
+            "route",
+            "route_id",
+            "service",
+            "service_id",
+            "consumer",
+            "node",
+            "request_type",
+            "request_llm_model",
+            "llm_model",
         ],
         Some("layer"),
     ),
@@ -245,9 +280,11 @@ impl Families {
             llm_latency: histogram(Metric::LlmLatency, &attributes.llm_latency_buckets)?,
             llm_prompt_tokens: counter(Metric::LlmPromptTokens)?,
             llm_completion_tokens: counter(Metric::LlmCompletionTokens)?,
-            llm_active_connections: labelled(attributes, Metric::LlmActiveConnections, |name, help, labels, options| {
-                registry.gauge(name, help, labels, options)
-            })?,
+            llm_active_connections: labelled(
+                attributes,
+                Metric::LlmActiveConnections,
+                |name, help, labels, options| registry.gauge(name, help, labels, options),
+            )?,
             llm_prompt_tokens_dist: histogram(Metric::LlmPromptTokensDist, &attributes.llm_prompt_tokens_buckets)?,
             llm_completion_tokens_dist: histogram(
                 Metric::LlmCompletionTokensDist,

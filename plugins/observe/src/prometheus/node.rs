@@ -2,7 +2,7 @@
 //! ([`NodeFigures`]) at each scrape, so that nothing has to be counted twice.
 use super::families::Attributes;
 use sluice_expr::{Lookup, Variable};
-use sluice_plugin::{BuildError, Context, Endpoint, Env, Flow, Outcome, Reply};
+use sluice_plugin::{BuildError, Context, Endpoint, EndpointHandler, Env, Flow, Outcome, Reply};
 use sluice_telemetry::Registry;
 use sluice_telemetry::metrics::Kind;
 use std::sync::Arc;
@@ -86,19 +86,19 @@ pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), Bui
         ];
         states.iter().for_each(|(state, n)| report(&[state], *n as f64));
     })?;
-    gauge("http_requests_total", "The total number of client requests since APISIX started", &[], |figures, report| {
-        report(&[], figures.requests() as f64);
-    })?;
     gauge(
-        "etcd_reachable",
-        "Config server etcd reachable from APISIX, 0 is unreachable",
+        "http_requests_total",
+        "The total number of client requests since APISIX started",
         &[],
         |figures, report| {
-            if let Some(source) = figures.config_source() {
-                report(&[], f64::from(u8::from(source.reachable)));
-            }
+            report(&[], figures.requests() as f64);
         },
     )?;
+    gauge("etcd_reachable", "Config server etcd reachable from APISIX, 0 is unreachable", &[], |figures, report| {
+        if let Some(source) = figures.config_source() {
+            report(&[], f64::from(u8::from(source.reachable)));
+        }
+    })?;
     gauge("etcd_modify_indexes", "Etcd modify index for APISIX keys", &["key"], |figures, report| {
         let source = figures.config_source().unwrap_or_default();
         source.modify_indexes.iter().for_each(|(key, index)| report(&[key], *index as f64));
@@ -120,6 +120,13 @@ pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), Bui
         &["name"],
         |figures, report| figures.zones().iter().for_each(|zone| report(&[&zone.name], zone.free as f64)),
     )?;
+    // nginx-lua-prometheus counts its own errors here. A sample that cannot be kept is folded instead of lost, so that there
+    // are none.
+    let errors = format!("{prefix}nginx_metric_errors_total");
+    let help = "Number of nginx-lua-prometheus errors";
+    env.metrics
+        .callback(&errors, help, &[], Kind::Counter, |samples| samples.push(&[], 0.0))
+        .map_err(BuildError::new)?;
     gauge("node_info", "Info of APISIX node", &["hostname", "version"], |_, report| {
         let host = Context::for_tests("GET", "/").variable(&Variable::Hostname).map(|v| v.as_str().into_owned());
         report(&[&host.unwrap_or_default(), env!("CARGO_PKG_VERSION")], 1.0);
@@ -173,7 +180,7 @@ pub fn endpoints(env: &Env) -> Vec<Endpoint> {
         return Vec::new();
     }
     let (registry, control) = (env.metrics.clone(), env.control.clone());
-    let handler = move |_: &mut Context| {
+    let handler: EndpointHandler = Arc::new(move |_| {
         let reply = |body: Vec<u8>| Reply::text(200, body).header("Content-Type", "text/plain; charset=utf-8");
         let registry = registry.clone();
         // Rendering is the control threads' work where there are any.
@@ -189,6 +196,6 @@ pub fn endpoints(env: &Env) -> Vec<Endpoint> {
                 })
             }
         }
-    };
-    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, handler: Arc::new(handler) }]
+    });
+    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, handler }]
 }
