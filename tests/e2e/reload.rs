@@ -21,6 +21,15 @@ fn version(upstream: &Upstream, n: usize) -> Value {
     resources
 }
 
+/// A gateway on version 0, which must tell a version it does not have from one it has.
+fn start(upstream: &Upstream) -> Gateway {
+    let gateway = gateway(&Value::Null, &version(upstream, 0));
+    let mut wire = gateway.connect().unwrap();
+    assert_eq!(wire.get("/version/0").unwrap().status, 200);
+    assert_eq!(wire.get("/version/1").unwrap().status, 302);
+    gateway
+}
+
 fn in_force(gateway: &Gateway, n: usize) -> Duration {
     gateway.wait_until(&format!("/version/{n}"), LIMIT, |a| a.status == 200).unwrap()
 }
@@ -29,7 +38,7 @@ fn in_force(gateway: &Gateway, n: usize) -> Duration {
 fn no_request_fails_over_a_hundred_reloads_under_load() {
     let upstream = Upstream::start().unwrap();
     upstream.forget_requests().otherwise(Behaviour::answer(200, "ok"));
-    let gateway = gateway(&Value::Null, &version(&upstream, 0));
+    let gateway = start(&upstream);
     let url = format!("http://{}/load", gateway.addr());
     let wrk = Command::new("wrk").args(["-t1", "-c32", "-d600s", &url]).stdout(std::process::Stdio::piped()).spawn();
     let mut wrk = wrk.expect("wrk; `cargo xtask test` installs it");
@@ -52,7 +61,7 @@ fn no_request_fails_over_a_hundred_reloads_under_load() {
 #[test]
 fn a_change_is_in_force_within_a_second() {
     let upstream = Upstream::start().unwrap();
-    let gateway = gateway(&Value::Null, &version(&upstream, 0));
+    let gateway = start(&upstream);
     let start = Instant::now();
     gateway.dir().write_resources(&version(&upstream, 1)).unwrap();
     in_force(&gateway, 1);
@@ -63,7 +72,7 @@ fn a_change_is_in_force_within_a_second() {
 #[test]
 fn broken_and_half_written_files_leave_the_running_configuration() {
     let upstream = Upstream::start().unwrap();
-    let gateway = gateway(&Value::Null, &version(&upstream, 0));
+    let gateway = start(&upstream);
     let whole = format!("{}\n#END\n", version(&upstream, 9));
     let half = whole.get(..whole.len() / 2).unwrap();
     let broken = [
@@ -89,7 +98,7 @@ fn broken_and_half_written_files_leave_the_running_configuration() {
 #[test]
 fn a_broken_object_is_left_out_and_the_rest_serves() {
     let upstream = Upstream::start().unwrap();
-    let gateway = gateway(&Value::Null, &version(&upstream, 0));
+    let gateway = start(&upstream);
     let mut resources = version(&upstream, 1);
     if let Some(routes) = resources["routes"].as_array_mut() {
         routes.push(json!({"id": "broken", "uri": "/broken", "plugins": {"limit-count": {"count": "many"}}}));

@@ -1,13 +1,17 @@
 //! How the other modules start a gateway.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use sluice_testkit::{ConfigDir, Gateway, Upstream};
 
-/// The binary under test; `SLUICE_TEST_BINARY` names another one.
+/// The binary under test; the environment variable `SLUICE_TEST_BINARY` names another one.
 pub fn binary() -> &'static Path {
-    Path::new(option_env!("SLUICE_TEST_BINARY").unwrap_or(env!("CARGO_BIN_EXE_sluice")))
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("SLUICE_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_sluice").into(), PathBuf::from)
+    });
+    &BINARY
 }
 
 /// A gateway on these resources; `settings` is merged over `config.yaml`.

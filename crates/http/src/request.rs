@@ -76,6 +76,11 @@ impl Request {
     pub fn target(&self) -> &str {
         text(self.target.get(&self.headers.buf))
     }
+    /// [`Request::target`] as bytes, for what must not be blind to bytes that are not UTF-8.
+    #[inline]
+    pub fn target_bytes(&self) -> &[u8] {
+        self.target.get(&self.headers.buf)
+    }
     /// `$uri`: the path, decoded and normalised as nginx does (`//`, `.`, `..`, `%xx`). Valid UTF-8 is not guaranteed by
     /// a client, so bytes that are not are seen only by [`Request::path_bytes`].
     #[inline]
