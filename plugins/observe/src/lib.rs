@@ -8,6 +8,9 @@ pub mod log_entry;
 pub mod prometheus;
 pub mod public_api;
 
+/// What logs and `node_info` tell as the node's version, since what reads them asks for APISIX's.
+pub(crate) const APISIX_VERSION: &str = "3.18.0";
+
 /// The plugins of this family, by name.
 pub static PLUGINS: &[Definition] = &[
     define::<file_logger::FileLogger>().metadata_schema(file_logger::metadata_schema),

@@ -48,7 +48,7 @@ pub(super) fn entry(cx: &Context, request_body: Option<Json>, response_body: Opt
     entry.insert("response".into(), response);
     entry.insert(
         "server".into(),
-        json!({"hostname": variable(cx, &Variable::Hostname), "version": env!("CARGO_PKG_VERSION")}),
+        json!({"hostname": variable(cx, &Variable::Hostname), "version": crate::APISIX_VERSION}),
     );
     if let Some(address) = cx.variable(&Variable::UpstreamAddr) {
         entry.insert("upstream".into(), text(&address.as_bytes()));

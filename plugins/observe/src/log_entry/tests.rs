@@ -63,6 +63,7 @@ fn full_entry() {
     assert!(entry["start_time"].as_i64() > Some(1_500_000_000_000));
     assert!(entry["latency"].is_number() && entry["apisix_latency"].is_number());
     assert!(entry["server"]["hostname"].is_string());
+    assert_eq!(entry["server"]["version"], json!("3.18.0"));
 }
 
 #[test]

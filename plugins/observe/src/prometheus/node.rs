@@ -129,7 +129,7 @@ pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), Bui
         .map_err(BuildError::new)?;
     gauge("node_info", "Info of APISIX node", &["hostname", "version"], |_, report| {
         let host = Context::for_tests("GET", "/").variable(&Variable::Hostname).map(|v| v.as_str().into_owned());
-        report(&[&host.unwrap_or_default(), env!("CARGO_PKG_VERSION")], 1.0);
+        report(&[&host.unwrap_or_default(), crate::APISIX_VERSION], 1.0);
     })
 }
 
