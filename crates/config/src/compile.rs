@@ -12,7 +12,7 @@ mod upstream;
 
 use crate::snapshot::{CompiledRoute, Snapshot};
 use foldhash::{HashMap, HashMapExt, HashSet};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
 use sluice_model::{Kind, validate};
 use sluice_net::tls::CertConfig;
@@ -220,6 +220,12 @@ impl Compiler {
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
             fields.entry("id").or_insert_with(|| id.into());
+            // `key-auth:` without a value is a plugin with nothing but defaults.
+            for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
+                if config.is_null() {
+                    *config = Value::Object(Map::new());
+                }
+            }
         }
         let bridge = Bridge { registry: &self.registry };
         validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })

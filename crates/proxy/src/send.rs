@@ -260,7 +260,7 @@ impl Exchange<'_> {
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
             self.first_part = self.body.scan(buffered).map_err(|_| AttemptError::Body(BodyError::Malformed))?;
-            if self.over_limit(cx, self.first_part as u64) && cx.request.framing == Framing::Chunked {
+            if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
             cx.request.received = self.head_bytes + self.first_part as u64;
@@ -296,7 +296,6 @@ impl Exchange<'_> {
             if !outgoing.pending.is_empty() {
                 self.flush_request(outgoing, timeouts).await?;
             }
-            let over = self.worker.settings.max_body_size.min(cx.max_body_size.unwrap_or(u64::MAX));
             let client = &mut *self.client;
             let body = &mut self.body;
             client.timeout.arm(read_limit);
@@ -328,7 +327,7 @@ impl Exchange<'_> {
             })
             .await?;
             cx.request.received = total;
-            if over != 0 && body.framing() == Framing::Chunked && total > over {
+            if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
             if early {

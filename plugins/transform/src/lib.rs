@@ -2,6 +2,7 @@
 
 mod client_control;
 mod echo;
+mod example_plugin;
 mod fault_injection;
 mod gzip;
 mod mocking;
@@ -19,6 +20,7 @@ use sluice_plugin::{Definition, define};
 pub static PLUGINS: &[Definition] = &[
     define::<client_control::ClientControl>(),
     define::<echo::Echo>(),
+    define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>(),
     define::<fault_injection::FaultInjection>(),
     define::<gzip::Gzip>(),
     define::<mocking::Mocking>(),
