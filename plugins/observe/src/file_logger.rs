@@ -43,6 +43,8 @@ pub fn metadata_schema() -> Value {
 pub struct FileLogger {
     entry: LogEntry,
     file: Arc<LineFile>,
+    /// Held so that the next configuration finds the open files.
+    _files: Arc<Arc<Files>>,
 }
 
 /// The open files by path, for all instances. Files that no instance uses any more are closed.
@@ -113,7 +115,8 @@ impl Define for FileLogger {
         if fresh {
             report(&env.metrics, &files)?;
         }
-        Ok(FileLogger { entry: LogEntry::compile(&config.log, metadata)?, file: files.open(path, env)? })
+        let file = files.open(path, env)?;
+        Ok(FileLogger { entry: LogEntry::compile(&config.log, metadata)?, file, _files: files })
     }
 }
 

@@ -123,3 +123,18 @@ fn asks_for_the_body_only_where_it_logs_it() {
     let bodies: Vec<_> = logged.iter().map(|line| line["request"].get("body").cloned()).collect();
     assert_eq!(bodies, [Some(json!("secr")), None]);
 }
+
+#[test]
+fn reloads_keep_the_file_open() {
+    let dir = tempfile::tempdir().expect("directory");
+    let env = env(&dir, json!({}));
+    let mut config = json!({"path": "a.log"});
+    check(FILE_LOGGER, Scope::Route, &mut config).expect("valid");
+    let config: Config = serde_json::from_value(config).expect("configuration");
+    let build =
+        || FileLogger::build(Config { path: config.path.clone(), log: config.log.clone() }, &env).expect("builds");
+    let before = build();
+    env.shared.collect();
+    let after = build();
+    assert!(Arc::ptr_eq(&before.file, &after.file));
+}
