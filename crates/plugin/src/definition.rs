@@ -1,4 +1,5 @@
 //! How a plugin is defined: its types, its schema, its constructor; erased into a [`Definition`] for the list of plugins.
+use crate::endpoint::EndpointsOf;
 use crate::env::Env;
 use crate::info::Info;
 use crate::plugin::Plugin;
@@ -78,6 +79,8 @@ pub struct Definition {
     pub metadata_schema: Option<fn() -> Value>,
     /// Checks and completes configurations of other plugins inside this one's.
     pub nested: Option<NestedCheck>,
+    /// Paths that the plugin answers itself; `public-api` exposes them.
+    pub endpoints: Option<EndpointsOf>,
 }
 
 /// See [`Definition::nested`].
@@ -97,6 +100,7 @@ pub const fn define<P: Define>() -> Definition {
         consumer: None,
         metadata_schema: None,
         nested: None,
+        endpoints: None,
     }
 }
 
@@ -120,6 +124,10 @@ impl Definition {
     /// Adds `plugin_metadata` of this type; read it at build time with [`Env::metadata`].
     pub const fn metadata<M: JsonSchema>(self) -> Definition {
         Definition { metadata_schema: Some(schema_of::<M>), ..self }
+    }
+    /// Adds public endpoints (APISIX: `_M.api()`).
+    pub const fn endpoints(self, endpoints: EndpointsOf) -> Definition {
+        Definition { endpoints: Some(endpoints), ..self }
     }
     /// Adds `plugin_metadata` with a schema of its own.
     pub const fn metadata_schema(self, schema: fn() -> Value) -> Definition {
