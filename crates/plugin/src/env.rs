@@ -147,10 +147,6 @@ impl Env {
     pub fn with_registry(self, registry: Arc<crate::Registry>) -> Env {
         Env { registry: Some(registry), ..self }
     }
-    /// The plugins of the binary, where there are any.
-    pub(crate) fn registry(&self) -> Option<&crate::Registry> {
-        self.registry.as_deref()
-    }
     /// The same environment for the plugins of another stored object.
     pub fn for_resource(&self, key: &str, version: u64) -> Env {
         Env { resource_key: key.into(), version, ..self.clone() }
