@@ -120,7 +120,7 @@ impl Chain {
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
         let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
-        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index) {
+        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index, cx) {
             return Step::NeedBody;
         }
         *at += 1;
@@ -137,8 +137,10 @@ impl Chain {
         }
     }
 
-    fn reads_body(&self, index: u16) -> bool {
-        self.entries.get(usize::from(index)).is_some_and(|e| e.reads_body)
+    fn reads_body(&self, index: u16, cx: &Context) -> bool {
+        // A filter that reads the body is asked before the plugin is.
+        let wants = |e: &ChainEntry| e.reads_body && (e.filter.is_some() || e.plugin.wants_request_body(cx));
+        self.entries.get(usize::from(index)).is_some_and(wants)
     }
 
     /// A reply of the hook before `at`, with `_meta.error_response` applied.

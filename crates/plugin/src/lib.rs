@@ -20,7 +20,7 @@ pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers};
-pub use context::{Attempt, BodyChunk, Connection, Context, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
+pub use context::{Attempt, BodyChunk, Connection, Context, RateLimiting, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
 pub use definition::{BuildError, Definition, Define, define, schema_of};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};
 pub use info::{Info, Phase, Phases, Scope};
