@@ -221,9 +221,7 @@ impl Context {
             Variable::CredentialId => text(consumer?.credential_id.as_deref()?),
             Variable::MatchedUri => text(self.matched_uri.as_deref()?),
             Variable::MatchedHost => text(self.matched_host.as_deref()?),
-            Variable::Custom(name) if name.as_ref() == "rate_limiting_info" => {
-                Some(Value::owned(self.rate_limiting.as_ref()?.to_json()))
-            }
+            Variable::RateLimitingInfo => Some(Value::owned(self.rate_limiting.as_ref()?.to_json())),
             _ => None,
         }
     }

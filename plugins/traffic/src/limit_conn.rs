@@ -61,9 +61,11 @@ pub struct Rule {
 ))]
 pub struct Config {
     /// Requests under way without delay; a string may hold variables.
+    #[serde(default)]
     #[schemars(schema_with = "positive")]
     conn: Option<LimitNumber>,
     /// Further requests that are delayed; a string may hold variables.
+    #[serde(default)]
     #[schemars(schema_with = "natural")]
     burst: Option<LimitNumber>,
     /// Seconds that a request waits for each full `conn` before it.

@@ -92,9 +92,11 @@ pub struct Rule {
 ))]
 pub struct Config {
     /// Requests allowed in a window; a string may hold variables.
+    #[serde(default)]
     #[schemars(schema_with = "positive")]
     count: Option<LimitNumber>,
     /// Length of the window in seconds; a string may hold variables.
+    #[serde(default)]
     #[schemars(schema_with = "positive")]
     time_window: Option<LimitNumber>,
     /// `fixed`: a window begins with a key's first request. `sliding`: the window before counts in proportion.

@@ -32,9 +32,11 @@ pub struct Match {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct WeightedUpstream {
     /// A stored upstream.
+    #[serde(default)]
     #[schemars(schema_with = "id")]
     upstream_id: Option<Value>,
     /// An upstream of this plugin's own.
+    #[serde(default)]
     #[schemars(schema_with = "upstream")]
     upstream: Option<Value>,
     /// Its share. Without an upstream the share goes to the route's own.
