@@ -3,13 +3,18 @@
 //! returns all problems of the file.
 
 pub mod check;
+pub mod compile;
 pub mod document;
 pub mod environment;
 pub mod position;
 pub mod problem;
 mod section;
 pub mod settings;
+pub mod snapshot;
 pub mod standalone;
 pub mod suggestion;
 pub mod unit;
 pub mod watch;
+
+pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Object, Problem};
+pub use snapshot::{CompiledRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot};

@@ -9,66 +9,26 @@ use crate::problem::{ConfigError, Notice};
 use crate::suggestion::nearest;
 use serde::Serialize;
 use serde_json::Value;
+use sluice_model::Kind;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The kinds of resource, by APISIX's names. Credentials stand among `consumers` in the file, with ids
-/// `<username>/credentials/<id>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Routes,
-    Services,
-    Upstreams,
-    PluginConfigs,
-    Consumers,
-    Credentials,
-    ConsumerGroups,
-    GlobalRules,
-    PluginMetadata,
-    Ssls,
-    Protos,
-    Secrets,
-    StreamRoutes,
-}
-
-impl Kind {
-    /// Kinds that are keys of the file.
-    pub const ALL: [Kind; 12] = [
-        Kind::Routes,
-        Kind::Services,
-        Kind::Upstreams,
-        Kind::PluginConfigs,
-        Kind::Consumers,
-        Kind::ConsumerGroups,
-        Kind::GlobalRules,
-        Kind::PluginMetadata,
-        Kind::Ssls,
-        Kind::Protos,
-        Kind::Secrets,
-        Kind::StreamRoutes,
-    ];
-
-    /// The key in the file (credentials: the last part of their key in etcd).
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Routes => "routes",
-            Kind::Services => "services",
-            Kind::Upstreams => "upstreams",
-            Kind::PluginConfigs => "plugin_configs",
-            Kind::Consumers => "consumers",
-            Kind::Credentials => "credentials",
-            Kind::ConsumerGroups => "consumer_groups",
-            Kind::GlobalRules => "global_rules",
-            Kind::PluginMetadata => "plugin_metadata",
-            Kind::Ssls => "ssls",
-            Kind::Protos => "protos",
-            Kind::Secrets => "secrets",
-            Kind::StreamRoutes => "stream_routes",
-        }
-    }
-}
+/// Kinds that are keys of the file. Credentials stand among `consumers`, with ids `<username>/credentials/<id>`.
+const FILE_KINDS: [Kind; 12] = [
+    Kind::Route,
+    Kind::Service,
+    Kind::Upstream,
+    Kind::PluginConfig,
+    Kind::Consumer,
+    Kind::ConsumerGroup,
+    Kind::GlobalRule,
+    Kind::PluginMetadata,
+    Kind::Ssl,
+    Kind::Proto,
+    Kind::Secret,
+    Kind::StreamRoute,
+];
 
 /// One resource as written, with its id filled in.
 #[derive(Clone, Debug)]
@@ -177,14 +137,14 @@ fn collect(document: Document) -> Result<RawConfig, Vec<ConfigError>> {
     };
     // The last of a repeated key is the one in the value.
     let mut nodes: HashMap<Box<str>, Node> = entries.into_iter().collect();
-    for kind in Kind::ALL {
-        let node = nodes.remove(kind.name()).unwrap_or_default();
-        match map.shift_remove(kind.name()) {
+    for kind in FILE_KINDS {
+        let node = nodes.remove(kind.dir()).unwrap_or_default();
+        match map.shift_remove(kind.dir()) {
             None | Some(Value::Null) => {}
             Some(Value::Array(values)) => collect_kind(&mut out, kind, values, node),
             Some(Value::Object(empty)) if empty.is_empty() => {}
             Some(_) => {
-                let error = ConfigError::at(&out.file, node.position, kind.name(), "expected a list of objects");
+                let error = ConfigError::at(&out.file, node.position, kind.dir(), "expected a list of objects");
                 out.errors.push(error);
             }
         }
@@ -198,7 +158,7 @@ fn collect(document: Document) -> Result<RawConfig, Vec<ConfigError>> {
         if key.ends_with("_conf_version") {
             continue;
         }
-        let known = Kind::ALL.iter().map(|kind| kind.name()).chain(["plugins"]);
+        let known = FILE_KINDS.iter().map(|kind| kind.dir()).chain(["plugins"]);
         out.notices.push(Notice {
             file: out.file.clone(),
             position: nodes.get(key.as_str()).map(|node| node.position),
@@ -213,7 +173,7 @@ fn collect(document: Document) -> Result<RawConfig, Vec<ConfigError>> {
 fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (index, (mut value, node)) in values.into_iter().zip(node.into_items()).enumerate() {
-        let path = format!("{}[{index}]", kind.name());
+        let path = format!("{}[{index}]", kind.dir());
         let Value::Object(map) = &mut value else {
             let message = format!("expected an object, got {}", crate::section::describe(&value));
             out.errors.push(ConfigError::at(&out.file, node.position, path, message));
@@ -230,7 +190,7 @@ fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node)
             }
         };
         map.insert("id".to_owned(), Value::String(id.clone()));
-        let kind = if kind == Kind::Consumers && id.contains("/credentials/") { Kind::Credentials } else { kind };
+        let kind = if kind == Kind::Consumer && id.contains("/credentials/") { Kind::Credential } else { kind };
         let object = RawObject { kind, id, value, path, node, file: out.file.clone() };
         match seen.get(&object.id).and_then(|index| out.objects.get_mut(*index)) {
             Some(earlier) => {
@@ -256,25 +216,33 @@ fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node)
 
 /// `plugins: [{name: x}, {name: y, stream: true}]` (apisix/plugin.lua).
 fn read_plugins(out: &mut RawConfig, value: Value, node: &Node) -> Option<Vec<PluginEntry>> {
-    let Value::Array(items) = value else {
-        out.errors.push(ConfigError::at(&out.file, node.position, "plugins", "expected a list of {name, stream}"));
-        return None;
+    let items = match value {
+        Value::Array(items) => items,
+        // `plugins:` without a value is the empty list.
+        Value::Null => return Some(Vec::new()),
+        _ => {
+            out.errors.push(ConfigError::at(&out.file, node.position, "plugins", "expected a list of {name, stream}"));
+            return None;
+        }
     };
     let mut plugins = Vec::new();
+    let before = out.errors.len();
     for (index, item) in items.iter().enumerate() {
-        match item.get("name").and_then(Value::as_str) {
-            Some(name) => {
-                let stream = item.get("stream").and_then(Value::as_bool).unwrap_or(false);
-                plugins.push(PluginEntry { name: name.to_owned(), stream });
-            }
-            None => {
+        let stream = match item.get("stream") {
+            None => Some(false),
+            Some(stream) => stream.as_bool(),
+        };
+        match (item.get("name").and_then(Value::as_str), stream) {
+            (Some(name), Some(stream)) => plugins.push(PluginEntry { name: name.to_owned(), stream }),
+            _ => {
                 let position = node.position_of(&format!("/{index}"));
                 let message = format!("expected {{name, stream}}, got {}", crate::section::describe(item));
                 out.errors.push(ConfigError::at(&out.file, position, format!("plugins[{index}]"), message));
             }
         }
     }
-    Some(plugins)
+    // One wrong entry and the list as a whole is not used: config.yaml's holds.
+    (out.errors.len() == before).then_some(plugins)
 }
 
 #[cfg(test)]

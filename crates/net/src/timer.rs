@@ -120,6 +120,18 @@ pub fn unix_ms_coarse() -> u64 {
     })
 }
 
+/// Wall time, as coarse as `now_coarse`.
+#[inline]
+pub fn now_wall() -> SystemTime {
+    CLOCK.with(|c| {
+        let now = c.current();
+        if c.now.get().is_none() {
+            return SystemTime::now();
+        }
+        UNIX_EPOCH + c.wall.get() + now.saturating_duration_since(c.epoch())
+    })
+}
+
 fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

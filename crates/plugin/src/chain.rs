@@ -50,6 +50,8 @@ impl std::fmt::Debug for ChainEntry {
 pub struct Chain {
     entries: Vec<ChainEntry>,
     phases: [Box<[u16]>; 6],
+    /// Some entry gives way to a route's ([`Info::prefer_route`]).
+    gives_way: bool,
 }
 
 /// What one hook came to.
@@ -72,10 +74,15 @@ impl Chain {
         entries.sort_by_key(|e| std::cmp::Reverse(e.priority));
         let indexes = |phase: Phase| -> Box<[u16]> {
             let has = |(i, e): (usize, &ChainEntry)| e.info.phases.has(phase).then_some(i as u16);
-            entries.iter().enumerate().filter_map(has).collect()
+            let mut hooks: Box<[u16]> = entries.iter().enumerate().filter_map(has).collect();
+            if matches!(phase, Phase::HeaderFilter | Phase::BodyFilter) {
+                hooks.sort_by_key(|i| entries.get(usize::from(*i)).is_some_and(|e| e.info.encodes));
+            }
+            hooks
         };
         let phases = Phase::ALL.map(indexes);
-        Chain { entries, phases }
+        let gives_way = entries.iter().any(|e| e.info.prefer_route);
+        Chain { entries, phases, gives_way }
     }
 
     pub fn entries(&self) -> &[ChainEntry] {
@@ -102,7 +109,11 @@ impl Chain {
     }
     /// The entries that do not run beside `route`'s chain, as a bit set for `skip`: those that prefer the route's
     /// configuration. Entries from the 65th on always run.
+    #[inline]
     pub fn preferring(&self, route: &Chain) -> u64 {
+        if !self.gives_way {
+            return 0;
+        }
         let preferring = |(_, e): &(usize, &ChainEntry)| e.info.prefer_route && route.contains(e.info.name);
         self.entries.iter().enumerate().take(64).filter(preferring).fold(0, |set, (i, _)| set | 1 << i)
     }
@@ -120,7 +131,14 @@ impl Chain {
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
         let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
+<<<<<<< HEAD
         if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index, cx) {
+=======
+        if cx.request_body.is_none()
+            && cx.request.framing != sluice_http::h1::Framing::None
+            && self.reads_body(*index, cx)
+        {
+>>>>>>> main
             return Step::NeedBody;
         }
         *at += 1;
@@ -145,7 +163,8 @@ impl Chain {
 
     /// A reply of the hook before `at`, with `_meta.error_response` applied.
     pub fn finish(&self, phase: Phase, at: usize, mut reply: Box<Reply>) -> Box<Reply> {
-        let entry = at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
+        let entry =
+            at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
         if let Some(entry) = entry.filter(|_| reply.status >= 400)
             && let Some(body) = &entry.error_response
         {

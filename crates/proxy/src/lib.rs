@@ -1,1 +1,24 @@
-//! (empty)
+//! The request pipeline: from a client's bytes to an upstream and back, through a route's plugins. It knows plugins only
+//! by their trait, and answers of its own come from one place (`rescue`).
+//!
+//! The surprise: a request that nothing holds up runs from the first byte read to the last byte written within two
+//! polls of one task, on the thread's own buffers.
+
+mod answer;
+pub mod client;
+mod client_certificate;
+pub mod connection;
+mod exchange;
+mod forwarded;
+mod path_rules;
+mod real_ip;
+pub mod rescue;
+mod scratch;
+mod send;
+pub mod settings;
+mod tunnel;
+pub mod worker;
+
+pub use connection::serve;
+pub use settings::{ProxySettings, RealIp};
+pub use worker::{AccessLogSink, Worker};

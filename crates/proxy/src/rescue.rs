@@ -2,7 +2,7 @@
 use crate::client::BodyError;
 use sluice_http::status;
 use sluice_plugin::Reply;
-use sluice_upstream::{Failure, FailureKind};
+use sluice_upstream::Failure;
 
 /// Why there is no answer from an upstream.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,21 +41,13 @@ pub fn reply(trouble: &Trouble) -> Option<Reply> {
         Trouble::MissingPluginConfig | Trouble::MissingConsumerGroup => Reply::status(503),
         Trouble::NoUpstream | Trouble::NoNode | Trouble::Unresolved => Reply::status(503),
         Trouble::MissingUpstream | Trouble::Exhausted => Reply::status(502),
-        Trouble::Upstream(failure) => Reply::status(failure_status(failure)),
+        Trouble::Upstream(failure) => Reply::status(failure.status()),
         Trouble::Body(BodyError::TooLarge) => Reply::status(413),
         Trouble::Body(BodyError::Malformed) => Reply::text(400, "malformed request body\n"),
         Trouble::Body(BodyError::Timeout) => Reply::status(408),
         Trouble::Body(BodyError::Closed) => return None,
         Trouble::ClientCertificate => Reply::status(400),
     })
-}
-
-/// 504 for time-outs, 502 for the rest (ngx_http_upstream_next).
-pub fn failure_status(failure: &Failure) -> u16 {
-    match failure.kind {
-        FailureKind::ConnectTimeout | FailureKind::Timeout => 504,
-        _ => 502,
-    }
 }
 
 /// nginx's page for a status without a body of its own (ngx_http_special_response.c), with our name.

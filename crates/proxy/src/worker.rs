@@ -1,9 +1,10 @@
 //! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
 use crate::settings::ProxySettings;
-use sluice_config::{Published, Snapshot};
+use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
-use sluice_plugin::{Chain, Connection, Context};
-use sluice_telemetry::AccessLog;
+use sluice_net::timer;
+use sluice_plugin::{Connection, Context};
+use sluice_telemetry::{AccessLogFormat, AccessLogWriter};
 use sluice_upstream::pool::Pool;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,24 +15,37 @@ const SPARE_CONTEXTS: usize = 1024;
 /// (route, consumer) pairs whose merged chains a worker keeps.
 const CONSUMER_CHAINS: usize = 4096;
 
+/// Where a worker writes its access log.
+pub struct AccessLogSink {
+    pub format: Arc<AccessLogFormat>,
+    pub writer: AccessLogWriter,
+}
+
 /// A worker's own state. Lives on one thread.
 pub struct Worker {
     pub id: u16,
     pub settings: Arc<ProxySettings>,
     pub drain: Drain,
     pub pool: RefCell<Pool>,
-    pub access_log: Option<AccessLog>,
+    access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
     seen: Cell<u64>,
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     contexts: RefCell<Vec<Box<Context>>>,
-    consumer_chains: RefCell<foldhash::HashMap<(Arc<str>, Arc<str>), Arc<Chain>>>,
+    consumer_chains: RefCell<foldhash::HashMap<(Arc<str>, Arc<str>), Option<Arc<ConsumerChain>>>>,
     random: Cell<u64>,
     workers: u16,
 }
 
 impl Worker {
-    pub fn new(id: u16, workers: u16, settings: Arc<ProxySettings>, published: Arc<Published>, drain: Drain, access_log: Option<AccessLog>) -> Worker {
+    pub fn new(
+        id: u16,
+        workers: u16,
+        settings: Arc<ProxySettings>,
+        published: Arc<Published>,
+        drain: Drain,
+        access_log: Option<AccessLogSink>,
+    ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
         Worker {
@@ -39,7 +53,7 @@ impl Worker {
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
-            access_log,
+            access_log: access_log.map(RefCell::new),
             published,
             seen: Cell::new(seen),
             snapshot: RefCell::new(Rc::new(snapshot)),
@@ -102,17 +116,46 @@ impl Worker {
     }
 
     /// The chain of a route for a consumer, merged once per snapshot.
-    pub fn consumer_chain(&self, route: &Arc<str>, consumer: &Arc<str>, merge: impl FnOnce() -> Arc<Chain>) -> Arc<Chain> {
+    pub fn consumer_chain(
+        &self,
+        route: &CompiledRoute,
+        username: &Arc<str>,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Arc<ConsumerChain>>, MissingGroup> {
+        if !snapshot.consumers_bring_plugins {
+            return Ok(None);
+        }
         let mut chains = self.consumer_chains.borrow_mut();
-        if let Some(chain) = chains.get(&(route.clone(), consumer.clone())) {
-            return chain.clone();
+        let key = (route.info.route_id.clone(), username.clone());
+        if let Some(chain) = chains.get(&key) {
+            return Ok(chain.clone());
         }
         if chains.len() >= CONSUMER_CHAINS {
             chains.clear();
         }
-        let chain = merge();
-        chains.insert((route.clone(), consumer.clone()), chain.clone());
-        chain
+        let chain = snapshot.consumer_chain(route, username)?.map(Arc::new);
+        chains.insert(key, chain.clone());
+        Ok(chain)
+    }
+
+    /// Writes a request's line into the access log.
+    #[inline]
+    pub fn log_access(&self, cx: &Context) {
+        if let Some(sink) = &self.access_log {
+            let sink = &mut *sink.borrow_mut();
+            sink.writer.log(&sink.format, cx, timer::now_wall(), timer::now_coarse());
+        }
+    }
+
+    /// What is to be done about once a second: old idle connections, old log lines.
+    pub fn tick(&self) {
+        let now = timer::now_coarse();
+        self.pool.borrow_mut().sweep(now);
+        if let Some(sink) = &self.access_log {
+            sink.borrow_mut().writer.flush_due(now);
+        }
+        // Looking at the snapshot lets an old one go where no request comes by.
+        self.snapshot();
     }
 
     /// 64 random bits, not for secrets (xorshift64*).

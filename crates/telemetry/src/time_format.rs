@@ -11,11 +11,12 @@ struct Cached {
     local: Vec<u8>,
     iso8601: Vec<u8>,
     error_log: Vec<u8>,
+    http: Vec<u8>,
 }
 
 thread_local! {
     static CACHED: RefCell<Cached> =
-        const { RefCell::new(Cached { second: i64::MIN, local: Vec::new(), iso8601: Vec::new(), error_log: Vec::new() }) };
+        const { RefCell::new(Cached { second: i64::MIN, local: Vec::new(), iso8601: Vec::new(), error_log: Vec::new(), http: Vec::new() }) };
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -25,6 +26,17 @@ fn fill(cached: &mut Cached, second: i64) {
     // Asked each second, so that daylight saving time is followed. UTC when the system cannot say.
     let offset = UtcOffset::local_offset_at(utc).unwrap_or(UtcOffset::UTC);
     fill_at(cached, second, utc.to_offset(offset), offset);
+    fill_http(cached, utc);
+}
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+fn fill_http(cached: &mut Cached, utc: OffsetDateTime) {
+    let day = DAYS.get(usize::from(utc.weekday().number_days_from_monday())).copied().unwrap_or("");
+    let month = MONTHS.get(usize::from(u8::from(utc.month())).saturating_sub(1)).copied().unwrap_or("");
+    let (hour, minute, second) = utc.to_hms();
+    let (date, year) = (utc.day(), utc.year());
+    let _ = write!(cached.http, "{day}, {date:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT");
 }
 
 fn fill_at(cached: &mut Cached, second: i64, at: OffsetDateTime, offset: UtcOffset) {
@@ -34,7 +46,7 @@ fn fill_at(cached: &mut Cached, second: i64, at: OffsetDateTime, offset: UtcOffs
     let (off_h, off_m) = (offset.whole_hours().unsigned_abs(), offset.minutes_past_hour().unsigned_abs());
     let name = MONTHS.get(usize::from(month).saturating_sub(1)).copied().unwrap_or("");
     cached.second = second;
-    for text in [&mut cached.local, &mut cached.iso8601, &mut cached.error_log] {
+    for text in [&mut cached.local, &mut cached.iso8601, &mut cached.error_log, &mut cached.http] {
         text.clear();
     }
     // Writing to a Vec cannot fail.
@@ -74,6 +86,11 @@ pub fn time_iso8601(now: SystemTime, out: &mut Vec<u8>) {
 /// As in nginx's error log: `2026/11/23 13:00:00`.
 pub fn time_error_log(now: SystemTime, out: &mut Vec<u8>) {
     append(now, out, |cached| &cached.error_log);
+}
+
+/// As the `Date` field has it (RFC 9110 section 5.6.7): `Mon, 23 Nov 2026 13:00:00 GMT`.
+pub fn http_date(now: SystemTime, out: &mut Vec<u8>) {
+    append(now, out, |cached| &cached.http);
 }
 
 /// nginx's `$msec`: Unix time with milliseconds, `1795438800.123`.

@@ -1,6 +1,6 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
-use crate::{HostHeader, NodeSet, RetryPolicy};
 use crate::pool::PoolSettings;
+use crate::{HostHeader, NodeSet, RetryPolicy};
 use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,24 @@ pub struct Upstream {
     pub retry: RetryPolicy,
     pub pool: PoolSettings,
     pub tls: Tls,
+    /// Keeps the nodes' names resolved for as long as the upstream exists.
+    pub _refresh: Option<Refresh>,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub struct Refresh(tokio::task::AbortHandle);
+
+impl Refresh {
+    pub fn new(task: tokio::task::AbortHandle) -> Refresh {
+        Refresh(task)
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How to speak TLS to the nodes.

@@ -1,1 +1,25 @@
-//! (empty)
+//! Plugins that find out who sends a request, and what that consumer may do.
+mod argument;
+pub mod basic_auth;
+mod challenge;
+pub mod consumer_restriction;
+mod credential;
+pub mod jwt_auth;
+pub mod key_auth;
+
+use basic_auth::BasicAuth;
+use consumer_restriction::ConsumerRestriction;
+use jwt_auth::JwtAuth;
+use key_auth::KeyAuth;
+use sluice_plugin::{Definition, define};
+
+/// The family's plugins, by name.
+pub static PLUGINS: &[Definition] = &[
+    define::<BasicAuth>().auth::<BasicAuth>(),
+    define::<ConsumerRestriction>(),
+    define::<JwtAuth>().auth::<JwtAuth>(),
+    define::<KeyAuth>().auth::<KeyAuth>(),
+];
+
+#[cfg(test)]
+mod testing;

@@ -38,16 +38,16 @@ fn objects_have_apisix_ids_and_their_places() {
     assert_eq!(
         ids,
         [
-            (Kind::Routes, "arr_1"),
-            (Kind::Routes, "7"),
-            (Kind::Consumers, "rose"),
-            (Kind::Credentials, "rose/credentials/x")
+            (Kind::Route, "arr_1"),
+            (Kind::Route, "7"),
+            (Kind::Consumer, "rose"),
+            (Kind::Credential, "rose/credentials/x")
         ]
     );
     let seven = &config.objects[1];
     assert_eq!(seven.value, json!({"id": "7", "uri": "/c"}), "the later one, with its id as a string");
     assert_eq!(seven.error("/uri", "bad").to_string(), "apisix.yaml:8:5: routes[3].uri: bad");
-    let rose = config.of(Kind::Consumers).next().unwrap();
+    let rose = config.of(Kind::Consumer).next().unwrap();
     assert_eq!(rose.value["plugins"]["key-auth"]["key"], "one");
     assert_eq!(
         rose.error("/plugins/key-auth/key", "bad").to_string(),

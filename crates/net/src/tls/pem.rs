@@ -58,3 +58,16 @@ pub(super) fn roots(pem: &str) -> Result<Arc<RootCertStore>, PemError> {
     }
     Ok(Arc::new(store))
 }
+
+/// Whether a PEM text holds a certificate that can be read; the error says what is wrong.
+pub fn check_certificate(pem: &str) -> Result<(), String> {
+    let chain = certificates(pem)?;
+    let Some(first) = chain.first() else { return Err("no certificate found".into()) };
+    x509_parser::parse_x509_certificate(first).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Whether a PEM text holds a private key that can be used.
+pub fn check_private_key(pem: &str) -> Result<(), String> {
+    let der = key(pem).map_err(|e| e.to_string())?;
+    super::provider().key_provider.load_private_key(der).map(|_| ()).map_err(|e| e.to_string())
+}

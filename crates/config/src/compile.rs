@@ -1,0 +1,393 @@
+//! Raw resources to a [`Snapshot`], incrementally: only what a change touches is compiled again, everything else is the
+//! same `Arc` as before, so that pools, counters and health live on.
+//!
+//! The surprise: a resource that does not compile keeps its last good form if it had one, and is left out otherwise;
+//! either way it is reported and the rest goes on.
+mod chain;
+mod consumer;
+mod environment;
+mod route;
+mod ssl;
+mod upstream;
+
+use crate::snapshot::{CompiledRoute, Snapshot};
+use foldhash::{HashMap, HashMapExt, HashSet};
+use serde_json::{Map, Value};
+use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
+use sluice_model::{Kind, validate};
+use sluice_net::tls::CertConfig;
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
+use sluice_router::{Mode, Router};
+use sluice_upstream::pool::PoolSettings;
+use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
+use std::sync::Arc;
+
+/// A resource as a source delivers it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    pub kind: Kind,
+    /// As in the etcd key: of a credential `<username>/credentials/<id>`, of a secret `<manager>/<id>`.
+    pub id: Arc<str>,
+    pub value: Arc<Value>,
+}
+
+/// A difference between two states of the stored configuration.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeSet {
+    pub upserts: Vec<Object>,
+    pub deletes: Vec<(Kind, Arc<str>)>,
+}
+
+impl ChangeSet {
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.deletes.is_empty()
+    }
+}
+
+/// A resource that could not be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    pub kind: Kind,
+    pub id: Arc<str>,
+    /// JSON pointer within the resource.
+    pub path: String,
+    pub message: String,
+    /// The last good form of the resource stays in force.
+    pub kept: bool,
+    /// The nearest valid word.
+    pub nearest: Option<String>,
+}
+
+/// Settings of config.yaml that compilation needs.
+#[derive(Clone)]
+pub struct CompileSettings {
+    pub mode: Mode,
+    /// For upstreams without `keepalive_pool`.
+    pub pool: PoolSettings,
+    /// For upstreams without `retries`… stays None: APISIX's rule holds.
+    pub workers: u16,
+    /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
+    pub trusted_certificates: Option<String>,
+    pub resolver: Option<Arc<dyn Resolve>>,
+}
+
+/// What a change came to.
+pub struct Applied {
+    pub snapshot: Arc<Snapshot>,
+    pub problems: Vec<Problem>,
+    /// New sets of nodes whose names should be resolved before the snapshot is published.
+    pub unresolved: Vec<Arc<NodeSet>>,
+}
+
+pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
+
+/// Holds the last accepted form of every resource and what was compiled from it.
+pub struct Compiler {
+    /// All plugins of the binary, and those that may be configured now.
+    all: Arc<Registry>,
+    registry: Arc<Registry>,
+    enabled: Option<Vec<String>>,
+    env: Env,
+    settings: CompileSettings,
+    states: Arc<NodeStates>,
+    objects: HashMap<(Kind, Arc<str>), Arc<Value>>,
+    services: Typed<sluice_model::Service>,
+    plugin_configs: Typed<sluice_model::PluginConfig>,
+    routes: Typed<sluice_model::Route>,
+    /// Plugins of services and plugin configs, built once and shared by their routes.
+    shared_entries: HashMap<(Kind, Arc<str>), Arc<Vec<ChainEntry>>>,
+    upstreams: Arc<HashMap<Arc<str>, Arc<Upstream>>>,
+    service_upstreams: HashMap<Arc<str>, Arc<Upstream>>,
+    compiled: HashMap<Arc<str>, Arc<CompiledRoute>>,
+    /// Routes by what they refer to.
+    dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
+    tls: upstream::TlsCache,
+    snapshot: Arc<Snapshot>,
+    body_readers: HashSet<Arc<str>>,
+}
+
+impl Compiler {
+    pub fn new(registry: Arc<Registry>, env: Env, settings: CompileSettings) -> Compiler {
+        let empty_chain = Arc::new(Chain::default());
+        let upstreams = Arc::new(HashMap::new());
+        let snapshot = Arc::new(Snapshot {
+            revision: 0,
+            router: Router::new(settings.mode),
+            router_reads_body: false,
+            global: empty_chain.clone(),
+            empty_chain,
+            consumers: Arc::new(Consumers::default()),
+            consumers_bring_plugins: false,
+            consumer_plugins: Arc::default(),
+            upstreams: upstreams.clone(),
+            certificates: Arc::default(),
+            skip_mtls: Arc::default(),
+        });
+        Compiler {
+            all: registry.clone(),
+            registry,
+            enabled: None,
+            env,
+            settings,
+            states: Arc::new(NodeStates::new()),
+            objects: HashMap::new(),
+            services: HashMap::new(),
+            plugin_configs: HashMap::new(),
+            routes: HashMap::new(),
+            shared_entries: HashMap::new(),
+            upstreams,
+            service_upstreams: HashMap::new(),
+            compiled: HashMap::new(),
+            dependents: HashMap::new(),
+            tls: upstream::TlsCache::default(),
+            snapshot,
+            body_readers: HashSet::default(),
+        }
+    }
+
+    /// The snapshot of the last change.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The stored form of a resource.
+    pub fn object(&self, kind: Kind, id: &str) -> Option<&Arc<Value>> {
+        self.objects.get(&(kind, id.into()))
+    }
+
+    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
+    /// anew with the next change.
+    pub fn enable(&mut self, names: Option<Vec<String>>) {
+        if names == self.enabled {
+            return;
+        }
+        let registry = match &names {
+            Some(names) => self.all.enable_only(names),
+            None => (*self.all).clone(),
+        };
+        self.registry = Arc::new(registry);
+        self.env = self.env.clone().with_registry(self.registry.clone());
+        self.enabled = names;
+        self.objects.clear();
+    }
+
+    /// Applies the whole state of a source: what it does not name any more is deleted.
+    pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
+        let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
+        let routes = self.routes.keys().map(|id| (Kind::Route, id.clone()));
+        let known = self.objects.keys().cloned().chain(routes);
+        let deletes: HashSet<(Kind, Arc<str>)> = known.filter(|key| !named.contains(key)).collect();
+        let deletes = deletes.into_iter().collect();
+        let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
+        let upserts = objects.into_iter().filter(changed).collect();
+        self.apply(ChangeSet { upserts, deletes })
+    }
+
+    /// Applies a change.
+    pub fn apply(&mut self, change: ChangeSet) -> Applied {
+        let mut work = Work::default();
+        for (kind, id) in change.deletes {
+            self.objects.remove(&(kind, id.clone()));
+            work.deleted.push((kind, id));
+        }
+        for object in change.upserts {
+            self.accept(object, &mut work);
+        }
+        self.compile(work)
+    }
+
+    /// Validates a resource; a good one becomes its stored form.
+    fn accept(&mut self, object: Object, work: &mut Work) {
+        let mut body = object.value.as_ref().clone();
+        environment::resolve(&mut body);
+        let result = self.validate(object.kind, &object.id, &mut body);
+        let key = (object.kind, object.id.clone());
+        // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
+        let known = self.objects.insert(key, object.value).is_some();
+        match result {
+            Ok(()) => work.changed.push((object.kind, object.id, body)),
+            Err(invalid) => work.problems.push(Problem {
+                kind: object.kind,
+                id: object.id,
+                path: invalid.path,
+                message: invalid.message,
+                kept: known,
+                nearest: invalid.violation.and_then(|v| v.nearest),
+            }),
+        }
+    }
+
+    fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
+        if let Value::Object(fields) = body {
+            fields.entry("id").or_insert_with(|| id.into());
+            // `key-auth:` without a value is a plugin with nothing but defaults.
+            for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
+                if config.is_null() {
+                    *config = Value::Object(Map::new());
+                }
+            }
+        }
+        let bridge = Bridge { registry: &self.registry };
+        validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
+    }
+
+    fn compile(&mut self, work: Work) -> Applied {
+        let mut work = work;
+        let kinds: HashSet<Kind> =
+            work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
+        let mut next = Snapshot {
+            revision: self.snapshot.revision + 1,
+            router: self.snapshot.router.clone(),
+            router_reads_body: self.snapshot.router_reads_body,
+            global: self.snapshot.global.clone(),
+            empty_chain: self.snapshot.empty_chain.clone(),
+            consumers: self.snapshot.consumers.clone(),
+            consumers_bring_plugins: self.snapshot.consumers_bring_plugins,
+            consumer_plugins: self.snapshot.consumer_plugins.clone(),
+            upstreams: self.snapshot.upstreams.clone(),
+            certificates: self.snapshot.certificates.clone(),
+            skip_mtls: self.snapshot.skip_mtls.clone(),
+        };
+        if kinds.contains(&Kind::PluginMetadata) {
+            self.collect_metadata();
+        }
+        if kinds.contains(&Kind::Ssl) {
+            let (certificates, skip_mtls) = self.compile_certificates(&mut work);
+            next.certificates = Arc::new(certificates);
+            next.skip_mtls = Arc::new(skip_mtls);
+        }
+        self.compile_upstreams(&mut work, &kinds);
+        next.upstreams = self.upstreams.clone();
+        let inline = Arc::new(upstream::InlineCompiler::new(
+            self.settings.clone(),
+            self.states.clone(),
+            self.tls.clone(),
+            self.stored_ssls(),
+        ));
+        self.env = self.env.clone().with_upstreams(inline);
+        self.compile_shared(&mut work, &kinds);
+        if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
+            next.global = Arc::new(self.compile_global(&mut work));
+        }
+        let consumer_kinds = [Kind::Consumer, Kind::Credential, Kind::ConsumerGroup, Kind::PluginMetadata];
+        if consumer_kinds.iter().any(|k| kinds.contains(k)) {
+            let (consumers, plugins) = self.compile_consumers(&mut work);
+            next.consumers = Arc::new(consumers);
+            next.consumers_bring_plugins = plugins.values().any(|p| !p.entries.is_empty() || p.group.is_some());
+            next.consumer_plugins = Arc::new(plugins);
+        }
+        next.router = self.compile_routes(&mut work, &kinds, next.router);
+        next.router_reads_body = !self.body_readers.is_empty();
+        self.snapshot = Arc::new(next);
+        Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
+    }
+
+    /// The accepted forms of all resources of a kind, defaults injected.
+    fn accepted(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
+        let mut found: Vec<(Arc<str>, Value)> = self
+            .objects
+            .iter()
+            .filter(|((k, _), _)| *k == kind)
+            .filter_map(|((_, id), value)| {
+                let mut body = value.as_ref().clone();
+                environment::resolve(&mut body);
+                self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
+            })
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    fn collect_metadata(&mut self) {
+        let all = self.accepted(Kind::PluginMetadata).into_iter().map(|(id, value)| (id.to_string(), value)).collect();
+        self.env = self.env.clone().with_metadata(Arc::new(all));
+    }
+}
+
+/// One change on its way through the compiler.
+#[derive(Default)]
+struct Work {
+    /// Accepted, defaults injected.
+    changed: Vec<(Kind, Arc<str>, Value)>,
+    deleted: Vec<(Kind, Arc<str>)>,
+    problems: Vec<Problem>,
+    unresolved: Vec<Arc<NodeSet>>,
+}
+
+impl Work {
+    fn problem(&mut self, kind: Kind, id: &Arc<str>, path: &str, message: impl Into<String>) {
+        self.problems.push(Problem {
+            kind,
+            id: id.clone(),
+            path: path.into(),
+            message: message.into(),
+            kept: false,
+            nearest: None,
+        });
+    }
+
+    fn changed_of(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
+        self.changed.iter().filter(|(k, ..)| *k == kind).map(|(_, id, value)| (id.clone(), value.clone())).collect()
+    }
+
+    fn deleted_of(&self, kind: Kind) -> Vec<Arc<str>> {
+        self.deleted.iter().filter(|(k, _)| *k == kind).map(|(_, id)| id.clone()).collect()
+    }
+}
+
+/// What the model's checks ask of the other crates.
+struct Bridge<'a> {
+    registry: &'a Registry,
+}
+
+impl Plugins for Bridge<'_> {
+    fn check(&self, name: &str, scope: PluginScope, conf: &mut Value) -> Result<(), String> {
+        let scope = match scope {
+            PluginScope::Route => Scope::Route,
+            PluginScope::Consumer => Scope::Consumer,
+            PluginScope::Metadata => Scope::Metadata,
+            PluginScope::Stream => return Ok(()),
+        };
+        self.registry.check(name, scope, conf).map_err(|e| e.0)
+    }
+    fn exists(&self, name: &str, scope: PluginScope) -> bool {
+        scope == PluginScope::Stream || self.registry.get(name).is_some()
+    }
+    fn is_auth(&self, name: &str) -> bool {
+        self.registry.get(name).is_some_and(|d| d.info.auth)
+    }
+}
+
+/// Files are not checked for references: what is missing shows when a request needs it, as in APISIX.
+impl References for Bridge<'_> {
+    fn exists(&self, _kind: Kind, _id: &str) -> bool {
+        true
+    }
+    fn get(&self, _kind: Kind, _id: &str) -> Option<Value> {
+        None
+    }
+    fn global_rule_with(&self, _plugin: &str, _except: Option<&str>) -> Option<String> {
+        None
+    }
+    fn key_owner(&self, _plugin: &str, _field: &str, _value: &str) -> Option<validate::KeyOwner> {
+        None
+    }
+}
+
+impl Parsers for Bridge<'_> {
+    fn vars(&self, expression: &Value) -> Result<(), String> {
+        sluice_expr::Expr::compile(expression).map(|_| ()).map_err(|e| e.0)
+    }
+    fn certificate(&self, pem: &str) -> Result<(), String> {
+        ssl::check_certificate(pem)
+    }
+    fn private_key(&self, pem: &str) -> Result<(), String> {
+        ssl::check_private_key(pem)
+    }
+    fn proto(&self, _content: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Certificates of clients' connections, and the mTLS exceptions by ssl id.
+type Certificates = (Vec<Arc<CertConfig>>, HashMap<Arc<str>, Vec<sluice_expr::Regex>>);

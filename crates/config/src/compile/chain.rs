@@ -1,0 +1,117 @@
+//! Plugins of a resource to chain entries.
+use super::{Compiler, Work};
+use serde_json::{Map, Value};
+use sluice_expr::Expr;
+use sluice_model::Kind;
+use sluice_plugin::{Chain, ChainEntry, ChainSource, Env};
+use std::sync::Arc;
+
+impl Compiler {
+    /// Builds the plugins of a resource. One that cannot be built is reported and left out.
+    pub(super) fn entries(
+        &self,
+        plugins: &Map<String, Value>,
+        source: ChainSource,
+        kind: Kind,
+        id: &Arc<str>,
+        work: &mut Work,
+    ) -> Vec<ChainEntry> {
+        let env = self.env.for_resource(&format!("{}/{id}", kind.dir()), self.snapshot.revision + 1);
+        let mut entries = Vec::with_capacity(plugins.len());
+        for (name, config) in plugins {
+            match self.entry(name, config, source, &env) {
+                Ok(Some(entry)) => entries.push(entry),
+                Ok(None) => {}
+                Err(message) => work.problem(kind, id, &format!("/plugins/{name}"), message),
+            }
+        }
+        entries
+    }
+
+    fn entry(&self, name: &str, config: &Value, source: ChainSource, env: &Env) -> Result<Option<ChainEntry>, String> {
+        let definition = self.registry.get(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
+        let meta = &config["_meta"];
+        if meta["disable"].as_bool() == Some(true) {
+            return Ok(None);
+        }
+        let filter = match &meta["filter"] {
+            Value::Null => None,
+            filter => Some(Arc::new(Expr::compile(filter).map_err(|e| e.0)?)),
+        };
+        let plugin = (definition.build)(config, env).map_err(|e| e.0)?;
+        Ok(Some(ChainEntry {
+            info: definition.info,
+            priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(definition.info.priority),
+            plugin,
+            reads_body: definition.info.request_body || filter.as_ref().is_some_and(|f| f.needs_request_body()),
+            filter,
+            error_response: match &meta["error_response"] {
+                Value::Null => None,
+                body => Some(Arc::new(body.clone())),
+            },
+            source,
+            config: Arc::new(config.clone()),
+        }))
+    }
+
+    /// Services and plugin configs that changed: their plugins are built once for all of their routes.
+    pub(super) fn compile_shared(&mut self, work: &mut Work, kinds: &foldhash::HashSet<Kind>) {
+        for kind in [Kind::Service, Kind::PluginConfig] {
+            for id in work.deleted_of(kind) {
+                self.shared_entries.remove(&(kind, id.clone()));
+                self.services.remove(&id).filter(|_| kind == Kind::Service);
+                if kind == Kind::PluginConfig {
+                    self.plugin_configs.remove(&id);
+                } else {
+                    self.service_upstreams.remove(&id);
+                }
+            }
+        }
+        let all = kinds.contains(&Kind::PluginMetadata);
+        let services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
+        for (id, body) in services {
+            match serde_json::from_value::<sluice_model::Service>(body) {
+                Ok(service) => {
+                    let entries = self.entries(&service.plugins, ChainSource::Service, Kind::Service, &id, work);
+                    self.shared_entries.insert((Kind::Service, id.clone()), Arc::new(entries));
+                    self.compile_service_upstream(&id, &service, work);
+                    self.services.insert(id, Arc::new(service));
+                }
+                Err(e) => work.problem(Kind::Service, &id, "", e.to_string()),
+            }
+        }
+        let configs = if all { self.accepted(Kind::PluginConfig) } else { work.changed_of(Kind::PluginConfig) };
+        for (id, body) in configs {
+            match serde_json::from_value::<sluice_model::PluginConfig>(body) {
+                Ok(config) => {
+                    let entries =
+                        self.entries(&config.plugins, ChainSource::PluginConfig, Kind::PluginConfig, &id, work);
+                    self.shared_entries.insert((Kind::PluginConfig, id.clone()), Arc::new(entries));
+                    self.plugin_configs.insert(id, Arc::new(config));
+                }
+                Err(e) => work.problem(Kind::PluginConfig, &id, "", e.to_string()),
+            }
+        }
+    }
+
+    /// All global rules as one chain. A plugin that stands in several rules runs in none (apisix/plugin.lua
+    /// `merge_global_rules`).
+    pub(super) fn compile_global(&mut self, work: &mut Work) -> Chain {
+        let mut entries: Vec<ChainEntry> = Vec::new();
+        let mut twice = Vec::new();
+        for (id, body) in self.accepted(Kind::GlobalRule) {
+            let Some(plugins) = body["plugins"].as_object() else { continue };
+            for entry in self.entries(plugins, ChainSource::GlobalRule, Kind::GlobalRule, &id, work) {
+                if entries.iter().any(|e| e.info.name == entry.info.name) {
+                    let message = "configured in several global rules: it runs in none of them";
+                    work.problem(Kind::GlobalRule, &id, &format!("/plugins/{}", entry.info.name), message);
+                    twice.push(entry.info.name);
+                } else {
+                    entries.push(entry);
+                }
+            }
+        }
+        entries.retain(|e| !twice.contains(&e.info.name));
+        Chain::new(entries)
+    }
+}

@@ -1,0 +1,246 @@
+//! Routes: merged with their plugin config and service (route over plugin config over service), put into the router.
+use super::upstream::timeouts;
+use super::{Compiler, Work};
+use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
+use foldhash::HashSet;
+use sluice_expr::Expr;
+use sluice_model::{Kind, Route};
+use sluice_plugin::{Chain, ChainEntry, ChainSource, RouteInfo};
+use sluice_router::{MethodSet, RemoteAddr, RouteSpec, Router};
+use std::sync::Arc;
+
+impl Compiler {
+    /// Compiles the routes that changed, and those that refer to something that did.
+    pub(super) fn compile_routes(
+        &mut self,
+        work: &mut Work,
+        kinds: &HashSet<Kind>,
+        router: Router<Arc<CompiledRoute>>,
+    ) -> Router<Arc<CompiledRoute>> {
+        let mut deletes: Vec<Arc<str>> = Vec::new();
+        for id in work.deleted_of(Kind::Route) {
+            self.forget(&id);
+            deletes.push(id);
+        }
+        let mut affected: Vec<Arc<str>> = Vec::new();
+        let mut seen: HashSet<Arc<str>> = HashSet::default();
+        for (id, body) in work.changed_of(Kind::Route) {
+            match serde_json::from_value::<Route>(body) {
+                Ok(route) => {
+                    self.remember(&id, route);
+                    if seen.insert(id.clone()) {
+                        affected.push(id);
+                    }
+                }
+                Err(e) => work.problem(Kind::Route, &id, "", e.to_string()),
+            }
+        }
+        if kinds.contains(&Kind::PluginMetadata) {
+            affected = self.routes.keys().cloned().collect();
+            affected.sort();
+        } else {
+            for key in self.touched(work, kinds) {
+                let mut dependents: Vec<_> = self.dependents.get(&key).into_iter().flatten().cloned().collect();
+                dependents.sort();
+                affected.extend(dependents.into_iter().filter(|id| seen.insert(id.clone())));
+            }
+        }
+        let mut specs = Vec::with_capacity(affected.len());
+        for id in affected {
+            let Some(route) = self.routes.get(&id).cloned() else { continue };
+            if !route.enabled {
+                self.compiled.remove(&id);
+                self.body_readers.remove(&id);
+                deletes.push(id);
+                continue;
+            }
+            match self.compile_route(&id, &route, work) {
+                Ok(spec) => specs.push(spec),
+                Err(message) => work.problem(Kind::Route, &id, "", message),
+            }
+        }
+        if specs.is_empty() && deletes.is_empty() {
+            return router;
+        }
+        let deletes: Vec<&str> = deletes.iter().map(|id| id.as_ref()).collect();
+        let (router, errors) =
+            if router.is_empty() { Router::build(self.settings.mode, specs) } else { router.update(specs, &deletes) };
+        for error in errors {
+            work.problem(Kind::Route, &error.id, "", error.reason);
+        }
+        router
+    }
+
+    /// What changed that routes may refer to.
+    fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
+        let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream];
+        if !referred.iter().any(|k| kinds.contains(k)) {
+            return Vec::new();
+        }
+        let changed = work.changed.iter().map(|(k, id, _)| (*k, id.clone()));
+        let mut keys: Vec<_> =
+            changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
+        // An upstream reaches routes through services, too.
+        let upstreams: Vec<Arc<str>> =
+            keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
+        for (id, service) in &self.services {
+            if service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
+                keys.push((Kind::Service, id.clone()));
+            }
+        }
+        keys
+    }
+
+    fn references(route: &Route) -> Vec<(Kind, Arc<str>)> {
+        let reference = |kind, id: &Option<String>| id.as_deref().map(|id| (kind, Arc::<str>::from(id)));
+        let all = [
+            reference(Kind::Service, &route.service_id),
+            reference(Kind::PluginConfig, &route.plugin_config_id),
+            reference(Kind::Upstream, &route.upstream_id),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    fn remember(&mut self, id: &Arc<str>, route: Route) {
+        self.forget_references(id);
+        for key in Self::references(&route) {
+            self.dependents.entry(key).or_default().insert(id.clone());
+        }
+        self.routes.insert(id.clone(), Arc::new(route));
+    }
+
+    fn forget_references(&mut self, id: &Arc<str>) {
+        let Some(old) = self.routes.get(id) else { return };
+        for key in Self::references(old) {
+            if let Some(set) = self.dependents.get_mut(&key) {
+                set.remove(id);
+                if set.is_empty() {
+                    self.dependents.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, id: &Arc<str>) {
+        self.forget_references(id);
+        self.routes.remove(id);
+        self.compiled.remove(id);
+        self.body_readers.remove(id);
+    }
+
+    fn compile_route(
+        &mut self,
+        id: &Arc<str>,
+        route: &Route,
+        work: &mut Work,
+    ) -> Result<RouteSpec<Arc<CompiledRoute>>, String> {
+        if route.filter_func.is_some() {
+            return Err("filter_func: Lua functions cannot be run, the route is left out".into());
+        }
+        // A script stands in for the plugins. One that returns nothing has no phases and does nothing (apisix/script.lua).
+        let scripted = route.script.is_some() || route.script_id.is_some();
+        if route.script.as_deref().map_or(scripted, |script| script.contains("return")) {
+            return Err("script: Lua scripts cannot be run, the route is left out".into());
+        }
+        let service = route.service_id.as_deref().and_then(|s| self.services.get(s).cloned());
+        let trouble = if route.service_id.is_some() && service.is_none() {
+            Some(RouteTrouble::MissingService)
+        } else if route.plugin_config_id.as_deref().is_some_and(|p| !self.plugin_configs.contains_key(p)) {
+            Some(RouteTrouble::MissingPluginConfig)
+        } else {
+            None
+        };
+        let entries = if scripted { Vec::new() } else { self.merged_entries(id, route, work) };
+        let chain = Arc::new(Chain::new(entries.clone()));
+        let upstream = self.route_upstream(id, route, work)?;
+        let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
+        let hosts = match &service {
+            Some(service) if route.hosts.is_empty() => &service.hosts,
+            _ => &route.hosts,
+        };
+        let info = RouteInfo {
+            route_id: id.clone(),
+            route_name: route.name.as_deref().map(Into::into),
+            service_id: route.service_id.as_deref().map(Into::into),
+            service_name: service.as_ref().and_then(|s| s.name.as_deref()).map(Into::into),
+            labels: route.labels.clone(),
+            uris: arcs(&route.uris),
+            hosts: hosts.iter().map(|h| Arc::<str>::from(h.to_ascii_lowercase())).collect(),
+        };
+        let enable_websocket =
+            route.enable_websocket.or(service.as_ref().and_then(|s| s.enable_websocket)).unwrap_or(false);
+        let compiled = Arc::new(CompiledRoute {
+            info: Arc::new(info),
+            chain,
+            entries,
+            upstream,
+            timeouts: route.timeout.as_ref().map(timeouts),
+            enable_websocket,
+            trouble,
+        });
+        let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
+        if vars.as_ref().is_some_and(|v| v.needs_request_body()) {
+            self.body_readers.insert(id.clone());
+        } else {
+            self.body_readers.remove(id);
+        }
+        let remote_addrs = route
+            .remote_addrs
+            .iter()
+            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
+            .collect::<Result<_, _>>()?;
+        self.compiled.insert(id.clone(), compiled.clone());
+        Ok(RouteSpec {
+            id: id.clone(),
+            uris: route.uris.iter().map(|u| u.as_str().into()).collect(),
+            hosts: hosts.iter().map(|h| h.as_str().into()).collect(),
+            methods: MethodSet::of(route.methods.iter().map(String::as_str))
+                .map_err(|m| format!("unknown method {m}"))?,
+            remote_addrs,
+            vars,
+            priority: route.priority,
+            handle: compiled,
+        })
+    }
+
+    /// Route over plugin config over service, by plugin name.
+    fn merged_entries(&self, id: &Arc<str>, route: &Route, work: &mut Work) -> Vec<ChainEntry> {
+        let mut entries = self.entries(&route.plugins, ChainSource::Route, Kind::Route, id, work);
+        let shared = [(Kind::PluginConfig, &route.plugin_config_id), (Kind::Service, &route.service_id)];
+        for (kind, reference) in shared {
+            let Some(reference) = reference.as_deref() else { continue };
+            let Some(more) = self.shared_entries.get(&(kind, reference.into())) else { continue };
+            for entry in more.iter() {
+                // A plugin that the route disables stands in the way of the service's, too.
+                let named = route.plugins.contains_key(entry.info.name)
+                    || entries.iter().any(|e| e.info.name == entry.info.name);
+                if !named {
+                    entries.push(entry.clone());
+                }
+            }
+        }
+        entries
+    }
+
+    /// APISIX's order: the route's `upstream_id`, its `upstream`, then the service's likewise (apisix/init.lua
+    /// `handle_upstream`, apisix/plugin.lua `merge_service_route`).
+    fn route_upstream(&self, id: &Arc<str>, route: &Route, work: &mut Work) -> Result<RouteUpstream, String> {
+        let by_id = |id: &str| self.upstreams.get(id).cloned().map_or(RouteUpstream::Missing, RouteUpstream::Found);
+        if let Some(id) = &route.upstream_id {
+            return Ok(by_id(id));
+        }
+        if let Some(typed) = &route.upstream {
+            let previous = self.compiled.get(id).and_then(|old| match &old.upstream {
+                RouteUpstream::Found(upstream) if upstream.key.starts_with("routes/") => Some(upstream.clone()),
+                _ => None,
+            });
+            let upstream = self.compile_inline(&format!("routes/{id}"), typed, previous.as_deref(), work);
+            return upstream.map(RouteUpstream::Found).map_err(|m| format!("upstream: {m}"));
+        }
+        let Some(service_id) = route.service_id.as_deref() else { return Ok(RouteUpstream::None) };
+        if let Some(id) = self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
+            return Ok(by_id(id));
+        }
+        Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
+    }
+}

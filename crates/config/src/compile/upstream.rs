@@ -1,0 +1,256 @@
+//! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
+use super::{CompileSettings, Compiler, Work};
+use foldhash::{HashMap, HashSet};
+use serde_json::Value;
+use sluice_model::upstream as model;
+use sluice_model::{Kind, Service, Ssl};
+use sluice_net::tls::{ClientTls, ClientTlsConfig};
+use sluice_plugin::{UpstreamCompiler, UpstreamRef};
+use sluice_upstream::pool::PoolSettings;
+use sluice_upstream::upstream::{Refresh, Tls};
+use sluice_upstream::{
+    Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
+    PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// TLS configurations by their settings: equal ones share sessions and pooled connections.
+#[derive(Clone, Default)]
+pub struct TlsCache(Arc<Mutex<Vec<(ClientTlsConfig, Tls)>>>);
+
+/// Configurations kept; beyond, they are not shared any more.
+const MAX_TLS: usize = 4096;
+
+impl TlsCache {
+    fn get(&self, config: ClientTlsConfig, sni: Option<&str>) -> Result<Tls, String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tls)) = known.iter().find(|(c, _)| *c == config) {
+            return Ok(tls.clone());
+        }
+        let client = ClientTls::new(&config).map_err(|e| e.to_string())?;
+        let tls = Tls { client, identity: known.len() as u64 + 1, sni: sni.map(Into::into) };
+        if known.len() < MAX_TLS {
+            known.push((config, tls.clone()));
+        }
+        Ok(tls)
+    }
+}
+
+/// What the upstreams of one compilation need.
+pub(super) struct Parts<'a> {
+    pub settings: &'a CompileSettings,
+    pub states: &'a Arc<NodeStates>,
+    pub tls: &'a TlsCache,
+    pub ssls: &'a [(Arc<str>, Ssl)],
+    pub control: Option<&'a tokio::runtime::Handle>,
+}
+
+/// A route's `timeout`.
+pub(super) fn timeouts(timeout: &sluice_model::Timeout) -> Timeouts {
+    Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read() }
+}
+
+fn seconds(s: f64) -> Duration {
+    Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::from_secs(86_400))
+}
+
+/// Compiles one upstream; `previous` is what it replaces, for the addresses of its names.
+pub(super) fn compile(
+    key: &str,
+    upstream: &model::Upstream,
+    parts: &Parts<'_>,
+    previous: Option<&Upstream>,
+) -> Result<Upstream, String> {
+    let settings = parts.settings;
+    let hash_on = match upstream.hash_on {
+        model::HashOn::Vars => HashOn::Vars,
+        model::HashOn::Header => HashOn::Header,
+        model::HashOn::Cookie => HashOn::Cookie,
+        model::HashOn::Consumer => HashOn::Consumer,
+        model::HashOn::VarsCombinations => HashOn::VarsCombinations,
+    };
+    let balancer = BalancerSettings {
+        algorithm: Algorithm::parse(upstream.balancer.name()).map_err(|e| e.to_string())?,
+        hash: HashKey::compile(hash_on, upstream.key.as_deref().unwrap_or_default()),
+        counters: settings.workers,
+        ..BalancerSettings::default()
+    };
+    let default_port = upstream.scheme.default_port();
+    let nodes = upstream.nodes.iter().flatten().map(|node| NodeConfig {
+        host: node.host.as_str().into(),
+        port: node.port.or(default_port).unwrap_or(80),
+        weight: node.weight,
+        priority: i32::try_from(node.priority).unwrap_or(0),
+        metadata: node.metadata.clone().map(|m| Arc::new(Value::Object(m))),
+    });
+    let set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
+    let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
+        .map_err(|e| e.to_string())?;
+    let nodes = Arc::new(nodes);
+    let refresh = match (&settings.resolver, parts.control) {
+        (Some(resolver), Some(control)) if nodes.has_names() => {
+            Some(Refresh::new(control.spawn(nodes.clone().keep_fresh(resolver.clone())).abort_handle()))
+        }
+        _ => None,
+    };
+    let pass_host = match upstream.pass_host {
+        model::PassHost::Pass => PassHost::Pass,
+        model::PassHost::Node => PassHost::Node,
+        model::PassHost::Rewrite => PassHost::Rewrite,
+    };
+    Ok(Upstream {
+        key: key.into(),
+        name: upstream.name.as_deref().map(Into::into),
+        nodes,
+        scheme: Scheme::parse(upstream.scheme.name()).unwrap_or_default(),
+        host: HostHeader::compile(pass_host, upstream.upstream_host.as_deref()),
+        timeouts: upstream.timeout.as_ref().map(timeouts).unwrap_or_default(),
+        retry: RetryPolicy {
+            retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
+            retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),
+        },
+        pool: upstream.keepalive_pool.as_ref().map_or(settings.pool, |pool| PoolSettings {
+            size: usize::try_from(pool.size).unwrap_or(usize::MAX),
+            idle_timeout: seconds(pool.idle_timeout),
+            requests: pool.requests,
+        }),
+        tls: tls(upstream, parts)?,
+        _refresh: refresh,
+    })
+}
+
+fn tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Tls, String> {
+    let default = model::Tls::default();
+    let tls = upstream.tls.as_ref().unwrap_or(&default);
+    let client_cert = match (&tls.client_cert, &tls.client_key, &tls.client_cert_id) {
+        (Some(cert), Some(key), _) => Some((cert.clone(), key.clone())),
+        (_, _, Some(id)) => {
+            let found = parts.ssls.iter().find(|(known, ssl)| known.as_ref() == id.as_str() && ssl.is_client);
+            let (_, ssl) = found.ok_or_else(|| format!("failed to fetch ssl info by ssl id [{id}], wrong ssl id"))?;
+            ssl.pairs.first().cloned()
+        }
+        _ => None,
+    };
+    let own_ca = (!tls.ca_certs.is_empty()).then(|| tls.ca_certs.join("\n"));
+    let config = ClientTlsConfig {
+        verify: tls.verify,
+        ca_pem: own_ca.or_else(|| parts.settings.trusted_certificates.clone()),
+        client_cert,
+        sni: tls.sni.clone(),
+        ..ClientTlsConfig::default()
+    };
+    parts.tls.get(config, tls.sni.as_deref())
+}
+
+impl Compiler {
+    fn parts<'a>(&'a self, ssls: &'a [(Arc<str>, Ssl)]) -> Parts<'a> {
+        Parts {
+            settings: &self.settings,
+            states: &self.states,
+            tls: &self.tls,
+            ssls,
+            control: self.env.control.as_ref(),
+        }
+    }
+
+    /// Stored upstreams that changed, and those that show a client certificate when certificates changed.
+    pub(super) fn compile_upstreams(&mut self, work: &mut Work, kinds: &HashSet<Kind>) {
+        let mut changed = work.changed_of(Kind::Upstream);
+        if kinds.contains(&Kind::Ssl) {
+            let refers = |body: &Value| body.pointer("/tls/client_cert_id").is_some();
+            changed.extend(self.accepted(Kind::Upstream).into_iter().filter(|(_, body)| refers(body)));
+        }
+        let deleted = work.deleted_of(Kind::Upstream);
+        if changed.is_empty() && deleted.is_empty() {
+            return;
+        }
+        let ssls = self.stored_ssls();
+        let mut all: HashMap<Arc<str>, Arc<Upstream>> = (*self.upstreams).clone();
+        for id in deleted {
+            all.remove(&id);
+        }
+        for (id, body) in changed {
+            let key = format!("upstreams/{id}");
+            let previous = all.get(&id).cloned();
+            let compiled = serde_json::from_value::<model::Upstream>(body)
+                .map_err(|e| e.to_string())
+                .and_then(|typed| compile(&key, &typed, &self.parts(&ssls), previous.as_deref()));
+            match compiled {
+                Ok(upstream) => {
+                    if upstream.nodes.has_names() {
+                        work.unresolved.push(upstream.nodes.clone());
+                    }
+                    all.insert(id, Arc::new(upstream));
+                }
+                Err(message) => work.problem(Kind::Upstream, &id, "", message),
+            }
+        }
+        self.upstreams = Arc::new(all);
+    }
+
+    pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
+        let previous = self.service_upstreams.remove(id);
+        let Some(typed) = &service.upstream else { return };
+        match self.compile_inline(&format!("services/{id}"), typed, previous.as_deref(), work) {
+            Ok(upstream) => {
+                self.service_upstreams.insert(id.clone(), upstream);
+            }
+            Err(message) => work.problem(Kind::Service, id, "/upstream", message),
+        }
+    }
+
+    /// An upstream that stands in a route or service.
+    pub(super) fn compile_inline(
+        &self,
+        key: &str,
+        typed: &model::Upstream,
+        previous: Option<&Upstream>,
+        work: &mut Work,
+    ) -> Result<Arc<Upstream>, String> {
+        let ssls = if typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some()) {
+            self.stored_ssls()
+        } else {
+            Arc::default()
+        };
+        let upstream = compile(key, typed, &self.parts(&ssls), previous)?;
+        if upstream.nodes.has_names() {
+            work.unresolved.push(upstream.nodes.clone());
+        }
+        Ok(Arc::new(upstream))
+    }
+}
+
+/// Compiles upstreams that stand in plugin configurations.
+pub(super) struct InlineCompiler {
+    settings: CompileSettings,
+    states: Arc<NodeStates>,
+    tls: TlsCache,
+    ssls: Arc<Vec<(Arc<str>, Ssl)>>,
+}
+
+impl InlineCompiler {
+    pub(super) fn new(
+        settings: CompileSettings,
+        states: Arc<NodeStates>,
+        tls: TlsCache,
+        ssls: Arc<Vec<(Arc<str>, Ssl)>>,
+    ) -> InlineCompiler {
+        InlineCompiler { settings, states, tls, ssls }
+    }
+}
+
+impl UpstreamCompiler for InlineCompiler {
+    fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
+        let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
+        let control = tokio::runtime::Handle::try_current().ok();
+        let parts = Parts {
+            settings: &self.settings,
+            states: &self.states,
+            tls: &self.tls,
+            ssls: &self.ssls,
+            control: control.as_ref(),
+        };
+        compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
+    }
+}

@@ -1,0 +1,511 @@
+//! Wiring: the one file that names every part of the gateway and hands it its inputs.
+use crate::resolve::NodeResolver;
+use anyhow::Context as _;
+use sluice_config::check::standalone_path;
+use sluice_config::environment::Environment;
+use sluice_config::settings::Settings;
+use sluice_config::standalone::{RawConfig, StandaloneFile};
+use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
+use sluice_config::{CompileSettings, Compiler, Published, Snapshot};
+use sluice_net::dns::{DnsSettings, Resolver};
+use sluice_net::tls::{ServerTls, ServerTlsSettings};
+use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_plugin::{Clock, Env, Registry};
+use sluice_proxy::{AccessLogSink, ProxySettings, RealIp, Worker};
+use sluice_router::Mode;
+use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
+use sluice_telemetry::operator_log;
+use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
+use sluice_upstream::Resolve;
+use sluice_upstream::pool::PoolSettings;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The APISIX whose configuration and answers are followed.
+pub const APISIX_VERSION: &str = "3.18.0";
+/// How long a new configuration waits for the names of its nodes before it is put into force without them.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Where config.yaml is: as given, else conf/config.yaml, else the quickstart that comes with the source.
+pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let candidates = match given {
+        Some(path) => vec![path],
+        None => ["conf/config.yaml", "examples/quickstart/config.yaml"].map(PathBuf::from).to_vec(),
+    };
+    let found = candidates.iter().find(|p| p.exists()).cloned();
+    found.with_context(|| {
+        format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display())
+    })
+}
+
+/// All plugins of the binary.
+pub fn registry() -> anyhow::Result<Registry> {
+    Ok(Registry::new(crate::plugins::FAMILIES)?)
+}
+
+/// What plugins and upstreams get of the running process; nothing of it for a command that only looks.
+#[derive(Default)]
+pub struct Services {
+    pub control: Option<tokio::runtime::Handle>,
+    pub metrics: sluice_telemetry::Registry,
+    pub resolver: Option<Arc<dyn Resolve>>,
+    pub prefix: PathBuf,
+}
+
+/// A compiler for these settings.
+pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compiler> {
+    let mut registry = registry()?;
+    if let Some(names) = &settings.plugins.plugins {
+        registry = registry.enable_only(names);
+    }
+    let registry = Arc::new(registry);
+    let mut env = Env::new(Clock::default(), services.metrics)
+        .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
+        .with_registry(registry.clone());
+    env.prefix = services.prefix.into();
+    if let Some(control) = services.control {
+        env = env.with_control(control);
+    }
+    let http = &settings.nginx.http;
+    let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
+    let trusted_certificates = trusted
+        .map(std::fs::read_to_string)
+        .transpose()
+        .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    let compile = CompileSettings {
+        mode: router_mode(settings),
+        pool: PoolSettings {
+            size: http.upstream.keepalive as usize,
+            idle_timeout: http.upstream.keepalive_timeout,
+            requests: http.upstream.keepalive_requests,
+        },
+        workers: worker_count(settings) as u16,
+        trusted_certificates,
+        resolver: services.resolver,
+    };
+    Ok(Compiler::new(registry, env, compile))
+}
+
+fn router_mode(settings: &Settings) -> Mode {
+    use sluice_config::settings::apisix::HttpRouter;
+    match settings.apisix.router.http {
+        HttpRouter::RadixtreeUri => Mode::Uri,
+        HttpRouter::RadixtreeHostUri => Mode::HostUri,
+        HttpRouter::RadixtreeUriWithParameter => Mode::UriWithParameter,
+        HttpRouter::Priority => Mode::Priority,
+    }
+}
+
+fn worker_count(settings: &Settings) -> usize {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    settings.nginx.worker_processes.unwrap_or(all).clamp(1, 1024)
+}
+
+fn proxy_settings(settings: &Settings) -> ProxySettings {
+    let (apisix, http, limits) = (&settings.apisix, &settings.nginx.http, &settings.sluice.limits);
+    let server = if apisix.enable_server_tokens { format!("APISIX/{APISIX_VERSION}") } else { "APISIX".to_string() };
+    ProxySettings {
+        limits: sluice_http::h1::Limits {
+            request_line: limits.request_line_bytes as usize,
+            head: limits.header_bytes as usize,
+            fields: limits.header_count as usize,
+        },
+        response_head: limits.response_header_bytes as usize,
+        max_body_size: http.client_max_body_size.unwrap_or(0),
+        header_timeout: http.client_header_timeout,
+        body_timeout: http.client_body_timeout,
+        keepalive_timeout: http.keepalive_timeout,
+        send_timeout: http.send_timeout,
+        keepalive_requests: limits.requests_per_connection,
+        server: Some(server.into()),
+        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
+        normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
+        match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        trusted_addresses: apisix.trusted_addresses.clone(),
+        show_upstream_status: apisix.show_upstream_status_in_response_header,
+        real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
+            header: http.real_ip_header.as_str().into(),
+            recursive: http.real_ip_recursive,
+            from: http.real_ip_from.clone(),
+        }),
+        ..ProxySettings::default()
+    }
+}
+
+/// Runs the gateway until a signal ends it.
+pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow::Result<()> {
+    let settings = match Settings::load(config, &Environment::Process) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            errors.iter().for_each(|e| eprintln!("error: {e}"));
+            anyhow::bail!("{} cannot be used", config.display());
+        }
+    };
+    let _ = data_dir.or(settings.sluice.data_dir.clone());
+    let log = open_operator_log(&settings)?;
+    settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sluice-control")
+        .enable_all()
+        .build()?;
+    let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
+    let workers = gateway.start_workers()?;
+    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart));
+    workers.join()?;
+    if let Some(access_log) = &gateway.access_log {
+        access_log.sync(Duration::from_secs(5));
+    }
+    control.shutdown_timeout(Duration::from_secs(5));
+    result
+}
+
+/// The directory that relative paths of the configuration start from: the one above `conf`, as in APISIX.
+fn prefix(config: &Path) -> PathBuf {
+    let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.file_name().is_some_and(|name| name == "conf") {
+        folder.parent().unwrap_or(folder).to_path_buf()
+    } else {
+        folder.to_path_buf()
+    }
+}
+
+/// A relative log file stands below the prefix; its folder is made.
+fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
+    Ok(match AccessLogTarget::parse(text) {
+        AccessLogTarget::File(path) => {
+            let path = prefix.join(path);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            }
+            AccessLogTarget::File(path)
+        }
+        other => other,
+    })
+}
+
+fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
+    let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
+    /// Equal lines of one place per second before they are only counted.
+    const BURST: u32 = 10;
+    let log = match settings.nginx.error_log.as_str() {
+        "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
+        path => OperatorLog::file(Path::new(path), level, BURST)
+            .with_context(|| format!("nginx_config.error_log: {path}"))?,
+    };
+    operator_log::install(&log)?;
+    Ok(log)
+}
+
+/// The running parts.
+struct Gateway {
+    settings: Arc<ProxySettings>,
+    published: Arc<Published>,
+    compiler: Arc<std::sync::Mutex<Compiler>>,
+    tls: Arc<ServerTls>,
+    drain: Drain,
+    access_log: Option<AccessLog>,
+    format: Arc<AccessLogFormat>,
+    listeners: std::sync::Mutex<Vec<Vec<BoundListener>>>,
+    worker_settings: WorkerSettings,
+    workers: usize,
+    metrics: sluice_telemetry::Registry,
+    resolver: Option<Arc<dyn Resolve>>,
+    standalone: Option<PathBuf>,
+    /// `plugins` of config.yaml; a list in the standalone file stands before it.
+    enabled: Option<Vec<String>>,
+}
+
+impl Gateway {
+    fn prepare(settings: &Settings, config: &Path, control: tokio::runtime::Handle) -> anyhow::Result<Gateway> {
+        let metrics = sluice_telemetry::Registry::new();
+        sluice_telemetry::process::register(&metrics)?;
+        let dns = DnsSettings {
+            servers: settings.apisix.dns_resolver.clone(),
+            timeout: settings.apisix.resolver_timeout,
+            valid: settings.apisix.dns_resolver_valid,
+            ..DnsSettings::default()
+        };
+        let resolver = match Resolver::new(&dns, control.clone()) {
+            Ok(resolver) => Some(Arc::new(NodeResolver(resolver)) as Arc<dyn Resolve>),
+            Err(error) => {
+                tracing::error!(%error, "no DNS: upstream nodes with names cannot be used");
+                None
+            }
+        };
+        let prefix = prefix(config);
+        let services = Services {
+            control: Some(control),
+            metrics: metrics.clone(),
+            resolver: resolver.clone(),
+            prefix: prefix.clone(),
+        };
+        let compiler = compiler(settings, services)?;
+        let ssl = &settings.apisix.ssl;
+        let tls = Arc::new(ServerTls::new(ServerTlsSettings {
+            alpn: vec![vec![b"http/1.1".to_vec()]],
+            fallback_sni: ssl.fallback_sni.clone(),
+            session_tickets: ssl.ssl_session_tickets,
+            ..ServerTlsSettings::default()
+        })?);
+        let workers = worker_count(settings);
+        let mut listeners: Vec<Vec<BoundListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let (plain, encrypted) = (&settings.apisix.node_listen, &settings.apisix.ssl.listen);
+        for listen in plain.iter().chain(encrypted.iter().filter(|_| settings.apisix.ssl.enable)) {
+            let mut plain = ListenConfig::new(listen.address);
+            plain.tls = listen.tls;
+            plain.proxy_protocol = listen.proxy_protocol;
+            plain.reuseport = settings.apisix.enable_reuseport;
+            plain.backlog = listen.backlog.unwrap_or(plain.backlog);
+            for (worker, bound) in listeners.iter_mut().zip(BoundListener::bind(&plain, workers)?) {
+                worker.push(bound);
+            }
+        }
+        let http = &settings.nginx.http;
+        let access_log = match log_target(&http.access_log, &prefix)? {
+            AccessLogTarget::Off => None,
+            target if http.enable_access_log => {
+                let options =
+                    AccessLogOptions { buffer: http.access_log_buffer as usize, ..AccessLogOptions::default() };
+                Some(
+                    AccessLog::open(target, options)
+                        .with_context(|| format!("nginx_config.http.access_log: {}", http.access_log))?,
+                )
+            }
+            _ => None,
+        };
+        let escape = match http.access_log_format_escape {
+            sluice_config::settings::http::Escape::Default => Escape::Default,
+            sluice_config::settings::http::Escape::Json => Escape::Json,
+            sluice_config::settings::http::Escape::None => Escape::None,
+        };
+        Ok(Gateway {
+            settings: Arc::new(proxy_settings(settings)),
+            published: Arc::new(Published::new(compiler.snapshot().clone())),
+            compiler: Arc::new(std::sync::Mutex::new(compiler)),
+            tls,
+            drain: Drain::new(),
+            access_log,
+            format: Arc::new(AccessLogFormat::compile(&http.access_log_format, escape)),
+            listeners: std::sync::Mutex::new(listeners),
+            worker_settings: WorkerSettings {
+                pin: settings.sluice.workers_pinned,
+                wakeup_batching: (!settings.sluice.wakeup_batching.is_zero())
+                    .then_some(settings.sluice.wakeup_batching),
+                event_interval: None,
+            },
+            workers,
+            metrics,
+            resolver,
+            standalone: standalone_path(config, settings.deployment.config_provider),
+            enabled: settings.plugins.plugins.clone(),
+        })
+    }
+
+    fn start_workers(&self) -> anyhow::Result<Workers> {
+        // The first configuration is in force before the first connection is accepted.
+        if let Some(path) = &self.standalone {
+            match StandaloneFile::load(path, &Environment::Process) {
+                Ok(raw) => self.load_blocking(&raw),
+                Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
+            }
+        }
+        let mut listeners =
+            std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
+        let workers = Workers::spawn(self.workers, &self.worker_settings, |id| {
+            let bound = listeners.next().unwrap_or_default();
+            let (settings, published, drain, tls) =
+                (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
+            let (log, format, count) = (self.access_log.clone(), self.format.clone(), self.workers as u16);
+            move || async move {
+                let _shard = sluice_telemetry::register_worker();
+                let sink = log.map(|log| AccessLogSink { format, writer: log.writer() });
+                let worker = Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink));
+                let mut accepting = Vec::new();
+                for bound in bound {
+                    match bound.listen() {
+                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(
+                            listener,
+                            worker.clone(),
+                            tls.clone(),
+                            drain.clone(),
+                        ))),
+                        Err(error) => tracing::error!(%error, "a listener could not be started"),
+                    }
+                }
+                let ticking = worker.clone();
+                let tick = tokio::task::spawn_local(async move {
+                    loop {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        ticking.tick();
+                    }
+                });
+                for accept in accepting {
+                    let _ = accept.await;
+                }
+                timer::wake_all();
+                // The supervisor forces the drain when its time is over.
+                while drain.open() > 0 && !drain.is_forced() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                if drain.is_forced() {
+                    timer::wake_all();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                tick.abort();
+            }
+        })?;
+        Ok(workers)
+    }
+
+    /// The first load: nothing is published before, so that waiting for names is all there is to do.
+    fn load_blocking(&self, raw: &RawConfig) {
+        let (before, snapshot, unresolved) = self.compile(raw);
+        if let (Some(resolver), false) = (&self.resolver, unresolved.is_empty()) {
+            let resolver = resolver.clone();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            if let Ok(runtime) = runtime {
+                runtime.block_on(resolve(&unresolved, &resolver));
+            }
+        }
+        self.put_into_force(&before, snapshot);
+    }
+
+    fn compile(&self, raw: &RawConfig) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
+        let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = compiler.snapshot().clone();
+        let named =
+            raw.plugins.as_ref().map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
+        compiler.enable(named.or_else(|| self.enabled.clone()));
+        let applied = compiler.replace_all(crate::source::objects(raw));
+        raw.notices.iter().for_each(|n| tracing::warn!("{n}"));
+        raw.errors.iter().for_each(|e| tracing::error!("{e}"));
+        for (error, problem) in crate::source::errors(raw, &applied.problems).iter().zip(&applied.problems) {
+            if problem.kept {
+                tracing::error!("{error}; its last good form stays in force");
+            } else {
+                tracing::error!("{error}; it is left out");
+            }
+        }
+        (before, applied.snapshot, applied.unresolved)
+    }
+
+    fn put_into_force(&self, before: &Snapshot, snapshot: Arc<Snapshot>) {
+        crate::certificates::install(&self.tls, before, &snapshot);
+        tracing::info!(revision = snapshot.revision, routes = snapshot.router.len(), "configuration in force");
+        self.published.publish(snapshot);
+    }
+
+    /// The control side: reloads, signals, shutdown.
+    async fn supervise(
+        &self,
+        settings: &Settings,
+        config: &Path,
+        log: &OperatorLog,
+        quickstart: bool,
+    ) -> anyhow::Result<()> {
+        if quickstart {
+            tokio::spawn(crate::demo::serve());
+            greet(settings, config);
+        }
+        if let Some(address) = settings.plugins.prometheus_export() {
+            let uri = settings
+                .plugins
+                .plugin_attr
+                .get("prometheus")
+                .and_then(|p| p["export_uri"].as_str())
+                .unwrap_or("/apisix/prometheus/metrics");
+            let listener = crate::metrics_server::bind(address).await?;
+            let metrics = self.metrics.clone();
+            let exposition = move || {
+                let mut out = Vec::new();
+                metrics.render(std::time::Instant::now(), &mut out);
+                out
+            };
+            tokio::spawn(crate::metrics_server::serve(listener, uri.to_string(), Arc::new(exposition)));
+        }
+        let mut watch = self
+            .standalone
+            .clone()
+            .map(|path| Watcher::start(path, POLL_INTERVAL, |path| StandaloneFile::load(path, &Environment::Process)));
+        let (mut term, mut quit, mut int) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
+        let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+        loop {
+            tokio::select! {
+                change = next(&mut watch) => match change {
+                    Some(Change::Loaded(raw)) => self.reload(raw).await,
+                    Some(Change::Broken(errors)) => {
+                        errors.iter().for_each(|e| tracing::error!("{e}"));
+                        tracing::error!("the running configuration stays in force");
+                    }
+                    None => watch = None,
+                },
+                _ = hup.recv() => {
+                    tracing::info!("reading the configuration again");
+                    if let Some((watcher, _)) = &watch {
+                        watcher.trigger();
+                    }
+                }
+                _ = usr1.recv() => {
+                    if let Some(access_log) = &self.access_log {
+                        access_log.reopen();
+                    }
+                    if let Err(error) = log.reopen() {
+                        tracing::error!(%error, "the error log cannot be reopened");
+                    }
+                }
+                _ = term.recv() => break,
+                _ = quit.recv() => break,
+                _ = int.recv() => break,
+            }
+        }
+        tracing::info!(connections = self.drain.open(), "finishing running requests");
+        self.drain.start_drain();
+        if !self.drain.wait_idle(settings.nginx.worker_shutdown_timeout).await {
+            tracing::warn!("requests were cut: worker_shutdown_timeout is over");
+        }
+        Ok(())
+    }
+
+    async fn reload(&self, raw: RawConfig) {
+        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(&raw));
+        if Arc::ptr_eq(&before, &snapshot) {
+            return;
+        }
+        if let Some(resolver) = &self.resolver {
+            resolve(&unresolved, resolver).await;
+        }
+        self.put_into_force(&before, snapshot);
+    }
+}
+
+async fn resolve(sets: &[Arc<sluice_upstream::NodeSet>], resolver: &Arc<dyn Resolve>) {
+    let all = async {
+        for set in sets {
+            set.refresh(resolver, std::time::Instant::now()).await;
+        }
+    };
+    if tokio::time::timeout(RESOLVE_LIMIT, all).await.is_err() {
+        tracing::warn!("some nodes' names are not resolved yet");
+    }
+}
+
+async fn next(
+    watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<RawConfig>>)>,
+) -> Option<Change<RawConfig>> {
+    match watch {
+        Some((_, changes)) => changes.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a first user sees.
+fn greet(settings: &Settings, config: &Path) {
+    let port = settings.apisix.node_listen.first().map_or(9080, |l| l.address.port());
+    println!("Sluice serves {} (demo backend: {}).", config.display(), crate::demo::ADDRESS);
+    println!("Try:  curl -i http://127.0.0.1:{port}/hello");
+}

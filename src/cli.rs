@@ -1,0 +1,76 @@
+//! The command line: one file per command. Exit codes: 0 fine, 1 the configuration or the run failed, 2 wrong usage.
+mod check;
+mod explain;
+mod run;
+mod schema;
+mod version;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An API gateway that takes Apache APISIX's configuration as it is.
+#[derive(Parser)]
+#[command(name = "sluice", version, about, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts the gateway.
+    #[command(
+        after_help = "Example:\n  sluice run -c conf/config.yaml\n\nSIGHUP reads the configuration again, USR1 reopens log files, TERM and QUIT finish running requests first."
+    )]
+    Run(run::Run),
+    /// Says everything that is wrong with a configuration, with file, line and column; exit code 1 if anything is.
+    #[command(after_help = "Example:\n  sluice check -c conf/config.yaml")]
+    Check(check::Check),
+    /// Says which route a request would take, why the others lose, and what its plugins and upstream are.
+    #[command(
+        after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'"
+    )]
+    Explain(explain::Explain),
+    /// Prints the JSON Schema of a plugin or resource.
+    #[command(after_help = "Examples:\n  sluice schema limit-count\n  sluice schema route")]
+    Schema(schema::Schema),
+    /// Prints the version.
+    #[command(after_help = "Example:\n  sluice version --output json")]
+    Version(version::Version),
+}
+
+/// Which configuration.
+#[derive(clap::Args, Clone)]
+struct ConfigArgument {
+    /// config.yaml; apisix.yaml or apisix.json is looked for beside it.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The form of a command's output.
+#[derive(Clone, Copy, Default, PartialEq, ValueEnum)]
+enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
+        Command::Run(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Schema(command) => command.run(),
+        Command::Version(command) => command.run(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("sluice: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

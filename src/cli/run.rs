@@ -1,0 +1,28 @@
+//! `sluice run`.
+use super::ConfigArgument;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Args, Default)]
+pub struct Run {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Where state is kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Default for ConfigArgument {
+    fn default() -> Self {
+        ConfigArgument { config: None }
+    }
+}
+
+impl Run {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let quickstart = self.config.config.is_none() && !std::path::Path::new("conf/config.yaml").exists();
+        let path = crate::boot::config_path(self.config.config)?;
+        crate::boot::run(&path, self.data_dir, quickstart)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,102 @@
+//! Listeners of a worker: sockets to connections of the proxy, through PROXY protocol and TLS.
+use sluice_net::proxy_protocol;
+use sluice_net::socket::Socket;
+use sluice_net::tls::ServerTls;
+use sluice_net::worker::spawn_connection;
+use sluice_net::{Address, Drain, Listener, Stream};
+use sluice_plugin::{Connection, TlsInfo};
+use sluice_proxy::Worker;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a PROXY protocol header may take.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
+
+/// Accepts on one listener until the gateway drains.
+pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>, drain: Drain) {
+    let config = listener.config().clone();
+    let counted = drain.clone();
+    listener
+        .serve(&drain, move |socket, peer| {
+            let worker = worker.clone();
+            if !config.tls && !config.proxy_protocol {
+                let connection = connection(&socket, &peer);
+                spawn_connection(&counted, async move {
+                    sluice_proxy::serve(worker, Stream::from(socket), connection).await
+                });
+            } else {
+                let (tls, config) = (tls.clone(), config.clone());
+                // Boxed, so that plain connections do not pay for the handshake's state.
+                let opening = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls));
+                spawn_connection(&counted, async move {
+                    if let Some((stream, connection)) = opening.await {
+                        sluice_proxy::serve(worker, stream, connection).await;
+                    }
+                });
+            }
+        })
+        .await;
+}
+
+fn ip(address: &Address) -> SocketAddr {
+    match address {
+        Address::Ip(address) => *address,
+        Address::Unix(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    }
+}
+
+fn connection(socket: &Socket, peer: &Address) -> Connection {
+    let local = socket.local_addr().map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |a| ip(&a));
+    Connection::new(ip(peer), local, None)
+}
+
+/// PROXY protocol header and TLS handshake; `None` where either fails.
+async fn open(
+    mut socket: Socket,
+    peer: Address,
+    proxy_protocol: bool,
+    tls: bool,
+    server: Arc<ServerTls>,
+) -> Option<(Stream, Connection)> {
+    let mut connection = connection(&socket, &peer);
+    if proxy_protocol {
+        let header = tokio::time::timeout(PROXY_HEADER, proxy_protocol::read_header(&mut socket)).await;
+        match header {
+            Ok(Ok(header)) => {
+                if let Some(addresses) = header.addresses {
+                    let before = connection.peer;
+                    connection = Connection::new(ip(&addresses.source), connection.local, None);
+                    connection.proxy_peer = Some(before);
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(peer = %peer, %error, "broken PROXY protocol header");
+                return None;
+            }
+            Err(_) => return None,
+        }
+    }
+    if !tls {
+        return Some((Stream::from(socket), connection));
+    }
+    match server.accept(socket, 0).await {
+        Ok(stream) => {
+            connection.tls = stream.tls_info().map(|info| TlsInfo {
+                server_name: info.sni.as_deref().map(Into::into),
+                protocol: info.protocol_name(),
+                cipher: info.cipher_name().into(),
+                session_reused: info.session_reused,
+                client_verify: info.client_verify.to_string().into(),
+                client_certificate: info.peer_certs.first().map(|c| c.to_vec()),
+                ssl_id: info.ssl_id,
+            });
+            Some((stream, connection))
+        }
+        Err(error) => {
+            tracing::info!(peer = %peer, %error, "TLS handshake failed");
+            None
+        }
+    }
+}
