@@ -131,14 +131,10 @@ impl Chain {
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
         let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
-<<<<<<< HEAD
-        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index, cx) {
-=======
         if cx.request_body.is_none()
             && cx.request.framing != sluice_http::h1::Framing::None
             && self.reads_body(*index, cx)
         {
->>>>>>> main
             return Step::NeedBody;
         }
         *at += 1;

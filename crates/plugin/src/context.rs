@@ -188,12 +188,8 @@ pub struct Context {
     extensions: Vec<Box<dyn Any>>,
     filter_body: bool,
     request_id: Option<Box<str>>,
-<<<<<<< HEAD
-    early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
-=======
     apisix_request_id: Option<Box<str>>,
-    early_headers: Vec<(Cow<'static, str>, Vec<u8>)>,
->>>>>>> main
+    early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
 }
 
 impl Context {

@@ -88,7 +88,9 @@ impl Registry {
             },
             Scope::Route => {
                 if let Err(violation) = entry.schema.check(config) {
-                    return Err(BuildError((definition.rephrase)(config, &violation.message).unwrap_or(violation.message)));
+                    return Err(BuildError(
+                        (definition.rephrase)(config, &violation.message).unwrap_or(violation.message),
+                    ));
                 }
                 if let Some(filter) = config.pointer("/_meta/filter") {
                     sluice_expr::Expr::compile(filter)

@@ -71,7 +71,8 @@ impl<V: Copy + Default + Send + 'static> Counters<V> {
             let max = env.attribute(name).get("max_keys").and_then(serde_json::Value::as_u64);
             let max = max.and_then(|n| usize::try_from(n).ok()).unwrap_or(DEFAULT_MAX_KEYS);
             let help = "Live counters dropped because a limit's table was full";
-            let evicted = env.metrics.counter("sluice_limit_evictions_total", help, &["plugin"], FamilyOptions::default());
+            let evicted =
+                env.metrics.counter("sluice_limit_evictions_total", help, &["plugin"], FamilyOptions::default());
             let evicted = evicted.ok().map(|family: Counter| family.with(&[name]));
             Counters { evicted, ..Counters::new(max) }
         })

@@ -155,8 +155,7 @@ pub struct LimitConn {
 }
 
 impl Define for LimitConn {
-    const INFO: Info =
-        Info::new(NAME, 1003, Phases::ACCESS.and(Phases::LOG)).secrets(&["redis_password"]);
+    const INFO: Info = Info::new(NAME, 1003, Phases::ACCESS.and(Phases::LOG)).secrets(&["redis_password"]);
     type Config = Config;
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {

@@ -219,8 +219,7 @@ pub struct LimitCount {
 }
 
 impl Define for LimitCount {
-    const INFO: Info =
-        Info::new(NAME, 1002, Phases::ACCESS).secrets(&["redis_password", "sentinel_password"]);
+    const INFO: Info = Info::new(NAME, 1002, Phases::ACCESS).secrets(&["redis_password", "sentinel_password"]);
     type Config = Config;
 
     fn rephrase(config: &Value, message: &str) -> Option<String> {
@@ -389,7 +388,8 @@ impl LimitCount {
                 return (!self.allow_degradation).then(|| Reply::error_msg(500, "failed to limit count"));
             }
         };
-        cx.rate_limiting = Some(RateLimiting { key, limit: count, remaining: counted.remaining, reset: counted.reset / 100 });
+        cx.rate_limiting =
+            Some(RateLimiting { key, limit: count, remaining: counted.remaining, reset: counted.reset / 100 });
         if self.show_headers {
             let mut digits = itoa::Buffer::new();
             cx.set_response_header(limit.names.limit_header.clone(), digits.format(count));

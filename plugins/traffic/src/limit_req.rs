@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_burst_is_delayed_and_the_rest_refused() {
-        let config = json!({"rate": 2, "burst": 1, "key": "remote_addr", "rejected_code": 429, "rejected_msg": "slow down"});
+        let config =
+            json!({"rate": 2, "burst": 1, "key": "remote_addr", "rejected_code": 429, "rejected_msg": "slow down"});
         let plugin = Harness::new(DEFINITION, config).unwrap();
         let begin = plugin.env.clock.millis();
         assert_eq!(plugin.request(&mut get()), None);

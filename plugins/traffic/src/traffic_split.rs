@@ -124,7 +124,8 @@ enum Name {
 }
 
 fn split(number: usize, rule: Rule, env: &Env) -> Result<Split, BuildError> {
-    let matches = rule.matches.map(|all| all.iter().map(|m| compile(&m.vars)).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let matches =
+        rule.matches.map(|all| all.iter().map(|m| compile(&m.vars)).collect::<Result<Vec<_>, _>>()).transpose()?;
     let mut names: Vec<Name> = Vec::new();
     let mut choices = Vec::new();
     let mut weights = Vec::new();

@@ -16,7 +16,8 @@ impl<V: Copy + Default> Counters<V> {
 
     /// Bytes of all entries, used or not.
     fn bytes(&self) -> usize {
-        let slots: usize = self.shards.iter().map(|s| s.0.lock().unwrap_or_else(PoisonError::into_inner).entries.len()).sum();
+        let slots: usize =
+            self.shards.iter().map(|s| s.0.lock().unwrap_or_else(PoisonError::into_inner).entries.len()).sum();
         slots * size_of::<Entry<V>>()
     }
 }

@@ -32,7 +32,8 @@ fn schema() {
     let mut both = config.clone();
     both["rules"] = json!([]);
     assert_eq!(error(both), "value should match only one schema, but matches both schemas 1 and 2");
-    let redis = json!({"conn": 1, "burst": 0, "default_conn_delay": 1, "key": "k", "policy": "redis", "redis_host": "r1"});
+    let redis =
+        json!({"conn": 1, "burst": 0, "default_conn_delay": 1, "key": "k", "policy": "redis", "redis_host": "r1"});
     let mut completed = redis.clone();
     check(DEFINITION, Scope::Route, &mut completed).unwrap();
     assert_eq!(completed["key_ttl"], 3600);
@@ -122,10 +123,13 @@ fn rules_apply_where_their_key_and_numbers_resolve() {
 
 #[test]
 fn variables_that_are_no_numbers_fail_unless_degraded() {
-    let mut config = json!({"conn": "$http_conn", "burst": "$http_burst", "default_conn_delay": 0.1, "key": "remote_addr"});
+    let mut config =
+        json!({"conn": "$http_conn", "burst": "$http_burst", "default_conn_delay": 0.1, "key": "remote_addr"});
     let strict = plugin(config.clone());
     assert_eq!(strict.request(&mut get(&[("Conn", "1"), ("Burst", "0")])), None);
-    for headers in [[("Conn", "0"), ("Burst", "0")], [("Conn", "1.5"), ("Burst", "0")], [("Conn", "1"), ("Burst", "-1")]] {
+    for headers in
+        [[("Conn", "0"), ("Burst", "0")], [("Conn", "1.5"), ("Burst", "0")], [("Conn", "1"), ("Burst", "-1")]]
+    {
         assert_eq!(strict.request(&mut get(&headers)).unwrap().status, 500);
     }
     config["allow_degradation"] = json!(true);

@@ -145,7 +145,8 @@ fn keys() {
 #[test]
 fn counters_outlive_reloads_and_belong_to_object_and_content() {
     let env = env("routes/1");
-    let build = |count: u64, env: Env| Harness::with_env(DEFINITION, json!({"count": count, "time_window": 60}), env).unwrap();
+    let build =
+        |count: u64, env: Env| Harness::with_env(DEFINITION, json!({"count": count, "time_window": 60}), env).unwrap();
     let first = build(1, env.clone());
     assert_eq!(ask(&first, &mut get(&[])).0, 0);
     let again = build(1, env.clone());

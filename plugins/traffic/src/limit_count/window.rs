@@ -90,7 +90,10 @@ mod tests {
     fn the_last_window_fades() {
         let mut entry = Entry::default();
         for left in (0..10).rev() {
-            assert_eq!(sliding(&mut entry, 60_000, 10, 60_000), Counted { allowed: true, remaining: left, reset: 6000 });
+            assert_eq!(
+                sliding(&mut entry, 60_000, 10, 60_000),
+                Counted { allowed: true, remaining: left, reset: 6000 }
+            );
         }
         assert_eq!(sliding(&mut entry, 60_000, 10, 60_000), Counted { allowed: false, remaining: 0, reset: 6000 });
         // 15 s into the next window three quarters of the ten still count: 2 pass, the third would be above.

@@ -56,7 +56,8 @@ fn schema() {
     let mut config = json!({"rules": [{}]});
     check(DEFINITION, Scope::Route, &mut config).unwrap();
     assert_eq!(config["rules"][0]["weighted_upstreams"], json!([{"weight": 1}]));
-    let mut config = json!({"rules": [{"weighted_upstreams": [{"upstream_id": 1}, {"upstream": {"nodes": {"a:1": 1}}}]}]});
+    let mut config =
+        json!({"rules": [{"weighted_upstreams": [{"upstream_id": 1}, {"upstream": {"nodes": {"a:1": 1}}}]}]});
     check(DEFINITION, Scope::Route, &mut config).unwrap();
     assert_eq!(config["rules"][0]["weighted_upstreams"][1]["upstream"]["type"], "roundrobin");
     assert_eq!(config["rules"][0]["weighted_upstreams"][0]["weight"], 1);
@@ -70,7 +71,8 @@ fn schema() {
 
 #[test]
 fn weights_are_exact_in_each_cycle() {
-    let plugin = plugin(json!([{"weighted_upstreams": [inline("a", 3), {"upstream_id": 7, "weight": 2}, {"weight": 1}]}]));
+    let plugin =
+        plugin(json!([{"weighted_upstreams": [inline("a", 3), {"upstream_id": 7, "weight": 2}, {"weight": 1}]}]));
     for _ in 0..3 {
         assert_eq!(shares(&plugin, "/", 6), counts([("inline a", 3), ("7", 2), ("route", 1)]));
     }
@@ -98,8 +100,7 @@ fn the_first_rule_that_holds_chooses() {
          "weighted_upstreams": [{"upstream_id": "first"}]},
         {"match": [{"vars": [["arg_v", "==", "3"]]}], "weighted_upstreams": [{"upstream_id": "second"}]},
     ]));
-    let wanted =
-        [("/?v=1&w=1", "first"), ("/?v=1", "route"), ("/?v=2", "first"), ("/?v=3", "second"), ("/", "route")];
+    let wanted = [("/?v=1&w=1", "first"), ("/?v=1", "route"), ("/?v=2", "first"), ("/?v=3", "second"), ("/", "route")];
     for (target, upstream) in wanted {
         assert_eq!(chosen(&plugin, target), upstream, "{target}");
     }
@@ -127,7 +128,8 @@ fn without_rules_the_route_serves() {
 fn upstreams_have_keys_of_their_own_and_must_compile() {
     let compiler = Arc::new(Compiler::default());
     let env = Env::for_tests().with_upstreams(compiler.clone()).for_resource("routes/1", 1);
-    let rules = json!([{"weighted_upstreams": [inline("a", 1), inline("a", 1)]}, {"weighted_upstreams": [inline("a", 1)]}]);
+    let rules =
+        json!([{"weighted_upstreams": [inline("a", 1), inline("a", 1)]}, {"weighted_upstreams": [inline("a", 1)]}]);
     Harness::with_env(DEFINITION, json!({"rules": rules}), env.clone()).unwrap();
     let wanted = ["routes/1#traffic-split-0-0", "routes/1#traffic-split-0-1", "routes/1#traffic-split-1-0"];
     assert_eq!(*compiler.0.lock().unwrap(), wanted);
