@@ -368,7 +368,7 @@ impl LimitCount {
 
     fn count(&self, limit: &Limit, count: u64, window: u64, cx: &mut Context) -> Option<Reply> {
         let now = self.clock.millis();
-        let window = window.saturating_mul(1000);
+        let window = window.saturating_mul(1000).max(1);
         let mut key = SmallVec::from_slice(&self.prefix);
         let counted: Result<Counted, Full> = limit.key.with(cx, |text| {
             key.extend_from_slice(text);

@@ -103,8 +103,8 @@ impl Define for TrafficSplit {
     type Config = Config;
 
     fn check(config: &Config) -> Result<(), BuildError> {
-        let matches = config.rules.iter().flatten().flat_map(|rule| rule.matches.iter().flatten());
-        matches.map(|m| compile(&m.vars).map(drop)).collect()
+        let mut matches = config.rules.iter().flatten().flat_map(|rule| rule.matches.iter().flatten());
+        matches.try_for_each(|m| compile(&m.vars).map(drop))
     }
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
