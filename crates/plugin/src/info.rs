@@ -91,16 +91,7 @@ pub struct Info {
 impl Info {
     /// A plugin with nothing special; refine with struct update syntax or the methods below.
     pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
-        Info {
-            name,
-            priority,
-            phases,
-            auth: false,
-            secrets: &[],
-            request_body: false,
-            prefer_route: false,
-            encodes: false,
-        }
+        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false, encodes: false }
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }
