@@ -2,7 +2,7 @@
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
-use sluice_http::{Known, Request, Response};
+use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::borrow::Cow;
@@ -187,6 +187,7 @@ pub struct Context {
     variables: Vec<(Box<str>, Vec<u8>)>,
     extensions: Vec<Box<dyn Any>>,
     filter_body: bool,
+    client_head: Option<bool>,
     request_id: Option<Box<str>>,
     apisix_request_id: Option<Box<str>>,
     early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
@@ -220,6 +221,7 @@ impl Context {
             variables: Vec::new(),
             extensions: Vec::new(),
             filter_body: false,
+            client_head: None,
             request_id: None,
             apisix_request_id: None,
             early_headers: Vec::new(),
@@ -249,6 +251,7 @@ impl Context {
         self.variables.clear();
         self.extensions.clear();
         self.filter_body = false;
+        self.client_head = None;
         self.request_id = None;
         self.apisix_request_id = None;
         self.early_headers.clear();
@@ -360,6 +363,17 @@ impl Context {
     /// `$request_id`, if it was made.
     pub fn known_request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
+    }
+
+    /// Changes the method for the upstream. What the client asked for still decides whether it gets a body.
+    pub fn set_method(&mut self, token: &str) {
+        self.client_head.get_or_insert(self.request.method == Method::Head);
+        self.request.set_method(token);
+    }
+    /// Whether the client sent HEAD, whatever the upstream gets.
+    #[inline]
+    pub fn client_sent_head(&self) -> bool {
+        self.client_head.unwrap_or(self.request.method == Method::Head)
     }
 
     /// Sets `$apisix_request_id`, which is `$request_id` otherwise (plugin `request-id`).

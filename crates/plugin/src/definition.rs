@@ -81,7 +81,12 @@ pub struct Definition {
     pub build: fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>,
     pub consumer: Option<ConsumerDefinition>,
     pub metadata_schema: Option<fn() -> Value>,
+    /// Checks and completes configurations of other plugins inside this one's.
+    pub nested: Option<NestedCheck>,
 }
+
+/// See [`Definition::nested`].
+pub type NestedCheck = fn(&mut Value, &crate::Registry) -> Result<(), BuildError>;
 
 /// Erases a plugin's definition, for a family's `PLUGINS` slice.
 pub const fn define<P: Define>() -> Definition {
@@ -97,6 +102,7 @@ pub const fn define<P: Define>() -> Definition {
         },
         consumer: None,
         metadata_schema: None,
+        nested: None,
     }
 }
 
@@ -112,6 +118,10 @@ impl Definition {
             },
         };
         Definition { consumer: Some(consumer), ..self }
+    }
+    /// Adds the check of other plugins' configurations inside this one's (`multi-auth`).
+    pub const fn nested(self, check: NestedCheck) -> Definition {
+        Definition { nested: Some(check), ..self }
     }
     /// Adds `plugin_metadata` of this type; read it at build time with [`Env::metadata`].
     pub const fn metadata<M: JsonSchema>(self) -> Definition {

@@ -96,6 +96,9 @@ impl Registry {
                     sluice_expr::Expr::compile(filter)
                         .map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
                 }
+                if let Some(nested) = definition.nested {
+                    nested(config, self)?;
+                }
                 (definition.check)(config)
             }
         }
