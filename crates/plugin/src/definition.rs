@@ -33,6 +33,10 @@ pub trait Define: Plugin + Sized {
     fn schema() -> Value {
         schema_of::<Self::Config>()
     }
+    /// Another wording for a violation of the schema, where APISIX's plugin rephrases it.
+    fn rephrase(_config: &Value, _message: &str) -> Option<String> {
+        None
+    }
     /// What the schema cannot say. Runs when a configuration is written and when it is compiled.
     fn check(_config: &Self::Config) -> Result<(), BuildError> {
         Ok(())
@@ -74,6 +78,7 @@ pub struct Definition {
     pub info: Info,
     pub schema: fn() -> Value,
     pub check: fn(&Value) -> Result<(), BuildError>,
+    pub rephrase: fn(&Value, &str) -> Option<String>,
     pub build: fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>,
     pub consumer: Option<ConsumerDefinition>,
     pub metadata_schema: Option<fn() -> Value>,
@@ -92,6 +97,7 @@ pub const fn define<P: Define>() -> Definition {
         info: P::INFO,
         schema: P::schema,
         check: |config| P::check(&parse::<P::Config>(config)?),
+        rephrase: P::rephrase,
         build: |config, env| {
             let config = parse::<P::Config>(config)?;
             P::check(&config)?;
