@@ -44,7 +44,7 @@ pub struct FileLogger {
     entry: LogEntry,
     file: Arc<LineFile>,
     /// Held so that the next configuration finds the open files.
-    _files: Arc<Arc<Files>>,
+    _files: Arc<Files>,
 }
 
 /// The open files by path, for all instances. Files that no instance uses any more are closed.
@@ -110,7 +110,7 @@ impl Define for FileLogger {
         let mut fresh = false;
         let files = env.shared.get_or_insert("file-logger", || {
             fresh = true;
-            Arc::new(Files::default())
+            Files::default()
         });
         if fresh {
             report(&env.metrics, &files)?;

@@ -20,7 +20,7 @@ fn context(target: &str) -> Context {
 
 /// The lines of a file, once all is written.
 fn lines(harness: &Harness, dir: &tempfile::TempDir, path: &str) -> Vec<Value> {
-    let files = harness.env.shared.get_or_insert("file-logger", || Arc::new(Files::default()));
+    let files = harness.env.shared.get_or_insert("file-logger", Files::default);
     files.open(path, &harness.env).expect("open").sync();
     let text = std::fs::read_to_string(dir.path().join(path)).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
