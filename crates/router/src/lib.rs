@@ -14,11 +14,13 @@ mod pattern;
 mod predicate;
 mod radix;
 mod router;
+mod stream;
 mod table;
 
 pub use pattern::{Params, REST};
 pub use predicate::{MethodSet, RemoteAddr};
 pub use router::{MAX_EXPLAINED, Router};
+pub use stream::{StreamConditions, StreamRequest, StreamRouter, stream_address};
 pub use sluice_expr::{Expr, Lookup};
 
 /// In which order routes are considered.
