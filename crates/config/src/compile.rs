@@ -8,6 +8,7 @@ mod consumer;
 mod environment;
 mod route;
 mod ssl;
+mod stream_route;
 mod upstream;
 
 use crate::snapshot::{CompiledRoute, Snapshot};
@@ -79,6 +80,13 @@ pub struct Applied {
     pub unresolved: Vec<Arc<NodeSet>>,
 }
 
+/// The plugins that may be configured; `None`: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enabled {
+    pub plugins: Option<Vec<String>>,
+    pub stream_plugins: Option<Vec<String>>,
+}
+
 pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
 /// Holds the last accepted form of every resource and what was compiled from it.
@@ -86,7 +94,7 @@ pub struct Compiler {
     /// All plugins of the binary, and those that may be configured now.
     all: Arc<Registry>,
     registry: Arc<Registry>,
-    enabled: Option<Vec<String>>,
+    enabled: Enabled,
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
@@ -101,6 +109,7 @@ pub struct Compiler {
     compiled: HashMap<Arc<str>, Arc<CompiledRoute>>,
     /// Routes by what they refer to.
     dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
+    streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
@@ -114,6 +123,7 @@ impl Compiler {
             revision: 0,
             router: Router::new(settings.mode),
             router_reads_body: false,
+            stream_router: Arc::default(),
             global: empty_chain.clone(),
             empty_chain,
             consumers: Arc::new(Consumers::default()),
@@ -126,7 +136,7 @@ impl Compiler {
         Compiler {
             all: registry.clone(),
             registry,
-            enabled: None,
+            enabled: Enabled::default(),
             env,
             settings,
             states: Arc::new(NodeStates::new()),
@@ -139,6 +149,7 @@ impl Compiler {
             service_upstreams: HashMap::new(),
             compiled: HashMap::new(),
             dependents: HashMap::new(),
+            streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
             snapshot,
             body_readers: HashSet::default(),
@@ -155,19 +166,22 @@ impl Compiler {
         self.objects.get(&(kind, id.into()))
     }
 
-    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
-    /// anew with the next change.
-    pub fn enable(&mut self, names: Option<Vec<String>>) {
-        if names == self.enabled {
+    /// Lets only these plugins be configured. Other lists than before make every resource be compiled anew with the next
+    /// change.
+    pub fn enable(&mut self, enabled: Enabled) {
+        if enabled == self.enabled {
             return;
         }
-        let registry = match &names {
-            Some(names) => self.all.enable_only(names),
-            None => (*self.all).clone(),
-        };
+        let mut registry = (*self.all).clone();
+        if let Some(names) = &enabled.plugins {
+            registry = registry.enable_only(names);
+        }
+        if let Some(names) = &enabled.stream_plugins {
+            registry = registry.enable_only_stream(names);
+        }
         self.registry = Arc::new(registry);
         self.env = self.env.clone().with_registry(self.registry.clone());
-        self.enabled = names;
+        self.enabled = enabled;
         self.objects.clear();
     }
 
@@ -175,9 +189,11 @@ impl Compiler {
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
         let routes = self.routes.keys().map(|id| (Kind::Route, id.clone()));
-        let known = self.objects.keys().cloned().chain(routes);
+        let streams = self.streams.ids().map(|id| (Kind::StreamRoute, id.clone()));
+        let known = self.objects.keys().cloned().chain(routes).chain(streams);
         let deletes: HashSet<(Kind, Arc<str>)> = known.filter(|key| !named.contains(key)).collect();
         let deletes = deletes.into_iter().collect();
+        self.streams.arrange(objects.iter().filter(|o| o.kind == Kind::StreamRoute).map(|o| o.id.clone()).collect());
         let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
         let upserts = objects.into_iter().filter(changed).collect();
         self.apply(ChangeSet { upserts, deletes })
@@ -239,6 +255,7 @@ impl Compiler {
             revision: self.snapshot.revision + 1,
             router: self.snapshot.router.clone(),
             router_reads_body: self.snapshot.router_reads_body,
+            stream_router: self.snapshot.stream_router.clone(),
             global: self.snapshot.global.clone(),
             empty_chain: self.snapshot.empty_chain.clone(),
             consumers: self.snapshot.consumers.clone(),
@@ -278,6 +295,7 @@ impl Compiler {
         }
         next.router = self.compile_routes(&mut work, &kinds, next.router);
         next.router_reads_body = !self.body_readers.is_empty();
+        next.stream_router = self.compile_stream_routes(&mut work, &next.stream_router);
         self.snapshot = Arc::new(next);
         Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
     }
@@ -346,12 +364,15 @@ impl Plugins for Bridge<'_> {
             PluginScope::Route => Scope::Route,
             PluginScope::Consumer => Scope::Consumer,
             PluginScope::Metadata => Scope::Metadata,
-            PluginScope::Stream => return Ok(()),
+            PluginScope::Stream => Scope::Stream,
         };
         self.registry.check(name, scope, conf).map_err(|e| e.0)
     }
     fn exists(&self, name: &str, scope: PluginScope) -> bool {
-        scope == PluginScope::Stream || self.registry.get(name).is_some()
+        match scope {
+            PluginScope::Stream => self.registry.get_stream(name).is_some(),
+            _ => self.registry.get(name).is_some(),
+        }
     }
     fn is_auth(&self, name: &str) -> bool {
         self.registry.get(name).is_some_and(|d| d.info.auth)

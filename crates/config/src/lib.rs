@@ -16,5 +16,8 @@ pub mod suggestion;
 pub mod unit;
 pub mod watch;
 
-pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Object, Problem};
-pub use snapshot::{CompiledRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot};
+pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, Problem};
+pub use snapshot::{
+    CompiledRoute, CompiledStreamRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot,
+    StreamPluginEntry,
+};
