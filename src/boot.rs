@@ -436,7 +436,12 @@ impl Gateway {
 
     fn put_into_force(&self, before: &Snapshot, snapshot: Arc<Snapshot>) {
         crate::certificates::install(&self.tls, before, &snapshot);
-        tracing::info!(revision = snapshot.revision, routes = snapshot.router.len(), stream_routes = snapshot.stream_router.len(), "configuration in force");
+        tracing::info!(
+            revision = snapshot.revision,
+            routes = snapshot.router.len(),
+            stream_routes = snapshot.stream_router.len(),
+            "configuration in force"
+        );
         self.published.publish(snapshot);
     }
 

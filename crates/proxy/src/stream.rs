@@ -65,6 +65,13 @@ pub async fn serve_stream(worker: Rc<Worker>, client: Stream, connection: Connec
             }
             _ => tracing::error!(%peer, route = &**route, "stream connection closed: {refused}"),
         }
+        if !session.client.is_tls() {
+            // Bytes that nobody took make nginx's close a reset; those a plugin has read count as not taken.
+            if !session.cx.head.is_empty() {
+                session.client.reset_on_drop();
+            }
+            return;
+        }
     }
     close(&mut session.client, &session.timeout).await;
 }

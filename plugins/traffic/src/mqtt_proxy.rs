@@ -92,7 +92,9 @@ impl<'a> Connect<'a> {
         let whole = 1 + digits + length;
         match data.get(1 + digits..whole) {
             None => Parsed::NeedBytes(whole),
-            Some(packet) => Connect::fields(packet).map_or(Parsed::Broken("not a whole MQTT CONNECT packet"), Parsed::Complete),
+            Some(packet) => {
+                Connect::fields(packet).map_or(Parsed::Broken("not a whole MQTT CONNECT packet"), Parsed::Complete)
+            }
         }
     }
 

@@ -132,7 +132,7 @@ impl Compiler {
                 Err(message) => {
                     let id = route.service_id.as_deref().unwrap_or_default().into();
                     work.problem(Kind::Service, &id, &format!("/plugins/{name}"), message);
-                },
+                }
             }
         }
         plugins.sort_by_key(|entry| Reverse(entry.priority));

@@ -125,7 +125,10 @@ fn stream_proxy_listens_where_proxy_mode_says_so() {
     let udp = with("stream", "  stream_proxy: {udp: [9200]}\n");
     assert_eq!(lines(&udp.notices), ["c.yaml:3:18: apisix.stream_proxy.udp: ignored: UDP is not served yet"]);
     assert_eq!(
-        errors("apisix:\n  proxy_mode: stream\n  stream_proxy:\n    tcp: [0, x, '1.2.3:9', {tls: true}, '9-8', 9180]\n").len(),
+        errors(
+            "apisix:\n  proxy_mode: stream\n  stream_proxy:\n    tcp: [0, x, '1.2.3:9', {tls: true}, '9-8', 9180]\n"
+        )
+        .len(),
         6,
         "five that are no address, and a port of the Admin API"
     );

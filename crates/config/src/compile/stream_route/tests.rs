@@ -66,11 +66,8 @@ fn route(id: &str, more: Value) -> Object {
 }
 
 fn found(compiler: &Compiler) -> Option<Arc<CompiledStreamRoute>> {
-    let request = StreamRequest {
-        remote: "127.0.0.1".parse().unwrap(),
-        server: "127.0.0.1:9100".parse().unwrap(),
-        sni: None,
-    };
+    let request =
+        StreamRequest { remote: "127.0.0.1".parse().unwrap(), server: "127.0.0.1:9100".parse().unwrap(), sni: None };
     compiler.snapshot().stream_router.find(&request).cloned()
 }
 
