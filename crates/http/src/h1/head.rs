@@ -184,6 +184,11 @@ pub fn parse_response(
     if code < 100 {
         return Err(BadResponse("invalid status"));
     }
+    // `httparse` takes empty lines before the status line, and a bare LF at its end.
+    let line_end = memchr::memchr(b'\n', data).unwrap_or(0);
+    if !data.starts_with(b"HTTP/") || line_end.checked_sub(1).and_then(|i| data.get(i)) != Some(&b'\r') {
+        return Err(BadResponse("status line must end with CR LF"));
+    }
     let base = data.as_ptr() as usize;
     response.clear();
     response.headers.buf.extend_from_slice(&data[..n]);
