@@ -36,7 +36,9 @@ pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         None => ["conf/config.yaml", "examples/quickstart/config.yaml"].map(PathBuf::from).to_vec(),
     };
     let found = candidates.iter().find(|p| p.exists()).cloned();
-    found.with_context(|| format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display()))
+    found.with_context(|| {
+        format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display())
+    })
 }
 
 /// All plugins of the binary.
@@ -57,7 +59,7 @@ pub struct Services {
 pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compiler> {
     let mut registry = registry()?;
     if let Some(names) = &settings.plugins.plugins {
-        registry = registry.enable_only(names.clone());
+        registry = registry.enable_only(names);
     }
     let registry = Arc::new(registry);
     let mut env = Env::new(Clock::default(), services.metrics)
@@ -69,7 +71,10 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     }
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
-    let trusted_certificates = trusted.map(std::fs::read_to_string).transpose().with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    let trusted_certificates = trusted
+        .map(std::fs::read_to_string)
+        .transpose()
+        .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
     let compile = CompileSettings {
         mode: router_mode(settings),
         pool: PoolSettings {
@@ -142,7 +147,11 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
     let _ = data_dir.or(settings.sluice.data_dir.clone());
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
-    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sluice-control").enable_all().build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sluice-control")
+        .enable_all()
+        .build()?;
     let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
     let workers = gateway.start_workers()?;
     let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart));
@@ -157,7 +166,11 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
 /// The directory that relative paths of the configuration start from: the one above `conf`, as in APISIX.
 fn prefix(config: &Path) -> PathBuf {
     let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.file_name().is_some_and(|name| name == "conf") { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
+    if folder.file_name().is_some_and(|name| name == "conf") {
+        folder.parent().unwrap_or(folder).to_path_buf()
+    } else {
+        folder.to_path_buf()
+    }
 }
 
 /// A relative log file stands below the prefix; its folder is made.
@@ -180,7 +193,8 @@ fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
-        path => OperatorLog::file(Path::new(path), level, BURST).with_context(|| format!("nginx_config.error_log: {path}"))?,
+        path => OperatorLog::file(Path::new(path), level, BURST)
+            .with_context(|| format!("nginx_config.error_log: {path}"))?,
     };
     operator_log::install(&log)?;
     Ok(log)
@@ -201,6 +215,8 @@ struct Gateway {
     metrics: sluice_telemetry::Registry,
     resolver: Option<Arc<dyn Resolve>>,
     standalone: Option<PathBuf>,
+    /// `plugins` of config.yaml; a list in the standalone file stands before it.
+    enabled: Option<Vec<String>>,
 }
 
 impl Gateway {
@@ -221,7 +237,12 @@ impl Gateway {
             }
         };
         let prefix = prefix(config);
-        let services = Services { control: Some(control), metrics: metrics.clone(), resolver: resolver.clone(), prefix: prefix.clone() };
+        let services = Services {
+            control: Some(control),
+            metrics: metrics.clone(),
+            resolver: resolver.clone(),
+            prefix: prefix.clone(),
+        };
         let compiler = compiler(settings, services)?;
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
@@ -247,8 +268,12 @@ impl Gateway {
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
             target if http.enable_access_log => {
-                let options = AccessLogOptions { buffer: http.access_log_buffer as usize, ..AccessLogOptions::default() };
-                Some(AccessLog::open(target, options).with_context(|| format!("nginx_config.http.access_log: {}", http.access_log))?)
+                let options =
+                    AccessLogOptions { buffer: http.access_log_buffer as usize, ..AccessLogOptions::default() };
+                Some(
+                    AccessLog::open(target, options)
+                        .with_context(|| format!("nginx_config.http.access_log: {}", http.access_log))?,
+                )
             }
             _ => None,
         };
@@ -268,13 +293,15 @@ impl Gateway {
             listeners: std::sync::Mutex::new(listeners),
             worker_settings: WorkerSettings {
                 pin: settings.sluice.workers_pinned,
-                wakeup_batching: (!settings.sluice.wakeup_batching.is_zero()).then_some(settings.sluice.wakeup_batching),
+                wakeup_batching: (!settings.sluice.wakeup_batching.is_zero())
+                    .then_some(settings.sluice.wakeup_batching),
                 event_interval: None,
             },
             workers,
             metrics,
             resolver,
             standalone: standalone_path(config, settings.deployment.config_provider),
+            enabled: settings.plugins.plugins.clone(),
         })
     }
 
@@ -286,10 +313,12 @@ impl Gateway {
                 Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
             }
         }
-        let mut listeners = std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
+        let mut listeners =
+            std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
         let workers = Workers::spawn(self.workers, &self.worker_settings, |id| {
             let bound = listeners.next().unwrap_or_default();
-            let (settings, published, drain, tls) = (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
+            let (settings, published, drain, tls) =
+                (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
             let (log, format, count) = (self.access_log.clone(), self.format.clone(), self.workers as u16);
             move || async move {
                 let _shard = sluice_telemetry::register_worker();
@@ -298,7 +327,12 @@ impl Gateway {
                 let mut accepting = Vec::new();
                 for bound in bound {
                     match bound.listen() {
-                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(listener, worker.clone(), tls.clone(), drain.clone()))),
+                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(
+                            listener,
+                            worker.clone(),
+                            tls.clone(),
+                            drain.clone(),
+                        ))),
                         Err(error) => tracing::error!(%error, "a listener could not be started"),
                     }
                 }
@@ -343,6 +377,9 @@ impl Gateway {
     fn compile(&self, raw: &RawConfig) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
         let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = compiler.snapshot().clone();
+        let named =
+            raw.plugins.as_ref().map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
+        compiler.enable(named.or_else(|| self.enabled.clone()));
         let applied = compiler.replace_all(crate::source::objects(raw));
         raw.notices.iter().for_each(|n| tracing::warn!("{n}"));
         raw.errors.iter().for_each(|e| tracing::error!("{e}"));
@@ -363,13 +400,24 @@ impl Gateway {
     }
 
     /// The control side: reloads, signals, shutdown.
-    async fn supervise(&self, settings: &Settings, config: &Path, log: &OperatorLog, quickstart: bool) -> anyhow::Result<()> {
+    async fn supervise(
+        &self,
+        settings: &Settings,
+        config: &Path,
+        log: &OperatorLog,
+        quickstart: bool,
+    ) -> anyhow::Result<()> {
         if quickstart {
             tokio::spawn(crate::demo::serve());
             greet(settings, config);
         }
         if let Some(address) = settings.plugins.prometheus_export() {
-            let uri = settings.plugins.plugin_attr.get("prometheus").and_then(|p| p["export_uri"].as_str()).unwrap_or("/apisix/prometheus/metrics");
+            let uri = settings
+                .plugins
+                .plugin_attr
+                .get("prometheus")
+                .and_then(|p| p["export_uri"].as_str())
+                .unwrap_or("/apisix/prometheus/metrics");
             let listener = crate::metrics_server::bind(address).await?;
             let metrics = self.metrics.clone();
             let exposition = move || {
@@ -379,10 +427,12 @@ impl Gateway {
             };
             tokio::spawn(crate::metrics_server::serve(listener, uri.to_string(), Arc::new(exposition)));
         }
-        let mut watch = self.standalone.clone().map(|path| {
-            Watcher::start(path, POLL_INTERVAL, |path| StandaloneFile::load(path, &Environment::Process))
-        });
-        let (mut term, mut quit, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
+        let mut watch = self
+            .standalone
+            .clone()
+            .map(|path| Watcher::start(path, POLL_INTERVAL, |path| StandaloneFile::load(path, &Environment::Process)));
+        let (mut term, mut quit, mut int) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
         let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
         loop {
             tokio::select! {
@@ -444,7 +494,9 @@ async fn resolve(sets: &[Arc<sluice_upstream::NodeSet>], resolver: &Arc<dyn Reso
     }
 }
 
-async fn next(watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<RawConfig>>)>) -> Option<Change<RawConfig>> {
+async fn next(
+    watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<RawConfig>>)>,
+) -> Option<Change<RawConfig>> {
     match watch {
         Some((_, changes)) => changes.recv().await,
         None => std::future::pending().await,

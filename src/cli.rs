@@ -20,13 +20,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Starts the gateway.
-    #[command(after_help = "Example:\n  sluice run -c conf/config.yaml\n\nSIGHUP reads the configuration again, USR1 reopens log files, TERM and QUIT finish running requests first.")]
+    #[command(
+        after_help = "Example:\n  sluice run -c conf/config.yaml\n\nSIGHUP reads the configuration again, USR1 reopens log files, TERM and QUIT finish running requests first."
+    )]
     Run(run::Run),
     /// Says everything that is wrong with a configuration, with file, line and column; exit code 1 if anything is.
     #[command(after_help = "Example:\n  sluice check -c conf/config.yaml")]
     Check(check::Check),
     /// Says which route a request would take, why the others lose, and what its plugins and upstream are.
-    #[command(after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'")]
+    #[command(
+        after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'"
+    )]
     Explain(explain::Explain),
     /// Prints the JSON Schema of a plugin or resource.
     #[command(after_help = "Examples:\n  sluice schema limit-count\n  sluice schema route")]

@@ -1,8 +1,8 @@
 //! The gateway as a library, for its binaries alone: tests and tools go through the command line or the crates.
 
 pub mod boot;
-pub mod cli;
 mod certificates;
+pub mod cli;
 mod demo;
 mod listen;
 mod metrics_server;

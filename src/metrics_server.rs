@@ -16,7 +16,9 @@ pub async fn serve(listener: TcpListener, uri: String, exposition: Arc<dyn Fn() 
 
 /// Binds the export server's port.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| anyhow::anyhow!("cannot listen on {address} (plugin_attr.prometheus.export_addr): {e}"))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| anyhow::anyhow!("cannot listen on {address} (plugin_attr.prometheus.export_addr): {e}"))
 }
 
 async fn connection(mut stream: TcpStream, uri: Arc<str>, exposition: Arc<dyn Fn() -> Vec<u8> + Send + Sync>) {
@@ -44,8 +46,13 @@ async fn connection(mut stream: TcpStream, uri: Arc<str>, exposition: Arc<dyn Fn
             (_, true) => ("405 Method Not Allowed", b"method not allowed\n".to_vec()),
             _ => ("404 Not Found", b"not found\n".to_vec()),
         };
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\r\n", body.len());
-        if stream.write_all(answer.as_bytes()).await.is_err() || method != "HEAD" && stream.write_all(&body).await.is_err() {
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        if stream.write_all(answer.as_bytes()).await.is_err()
+            || method != "HEAD" && stream.write_all(&body).await.is_err()
+        {
             return;
         }
     }

@@ -12,7 +12,7 @@ mod upstream;
 
 use crate::snapshot::{CompiledRoute, Snapshot};
 use foldhash::{HashMap, HashMapExt, HashSet};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
 use sluice_model::{Kind, validate};
 use sluice_net::tls::CertConfig;
@@ -83,7 +83,10 @@ pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
 /// Holds the last accepted form of every resource and what was compiled from it.
 pub struct Compiler {
+    /// All plugins of the binary, and those that may be configured now.
+    all: Arc<Registry>,
     registry: Arc<Registry>,
+    enabled: Option<Vec<String>>,
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
@@ -121,7 +124,9 @@ impl Compiler {
             skip_mtls: Arc::default(),
         });
         Compiler {
+            all: registry.clone(),
             registry,
+            enabled: None,
             env,
             settings,
             states: Arc::new(NodeStates::new()),
@@ -150,10 +155,29 @@ impl Compiler {
         self.objects.get(&(kind, id.into()))
     }
 
+    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
+    /// anew with the next change.
+    pub fn enable(&mut self, names: Option<Vec<String>>) {
+        if names == self.enabled {
+            return;
+        }
+        let registry = match &names {
+            Some(names) => self.all.enable_only(names),
+            None => (*self.all).clone(),
+        };
+        self.registry = Arc::new(registry);
+        self.env = self.env.clone().with_registry(self.registry.clone());
+        self.enabled = names;
+        self.objects.clear();
+    }
+
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
-        let deletes = self.objects.keys().filter(|key| !named.contains(*key)).cloned().collect();
+        let routes = self.routes.keys().map(|id| (Kind::Route, id.clone()));
+        let known = self.objects.keys().cloned().chain(routes);
+        let deletes: HashSet<(Kind, Arc<str>)> = known.filter(|key| !named.contains(key)).collect();
+        let deletes = deletes.into_iter().collect();
         let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
         let upserts = objects.into_iter().filter(changed).collect();
         self.apply(ChangeSet { upserts, deletes })
@@ -196,6 +220,12 @@ impl Compiler {
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
             fields.entry("id").or_insert_with(|| id.into());
+            // `key-auth:` without a value is a plugin with nothing but defaults.
+            for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
+                if config.is_null() {
+                    *config = Value::Object(Map::new());
+                }
+            }
         }
         let bridge = Bridge { registry: &self.registry };
         validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
@@ -203,7 +233,8 @@ impl Compiler {
 
     fn compile(&mut self, work: Work) -> Applied {
         let mut work = work;
-        let kinds: HashSet<Kind> = work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
+        let kinds: HashSet<Kind> =
+            work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
         let mut next = Snapshot {
             revision: self.snapshot.revision + 1,
             router: self.snapshot.router.clone(),
@@ -227,7 +258,12 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work, &kinds);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(self.settings.clone(), self.states.clone(), self.tls.clone(), self.stored_ssls()));
+        let inline = Arc::new(upstream::InlineCompiler::new(
+            self.settings.clone(),
+            self.states.clone(),
+            self.tls.clone(),
+            self.stored_ssls(),
+        ));
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -280,7 +316,14 @@ struct Work {
 
 impl Work {
     fn problem(&mut self, kind: Kind, id: &Arc<str>, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem { kind, id: id.clone(), path: path.into(), message: message.into(), kept: false, nearest: None });
+        self.problems.push(Problem {
+            kind,
+            id: id.clone(),
+            path: path.into(),
+            message: message.into(),
+            kept: false,
+            nearest: None,
+        });
     }
 
     fn changed_of(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {

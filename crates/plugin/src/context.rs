@@ -2,7 +2,7 @@
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
-use sluice_http::{Request, Response};
+use sluice_http::{Known, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::borrow::Cow;
@@ -90,6 +90,19 @@ pub struct UpstreamRequest {
     pub upstream: Option<UpstreamRef>,
     /// A body instead of the client's.
     pub body: Option<Vec<u8>>,
+    withheld: u32,
+}
+
+impl UpstreamRequest {
+    /// Keeps the gateway from adding this field of its own, such as `X-Forwarded-Host`: a plugin has removed it.
+    pub fn withhold(&mut self, known: Known) {
+        self.withheld |= 1 << known as u32;
+    }
+    /// Whether [`UpstreamRequest::withhold`] was called for the field.
+    #[inline]
+    pub fn withholds(&self, known: Known) -> bool {
+        self.withheld & (1 << known as u32) != 0
+    }
 }
 
 /// One try to get an answer from a node.
@@ -148,6 +161,7 @@ pub struct Context {
     extensions: Vec<Box<dyn Any>>,
     filter_body: bool,
     request_id: Option<Box<str>>,
+    apisix_request_id: Option<Box<str>>,
     early_headers: Vec<(Cow<'static, str>, Vec<u8>)>,
 }
 
@@ -179,6 +193,7 @@ impl Context {
             extensions: Vec::new(),
             filter_body: false,
             request_id: None,
+            apisix_request_id: None,
             early_headers: Vec::new(),
         }
     }
@@ -206,6 +221,7 @@ impl Context {
         self.extensions.clear();
         self.filter_body = false;
         self.request_id = None;
+        self.apisix_request_id = None;
         self.early_headers.clear();
     }
 
@@ -294,6 +310,14 @@ impl Context {
     pub fn filter_body(&mut self) {
         self.filter_body = true;
     }
+    /// As [`Context::filter_body`], where the body will be another: removes the fields that describe the old one
+    /// (apisix/core/response.lua `clear_header_as_body_modified`).
+    pub fn body_modified(&mut self) {
+        for name in ["content-length", "content-encoding", "last-modified", "etag"] {
+            self.response.headers.remove(name);
+        }
+        self.filter_body();
+    }
     /// Whether some plugin wants the body.
     pub fn wants_body(&self) -> bool {
         self.filter_body
@@ -306,6 +330,15 @@ impl Context {
     /// `$request_id`, if it was made.
     pub fn known_request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
+    }
+
+    /// Sets `$apisix_request_id`, which is `$request_id` otherwise (plugin `request-id`).
+    pub fn set_apisix_request_id(&mut self, id: impl Into<Box<str>>) {
+        self.apisix_request_id = Some(id.into());
+    }
+    /// `$apisix_request_id`, if a plugin has set it or `$request_id` was made.
+    pub fn apisix_request_id(&self) -> Option<&str> {
+        self.apisix_request_id.as_deref().or(self.request_id.as_deref())
     }
 
     /// The path and query that the upstream will get.

@@ -139,7 +139,10 @@ fn plain(schema: &mut schemars::Schema) {
     if object.get("default").is_some_and(Value::is_null) {
         object.remove("default");
     }
-    let number_format = object.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint") || f.starts_with("int") || f == "float" || f == "double");
+    let number_format = object
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|f| f.starts_with("uint") || f.starts_with("int") || f == "float" || f == "double");
     if number_format {
         object.remove("format");
     }

@@ -83,12 +83,15 @@ pub struct Info {
     pub request_body: bool,
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,
+    /// It encodes response bodies (compression): its `header_filter` and `body_filter` run after those of all other plugins
+    /// of the chain, whatever its priority, as nginx's own filters run after Lua's.
+    pub encodes: bool,
 }
 
 impl Info {
     /// A plugin with nothing special; refine with struct update syntax or the methods below.
     pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
-        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false }
+        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false, encodes: false }
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }
@@ -101,5 +104,8 @@ impl Info {
     }
     pub const fn prefer_route(self) -> Info {
         Info { prefer_route: true, ..self }
+    }
+    pub const fn encodes(self) -> Info {
+        Info { encodes: true, ..self }
     }
 }

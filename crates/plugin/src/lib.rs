@@ -19,9 +19,9 @@ pub mod reply;
 pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
-pub use consumer::{Consumer, ConsumerMatch, Consumers};
+pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{Attempt, BodyChunk, Connection, Context, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
-pub use definition::{BuildError, Definition, Define, define, schema_of};
+pub use definition::{BuildError, Define, Definition, define, schema_of};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};
 pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};

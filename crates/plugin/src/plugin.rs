@@ -61,6 +61,11 @@ pub trait Plugin: Send + Sync + 'static {
     fn before_proxy<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         Flow::Next
     }
+    /// Whether this request's body must be in memory when the first hook runs; asked only where [`crate::Info`] says
+    /// `request_body`, for plugins whose configuration decides.
+    fn wants_request_body(&self, cx: &Context) -> bool {
+        true
+    }
     /// The response's head is known ([`Context::response`]) and may be changed. A plugin that will change the body's
     /// length removes `Content-Length` here and calls [`Context::filter_body`].
     fn header_filter(&self, cx: &mut Context) {}

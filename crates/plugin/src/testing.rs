@@ -75,6 +75,11 @@ impl Harness {
         body
     }
 
+    /// Runs `body_filter` on one piece, where several plugins see the same body.
+    pub fn body(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+        self.chain.body_filter(0, cx, chunk);
+    }
+
     /// Runs `log`.
     pub fn log(&self, cx: &mut Context) {
         self.chain.log(0, cx);

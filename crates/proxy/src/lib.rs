@@ -6,10 +6,12 @@
 
 mod answer;
 pub mod client;
+mod client_certificate;
 pub mod connection;
 mod exchange;
 mod forwarded;
 mod path_rules;
+mod real_ip;
 pub mod rescue;
 mod scratch;
 mod send;

@@ -2,9 +2,9 @@
 use crate::settings::ProxySettings;
 use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
+use sluice_net::timer;
 use sluice_plugin::{Connection, Context};
 use sluice_telemetry::{AccessLogFormat, AccessLogWriter};
-use sluice_net::timer;
 use sluice_upstream::pool::Pool;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -38,7 +38,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(id: u16, workers: u16, settings: Arc<ProxySettings>, published: Arc<Published>, drain: Drain, access_log: Option<AccessLogSink>) -> Worker {
+    pub fn new(
+        id: u16,
+        workers: u16,
+        settings: Arc<ProxySettings>,
+        published: Arc<Published>,
+        drain: Drain,
+        access_log: Option<AccessLogSink>,
+    ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
         Worker {

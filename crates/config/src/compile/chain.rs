@@ -84,7 +84,8 @@ impl Compiler {
         for (id, body) in configs {
             match serde_json::from_value::<sluice_model::PluginConfig>(body) {
                 Ok(config) => {
-                    let entries = self.entries(&config.plugins, ChainSource::PluginConfig, Kind::PluginConfig, &id, work);
+                    let entries =
+                        self.entries(&config.plugins, ChainSource::PluginConfig, Kind::PluginConfig, &id, work);
                     self.shared_entries.insert((Kind::PluginConfig, id.clone()), Arc::new(entries));
                     self.plugin_configs.insert(id, Arc::new(config));
                 }

@@ -97,7 +97,10 @@ fn naive(text: &str, vars: &Map) -> String {
                     continue;
                 }
             } else {
-                let name: String = chars[i + 1..].iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '_' || **c == '.').collect();
+                let name: String = chars[i + 1..]
+                    .iter()
+                    .take_while(|c| c.is_ascii_alphanumeric() || **c == '_' || **c == '.')
+                    .collect();
                 if !name.is_empty() {
                     out += &get(&name);
                     i += 1 + name.len();

@@ -54,6 +54,7 @@ pub struct BodyReader {
     left: u64,
     digits: u8,
     extra: u16,
+    payload: u64,
 }
 
 /// A piece of a body found by [`BodyReader::next`].
@@ -77,7 +78,7 @@ impl BodyReader {
             Framing::Chunked => (State::Size, 0),
             Framing::Close => (State::Data, u64::MAX),
         };
-        BodyReader { framing, state, left, digits: 0, extra: 0 }
+        BodyReader { framing, state, left, digits: 0, extra: 0, payload: 0 }
     }
 
     pub fn framing(&self) -> Framing {
@@ -87,6 +88,11 @@ impl BodyReader {
     /// Whether the whole body has passed.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Payload bytes that have passed, without their chunk framing.
+    pub fn payload(&self) -> u64 {
+        self.payload
     }
 
     /// Bytes that must still come, where the framing tells.
@@ -118,6 +124,7 @@ impl BodyReader {
                 State::Done => break,
                 State::Data => {
                     let n = self.left.min((input.len() - i) as u64) as usize;
+                    self.payload += n as u64;
                     if self.framing != Framing::Close {
                         self.left -= n as u64;
                     }

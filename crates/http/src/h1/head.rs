@@ -52,11 +52,12 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let n = match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, data, &mut fields) {
-        Ok(Status::Complete(n)) if n <= limits.head => n,
-        Ok(Status::Complete(_)) => return Err(reject(431, "request head too large")),
+        Ok(Status::Complete(n)) => n,
         Ok(Status::Partial) => return incomplete(data, limits),
         Err(httparse::Error::TooManyHeaders) => return Err(reject(431, "too many header fields")),
-        Err(httparse::Error::Version) if names_a_version(data) => return Err(reject(505, "HTTP version not supported")),
+        Err(httparse::Error::Version) if names_a_version(data) => {
+            return Err(reject(505, "HTTP version not supported"));
+        }
         Err(_) => return Err(reject(400, "malformed request head")),
     };
     let (Some(method), Some(path), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
@@ -64,6 +65,9 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     };
     if path.len() + method.len() + 11 > limits.request_line {
         return Err(reject(414, "request line too long"));
+    }
+    if n > limits.head {
+        return Err(reject(431, "request head too large"));
     }
     if parsed.headers.len() > limits.fields {
         return Err(reject(431, "too many header fields"));
@@ -112,11 +116,12 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     Ok(Some(n))
 }
 
-/// Whether the request line has three parts of which the last is some `HTTP/x`: an unknown version, not garbage.
+/// Whether the request line has three parts of which the last is some `HTTP/1.2`: an unknown version, not garbage.
 fn names_a_version(data: &[u8]) -> bool {
     let line = data.split(|b| *b == b'\n').next().unwrap_or_default();
     let mut parts = line.trim_ascii_end().split(|b| *b == b' ').skip(2);
-    parts.next().is_some_and(|v| v.starts_with(b"HTTP/")) && parts.next().is_none()
+    let version = |v: &[u8]| matches!(v, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
+    parts.next().is_some_and(version) && parts.next().is_none()
 }
 
 /// A head that is not whole yet may still be known to be too large.

@@ -138,6 +138,14 @@ fn ambiguous_or_malformed_heads_are_refused() {
 }
 
 #[test]
+fn a_path_that_is_not_utf8_can_still_be_matched() {
+    let r = ok("GET /admin/%ff?x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((r.path(), r.target()), ("/admin/\u{fffd}", "/admin/%ff?x"));
+    let raw = b"GET /a\xff HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert!(parse_request(raw, &Limits::default(), &mut Request::default()).is_err());
+}
+
+#[test]
 fn limits() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9000));
     assert_eq!(parse(&long).unwrap_err().status, 414);
