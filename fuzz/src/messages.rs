@@ -21,7 +21,10 @@ pub fn request_head(data: &[u8]) {
         // More bytes behind a head change nothing about it.
         let mut again = Request::default();
         assert_eq!(parse_request(&data[..n], &limits, &mut again), Ok(Some(n)));
-        assert_eq!((again.target(), again.framing, again.keep_alive), (request.target(), request.framing, request.keep_alive));
+        assert_eq!(
+            (again.target(), again.framing, again.keep_alive),
+            (request.target(), request.framing, request.keep_alive)
+        );
     }
     let mut response = Response::default();
     for to_head in [false, true] {

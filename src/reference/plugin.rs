@@ -21,7 +21,8 @@ pub fn index(registry: &Registry) -> String {
 }
 
 fn phases(definition: &Definition) -> String {
-    let names: Vec<&str> = Phase::ALL.into_iter().filter(|p| definition.info.phases.has(*p)).map(Phase::as_str).collect();
+    let names: Vec<&str> =
+        Phase::ALL.into_iter().filter(|p| definition.info.phases.has(*p)).map(Phase::as_str).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
@@ -29,16 +30,24 @@ fn phases(definition: &Definition) -> String {
 pub fn page(definition: &Definition) -> String {
     let info = &definition.info;
     let name = info.name;
-    let mut out = format!("# {name}\n\n<!-- prose of {name} -->\n\n| | |\n|---|---|\n| priority | {} |\n", info.priority);
+    let mut out =
+        format!("# {name}\n\n<!-- prose of {name} -->\n\n| | |\n|---|---|\n| priority | {} |\n", info.priority);
     let _ = writeln!(out, "| phases | {} |", phases(definition));
     if info.auth {
         out.push_str("| authentication | finds the consumer of a request |\n");
     }
     if !info.secrets.is_empty() {
-        let _ = writeln!(out, "| secret fields | {} |", info.secrets.iter().map(|s| code(s)).collect::<Vec<_>>().join(", "));
+        let _ = writeln!(
+            out,
+            "| secret fields | {} |",
+            info.secrets.iter().map(|s| code(s)).collect::<Vec<_>>().join(", ")
+        );
     }
     if info.request_body {
         out.push_str("| request body | read into memory before the plugin runs |\n");
+    }
+    if info.encodes {
+        out.push_str("| encodes bodies | its response hooks run after those of all other plugins |\n");
     }
     if info.prefer_route {
         out.push_str("| global rules | give way to a route that configures the plugin |\n");
@@ -63,7 +72,10 @@ mod tests {
     #[test]
     fn a_page_names_all_that_the_definition_says() {
         let definition = Definition {
-            info: Info::new("sample", 7, Phases::REWRITE.and(Phases::LOG)).secrets(&["key"]).request_body().prefer_route(),
+            info: Info::new("sample", 7, Phases::REWRITE.and(Phases::LOG))
+                .secrets(&["key"])
+                .request_body()
+                .prefer_route(),
             schema: || json!({"properties": {"key": {"type": "string"}}}),
             check: |_| Ok(()),
             build: |_, _| Err(sluice_plugin::BuildError::new("not built here")),
@@ -71,9 +83,15 @@ mod tests {
             metadata_schema: Some(|| json!({"properties": {"log_format": {"type": "object"}}})),
         };
         let page = page(&definition);
-        for part in
-            ["# sample\n", "| priority | 7 |", "| phases | rewrite, log |", "| secret fields | `key` |", "| `key` | string |", "## Plugin metadata", "| `log_format` |"]
-        {
+        for part in [
+            "# sample\n",
+            "| priority | 7 |",
+            "| phases | rewrite, log |",
+            "| secret fields | `key` |",
+            "| `key` | string |",
+            "## Plugin metadata",
+            "| `log_format` |",
+        ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
         assert!(!page.contains("on a consumer"));

@@ -11,7 +11,9 @@ pub fn file(kind: Kind) -> String {
 
 /// `resources/README.md`.
 pub fn index() -> String {
-    let mut out = "# Resources\n\nAn object of `apisix.yaml` stands in the list named here.\n\n| resource | list |\n|---|---|\n".to_owned();
+    let mut out =
+        "# Resources\n\nAn object of `apisix.yaml` stands in the list named here.\n\n| resource | list |\n|---|---|\n"
+            .to_owned();
     for kind in Kind::ALL {
         let file = file(kind);
         let _ = writeln!(out, "| [{}]({file}.md) | `{}` |", kind.name(), kind.dir());
@@ -38,7 +40,8 @@ pub fn page(kind: Kind) -> String {
 }
 
 fn secrets() -> String {
-    let mut out = "# secret\n\nList in `apisix.yaml`: `secrets`. The id begins with the manager: `vault/1`.\n".to_owned();
+    let mut out =
+        "# secret\n\nList in `apisix.yaml`: `secrets`. The id begins with the manager: `vault/1`.\n".to_owned();
     for manager in ["vault", "aws", "gcp"] {
         if let Some(schema) = schemas::secret::manager(manager) {
             let _ = write!(out, "\n## {manager}\n\n{}", attributes(schema.document()));

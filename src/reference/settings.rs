@@ -9,7 +9,11 @@ use std::fmt::Write as _;
 
 /// What the recorder cannot see: the forms of lists, and defaults that are computed.
 const NOTES: &[(&str, &str, &str)] = &[
-    ("apisix.node_listen", "`9080`", "a port, a list of ports, or a list of `{ip, port, backlog}`; without `ip` on 0.0.0.0 and, with `enable_ipv6`, on [::]"),
+    (
+        "apisix.node_listen",
+        "`9080`",
+        "a port, a list of ports, or a list of `{ip, port, backlog}`; without `ip` on 0.0.0.0 and, with `enable_ipv6`, on [::]",
+    ),
     ("apisix.ssl.listen", "`[{port: 9443}]`", "a list of `{ip, port, backlog, enable_http3}`"),
     ("apisix.control.ip", "`127.0.0.1`", ""),
     ("apisix.control.port", "`9090`", ""),
@@ -18,9 +22,31 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("deployment.admin.admin_listen.port", "`9180`", ""),
     ("deployment.admin.admin_key", "", "a list of `{name, key, role}`; role is `admin` or `viewer`"),
     ("deployment.admin.allow_admin", "`[127.0.0.0/24]`", ""),
-    ("deployment.etcd.host", "`[\"http://127.0.0.1:2379\"]`", "also from the environment variable `APISIX_DEPLOYMENT_ETCD_HOST`"),
+    (
+        "deployment.etcd.host",
+        "`[\"http://127.0.0.1:2379\"]`",
+        "also from the environment variable `APISIX_DEPLOYMENT_ETCD_HOST`",
+    ),
     ("deployment.etcd.health_check_timeout", "`10`", "seconds"),
-    ("nginx_config.worker_processes", "`auto`", "`auto` is one per core; also from the environment variable `APISIX_WORKER_PROCESSES`"),
+    ("deployment.etcd.timeout", "", "seconds"),
+    ("deployment.etcd.watch_timeout", "", "seconds"),
+    ("deployment.etcd.resync_delay", "", "seconds"),
+    ("deployment.admin.admin_key_required", "", "`false` lets requests without a key in"),
+    ("apisix.ssl.ssl_protocols", "`TLSv1.2 TLSv1.3`", "of these two; older ones are reported and ignored"),
+    ("apisix.dns_resolver", "", "addresses of name servers; those of /etc/resolv.conf where empty"),
+    ("apisix.dns_resolver_valid", "", "seconds; stands in for the TTL of answers"),
+    ("apisix.max_post_args_readable_size", "", "MiB of a body that is read for `post_arg` predicates; 0: no limit"),
+    ("apisix.lru.secret.ttl", "", "seconds"),
+    ("apisix.lru.secret.neg_ttl", "", "seconds"),
+    ("nginx_config.http.client_max_body_size", "", "0: no limit"),
+    ("nginx_config.http.charset", "", "added to text types' Content-Type; `off` for none"),
+    ("sluice.wakeup_batching", "", "microseconds a worker gathers events when its last turn was small"),
+    ("sluice.limits.requests_per_connection", "", "requests on one connection before it is closed"),
+    (
+        "nginx_config.worker_processes",
+        "`auto`",
+        "`auto` is one per core; also from the environment variable `APISIX_WORKER_PROCESSES`",
+    ),
     ("nginx_config.http.real_ip_from", "`[127.0.0.1, \"unix:\"]`", ""),
     ("plugins", "", "names of the plugins that may be configured; all by default"),
     ("stream_plugins", "", "read, without effect: TCP and UDP are not proxied"),
@@ -36,10 +62,14 @@ pub fn page() -> String {
                    A key that is read need not have an effect yet: see [getting started](../guide/getting-started.md).\n"
         .to_owned();
     let mut part = "";
-    for key in keys.iter().filter(|key| key.ignored.is_none() && (key.kind != "mapping" || is_opaque(&keys, key))) {
+    let mut shown: Vec<&Key> =
+        keys.iter().filter(|key| key.ignored.is_none() && (key.kind != "mapping" || is_opaque(&keys, key))).collect();
+    let order = ["apisix", "nginx_config", "nginx_config.http", "deployment", "sluice"];
+    shown.sort_by_key(|key| order.iter().position(|o| *o == group(&key.path)).unwrap_or(order.len()));
+    for key in shown {
         let group = group(&key.path);
-        if group != part {
-            let title = if group.is_empty() { "Top level" } else { group };
+        if group != part || !out.contains("\n## ") {
+            let title = if group.is_empty() { "Others" } else { group };
             let _ = write!(out, "\n## {title}\n\n| key | type | default | |\n|---|---|---|---|\n");
             part = group;
         }
@@ -51,7 +81,10 @@ pub fn page() -> String {
     }
     let attributes = Settings::defaults(&Environment::Fixed(HashMap::new())).plugins.plugin_attr;
     let text = serde_json::to_string_pretty(&attributes).unwrap_or_default();
-    let _ = write!(out, "\n## Defaults of `plugin_attr`\n\nWhat config.yaml says is merged into these, key by key.\n\n```json\n{text}\n```\n");
+    let _ = write!(
+        out,
+        "\n## Defaults of `plugin_attr`\n\nWhat config.yaml says is merged into these, key by key.\n\n```json\n{text}\n```\n"
+    );
     out
 }
 
@@ -67,7 +100,10 @@ fn group(path: &str) -> &str {
     if path.starts_with("nginx_config.http.") {
         return http;
     }
-    path.split_once('.').map_or("", |(first, _)| first)
+    match path.split_once('.') {
+        Some((first @ ("apisix" | "nginx_config" | "deployment" | "sluice"), _)) => first,
+        _ => "",
+    }
 }
 
 fn row(key: &Key, out: &mut String) {
@@ -77,7 +113,11 @@ fn row(key: &Key, out: &mut String) {
         (_, Some(default)) => code(default),
         (None, None) => String::new(),
     };
-    let kind = if key.words.is_empty() { key.kind.to_owned() } else { key.words.iter().map(|w| code(w)).collect::<Vec<_>>().join(", ") };
+    let kind = if key.words.is_empty() {
+        key.kind.to_owned()
+    } else {
+        key.words.iter().map(|w| code(w)).collect::<Vec<_>>().join(", ")
+    };
     let kind = if kind == "any" { String::new() } else { kind };
     let about = match noted {
         Some((_, _, about)) if !about.is_empty() => (*about).to_owned(),

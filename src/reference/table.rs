@@ -14,18 +14,26 @@ pub fn attributes(schema: &Value) -> String {
     if rows.is_empty() {
         return "No attributes.\n".to_owned();
     }
-    let mut out = "| attribute | type | required | default | valid | description |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut out =
+        "| attribute | type | required | default | valid | description |\n|---|---|---|---|---|---|\n".to_owned();
     out.push_str(&rows);
-    for (keyword, says) in
-        [("oneOf", "Exactly one of these must hold"), ("anyOf", "At least one of these must hold"), ("allOf", "All of these must hold"), ("not", "Must not hold")]
-    {
+    for (keyword, says) in [
+        ("oneOf", "Exactly one of these must hold"),
+        ("anyOf", "At least one of these must hold"),
+        ("allOf", "All of these must hold"),
+        ("not", "Must not hold"),
+    ] {
         if let Some(rule) = schema.get(keyword) {
             let _ = write!(out, "\n{says}:\n\n```json\n{}\n```\n", serde_json::to_string(rule).unwrap_or_default());
         }
     }
     if let Some(rule) = schema.get("if") {
         let rule = serde_json::json!({"if": rule, "then": schema.get("then"), "else": schema.get("else")});
-        let _ = write!(out, "\nDepending on a condition:\n\n```json\n{}\n```\n", serde_json::to_string(&rule).unwrap_or_default());
+        let _ = write!(
+            out,
+            "\nDepending on a condition:\n\n```json\n{}\n```\n",
+            serde_json::to_string(&rule).unwrap_or_default()
+        );
     }
     out
 }
@@ -98,8 +106,15 @@ fn valid(property: &Value) -> String {
         parts.push(code(&value.to_string()));
     }
     let bounds = [
-        ("minimum", "≥ "), ("exclusiveMinimum", "> "), ("maximum", "≤ "), ("exclusiveMaximum", "< "), ("minLength", "length ≥ "),
-        ("maxLength", "length ≤ "), ("minItems", "items ≥ "), ("maxItems", "items ≤ "), ("minProperties", "keys ≥ "),
+        ("minimum", "≥ "),
+        ("exclusiveMinimum", "> "),
+        ("maximum", "≤ "),
+        ("exclusiveMaximum", "< "),
+        ("minLength", "length ≥ "),
+        ("maxLength", "length ≤ "),
+        ("minItems", "items ≥ "),
+        ("maxItems", "items ≤ "),
+        ("minProperties", "keys ≥ "),
         ("maxProperties", "keys ≤ "),
     ];
     for (keyword, sign) in bounds {

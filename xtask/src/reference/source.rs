@@ -55,9 +55,9 @@ fn plugin_file(root: &Path, name: &str) -> Result<Option<PathBuf>> {
     let mut families: Vec<PathBuf> =
         std::fs::read_dir(root.join("plugins"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     families.sort();
-    let files = families.iter().flat_map(|f| {
-        [f.join("src").join(format!("{word}.rs")), f.join("src").join(&word).join("mod.rs")]
-    });
+    let files = families
+        .iter()
+        .flat_map(|f| [f.join("src").join(format!("{word}.rs")), f.join("src").join(&word).join("mod.rs")]);
     Ok(files.into_iter().find(|file| file.is_file()))
 }
 
@@ -85,7 +85,9 @@ fn cases(root: &Path, name: &str) -> Result<String> {
             continue;
         }
         if out.is_empty() {
-            out.push_str("## Examples\n\nEach is a test of this repository: a configuration, requests, and what comes back.\n");
+            out.push_str(
+                "## Examples\n\nEach is a test of this repository: a configuration, requests, and what comes back.\n",
+            );
         }
         let shown: Vec<&str> = text.lines().filter(|line| !line.starts_with("doc: true")).collect();
         let title = file.file_stem().unwrap_or_default().to_string_lossy().replace('-', " ");
@@ -157,7 +159,8 @@ fn variable(source: &str, name: &str) -> String {
         match line.strip_prefix("///") {
             Some(doc) => docs.push(doc.trim()),
             None if line.contains(&wanted) => {
-                let aliases: Vec<String> = line.split('|').skip(1).filter_map(|a| a.split('"').nth(1)).map(|a| format!("`{a}`")).collect();
+                let aliases: Vec<String> =
+                    line.split('|').skip(1).filter_map(|a| a.split('"').nth(1)).map(|a| format!("`{a}`")).collect();
                 if !aliases.is_empty() {
                     docs.push("also");
                 }
@@ -181,7 +184,10 @@ mod tests {
             ("plugins/auth/src/key_auth.rs", "//! Keys.\n//!\n//! More.\nuse x;\n//! not this"),
             ("tests/cases/key-auth/right-key.yaml", "from: x\ndoc: true\nsteps: []\n"),
             ("tests/cases/key-auth/hidden.yaml", "steps: [1]\n"),
-            ("crates/config/src/settings/apisix.rs", "pub struct A {\n    /// One\n    /// worker.\n    #[serde(skip)]\n    pub dev: bool,\n    pub other: u8,\n}"),
+            (
+                "crates/config/src/settings/apisix.rs",
+                "pub struct A {\n    /// One\n    /// worker.\n    #[serde(skip)]\n    pub dev: bool,\n    pub other: u8,\n}",
+            ),
             ("crates/expr/src/variable.rs", "/// The path.\nUri = \"uri\" | \"document_uri\",\nHost = \"host\","),
         ] {
             let path = root.path().join(name);
@@ -193,7 +199,10 @@ mod tests {
         let mut pages = BTreeMap::from([("x.md".to_owned(), page.to_owned())]);
         complete(root.path(), &mut pages).unwrap();
         let text = &pages["x.md"];
-        assert!(text.starts_with("<!-- Generated -->\nKeys.\n\nMore.\n|One worker.||The path. also `document_uri`||\n"), "{text}");
+        assert!(
+            text.starts_with("<!-- Generated -->\nKeys.\n\nMore.\n|One worker.||The path. also `document_uri`||\n"),
+            "{text}"
+        );
         assert!(text.contains("### right key\n\n```yaml\nfrom: x\nsteps: []\n```"), "{text}");
         assert!(!text.contains("[1]") && !text.contains("of none"), "{text}");
     }

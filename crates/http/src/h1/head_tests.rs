@@ -171,7 +171,9 @@ fn response_framing() {
     assert_eq!(framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false), Framing::None);
     assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false), Framing::Chunked);
     assert_eq!(framing("HTTP/1.1 200\r\n\r\n", false), Framing::Close);
-    for bad in ["HTTP/1.1 200 OK\n\r\n", "HTTP/1.1 200\n\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n"] {
+    for bad in
+        ["HTTP/1.1 200 OK\n\r\n", "HTTP/1.1 200\n\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n"]
+    {
         assert!(answer(bad, false).is_err(), "{bad:?}");
     }
     let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";

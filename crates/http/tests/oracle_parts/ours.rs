@@ -40,7 +40,10 @@ fn body(framing: Framing, pieces: &mut Vec<Vec<u8>>) -> Option<Vec<u8>> {
 }
 
 /// Joins pieces at the front until `parse` has a head; takes it away. None: refused; Some(None): not whole.
-fn head<T>(pieces: &mut Vec<Vec<u8>>, mut parse: impl FnMut(&[u8]) -> Result<Option<(usize, T)>, ()>) -> Option<Option<T>> {
+fn head<T>(
+    pieces: &mut Vec<Vec<u8>>,
+    mut parse: impl FnMut(&[u8]) -> Result<Option<(usize, T)>, ()>,
+) -> Option<Option<T>> {
     let mut gathered = Vec::new();
     loop {
         match parse(&gathered) {

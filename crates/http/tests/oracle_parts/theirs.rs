@@ -26,7 +26,11 @@ impl Wire {
 }
 
 impl Read for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
         if self.waits {
             self.waker = Some(cx.waker().clone());
             return Poll::Pending;
@@ -92,7 +96,8 @@ pub fn requests(pieces: Vec<Vec<u8>>) -> Vec<Seen> {
             let (head, body) = request.into_parts();
             if let Some(body) = whole(body).await {
                 let start = format!("{} {}", head.method, target(&head.uri));
-                let message = Seen { start, http11: head.version == Version::HTTP_11, fields: fields(&head.headers), body };
+                let message =
+                    Seen { start, http11: head.version == Version::HTTP_11, fields: fields(&head.headers), body };
                 seen.lock().unwrap().push(message);
             }
             Ok::<_, Infallible>(Response::new(String::new()))
