@@ -64,6 +64,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let registry = Arc::new(registry);
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
+        .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
         .with_registry(registry.clone());
     env.prefix = services.prefix.into();
     if let Some(control) = services.control {

@@ -167,6 +167,10 @@ impl Env {
             None => Err("no upstreams can be compiled here".into()),
         }
     }
+    /// All plugins, where they are known.
+    pub fn registry(&self) -> Option<&Arc<crate::Registry>> {
+        self.registry.as_ref()
+    }
     /// Builds another plugin from a plugin's configuration (`workflow`, `multi-auth`).
     pub fn plugin(&self, name: &str, config: &Value) -> Result<Arc<dyn crate::Plugin>, String> {
         let registry = self.registry.as_ref().ok_or("no plugins can be built here")?;

@@ -259,6 +259,7 @@ impl Context {
             Variable::CredentialId => text(consumer?.credential_id.as_deref()?),
             Variable::MatchedUri => text(self.matched_uri.as_deref()?),
             Variable::MatchedHost => text(self.matched_host.as_deref()?),
+            Variable::RateLimitingInfo => Some(Value::owned(self.rate_limiting.as_ref()?.to_json())),
             _ => None,
         }
     }

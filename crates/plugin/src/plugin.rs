@@ -49,6 +49,11 @@ impl From<Outcome> for Flow<'_> {
 /// Hooks run in the phases that the plugin's [`crate::Info`] names, in order of priority.
 #[allow(unused_variables)]
 pub trait Plugin: Send + Sync + 'static {
+    /// Whether this configuration needs the request's body in memory before its first hook, where
+    /// [`crate::Info::request_body`] does not say so for all.
+    fn reads_body(&self) -> bool {
+        false
+    }
     /// Before the upstream is chosen: authentication and rewriting of the request.
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         Flow::Next

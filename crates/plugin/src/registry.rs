@@ -87,10 +87,17 @@ impl Registry {
                 None => Ok(()),
             },
             Scope::Route => {
-                entry.schema.check(config).map_err(BuildError::new)?;
+                if let Err(violation) = entry.schema.check(config) {
+                    return Err(BuildError(
+                        (definition.rephrase)(config, &violation.message).unwrap_or(violation.message),
+                    ));
+                }
                 if let Some(filter) = config.pointer("/_meta/filter") {
                     sluice_expr::Expr::compile(filter)
                         .map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
+                }
+                if let Some(nested) = definition.nested {
+                    nested(config, self)?;
                 }
                 (definition.check)(config)
             }

@@ -23,6 +23,8 @@ enum Encoding {
     /// Payload alone: its length is known, or the connection's end is the body's.
     Identity,
     Chunked,
+    /// Not at all: a plugin has made the response one without body.
+    Discarded,
 }
 
 /// What reading the upstream came to.
@@ -249,14 +251,14 @@ impl Exchange<'_> {
             self.tell_upstream_status(cx);
         }
         self.header_filter(cx);
-        let body = !(cx.request.method == Method::Head || matches!(cx.response.status, 100..200 | 204 | 304));
+        let body = !(cx.client_sent_head() || matches!(cx.response.status, 100..200 | 204 | 304));
         relay.filtered = body
             && cx.wants_body()
             && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
         let has_length = cx.response.headers.known(Known::ContentLength).is_some();
         let old_client = cx.request.version == Version::Http10;
         relay.encoding = match relay.reader.framing() {
-            _ if !body => Encoding::Untouched,
+            _ if !body => Encoding::Discarded,
             Framing::None if !relay.filtered => Encoding::Untouched,
             Framing::Length(_) if !relay.filtered && has_length => Encoding::Untouched,
             Framing::Chunked if !relay.filtered && !old_client => Encoding::Untouched,
@@ -264,6 +266,10 @@ impl Exchange<'_> {
             _ if old_client => Encoding::Identity,
             _ => Encoding::Chunked,
         };
+        if body && !relay.filtered && relay.reader.framing() == Framing::None {
+            // Of a 204, or to HEAD: with another status, or method, the client waits for a body.
+            cx.response.headers.set("Content-Length", "0");
+        }
         let chunked = body
             && (relay.encoding == Encoding::Chunked
                 || relay.encoding == Encoding::Untouched && relay.reader.framing() == Framing::Chunked);
@@ -331,6 +337,12 @@ impl Exchange<'_> {
     ) -> Result<(), AttemptError> {
         let gone = |_| AttemptError::Gone;
         let bad = |_| AttemptError::upstream(FailureKind::BadResponse, true);
+        if relay.encoding == Encoding::Discarded {
+            let used = relay.reader.scan(data).map_err(bad)?;
+            relay.surplus |= used < data.len();
+            cx.upstream_body_bytes += used as u64;
+            return scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(gone);
+        }
         if relay.encoding == Encoding::Untouched {
             let used = relay.reader.scan(data).map_err(bad)?;
             relay.surplus |= used < data.len();
@@ -390,7 +402,7 @@ impl Exchange<'_> {
 
     /// The gateway's own response.
     pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
-        let to_head = cx.request.method == Method::Head;
+        let to_head = cx.client_sent_head();
         // The upstream's status is told even where its answer could not be used.
         cx.response.clear();
         cx.own_response = true;

@@ -5,7 +5,7 @@
 //!
 //! Differences from APISIX: a password may contain `:` and white space. APISIX compares only what stands before the
 //! second colon, so that such passwords cannot be used and anything appended to a password after a colon passes.
-use crate::challenge::Challenge;
+use crate::challenge::{Challenge, Refusal};
 use crate::credential;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
@@ -91,7 +91,7 @@ impl DefineAuth for BasicAuth {
 impl Plugin for BasicAuth {
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         let found = match cx.request.headers.get("Authorization") {
-            None => Err("Missing authorization in request"),
+            None => Err(Refusal::plain("Missing authorization in request")),
             Some(field) => authenticate(field, &cx.consumers),
         };
         let flow = match found {
@@ -99,7 +99,7 @@ impl Plugin for BasicAuth {
                 identity.attach_to(&mut cx.request, &mut cx.consumer, NAME);
                 Flow::Next
             }
-            Err(message) => self.challenge.fallback(cx, message),
+            Err(refusal) => self.challenge.fallback(cx, &refusal),
         };
         if self.hide_credentials && matches!(flow, Flow::Next) {
             cx.request.headers.remove("Authorization");
@@ -108,20 +108,25 @@ impl Plugin for BasicAuth {
     }
 }
 
-fn authenticate<'a>(field: &[u8], consumers: &'a Consumers) -> Result<&'a Arc<Identity>, &'static str> {
-    let decoded = credentials(field).and_then(decode).and_then(|bytes| String::from_utf8(bytes).ok());
-    let Some((username, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
-        tracing::warn!("basic-auth: invalid authorization header");
-        return Err(INVALID);
-    };
+fn authenticate<'a>(field: &[u8], consumers: &'a Consumers) -> Result<&'a Arc<Identity>, Refusal> {
+    // The reasons name no part of the field: a log is no place for passwords.
+    let invalid = |reason: &str| Refusal::because(INVALID, reason);
+    let encoded = credentials(field).ok_or_else(|| invalid("Invalid authorization header format"))?;
+    let decoded = decode(encoded).and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decoded.ok_or_else(|| invalid("Failed to decode authentication header"))?;
+    let (username, password) =
+        decoded.split_once(':').ok_or_else(|| invalid("Split authorization err: invalid decoded data"))?;
     let identity = consumers.find(NAME, username).or_else(|| consumers.find(NAME, &without_space(username)));
     let config = identity.and_then(|identity| identity.config::<ConsumerConfig>());
     let (Some(identity), Some(config)) = (identity, config) else {
-        tracing::warn!("basic-auth: failed to find user: invalid user");
-        return Err(UNKNOWN);
+        return Err(Refusal::because(UNKNOWN, "failed to find user: invalid user"));
     };
     let is_password = |text: &str| verify_slices_are_equal(text.as_bytes(), config.password.as_bytes()).is_ok();
-    if is_password(password) || is_password(&without_space(password)) { Ok(identity) } else { Err(UNKNOWN) }
+    if is_password(password) || is_password(&without_space(password)) {
+        Ok(identity)
+    } else {
+        Err(Refusal::plain(UNKNOWN))
+    }
 }
 
 /// What follows the word `basic`, in any case, and one white space character.

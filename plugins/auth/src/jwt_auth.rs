@@ -13,7 +13,7 @@ mod token;
 
 use crate::argument::{self, Argument};
 use crate::basic_auth;
-use crate::challenge::Challenge;
+use crate::challenge::{Challenge, Refusal};
 use crate::credential;
 use key::{Algorithm, Key, KeyError};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -28,7 +28,6 @@ use std::sync::Arc;
 use token::{Claim, Token};
 
 const NAME: &str = "jwt-auth";
-const FAILED: &str = "failed to verify jwt";
 
 /// On a route, service or global rule.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -207,7 +206,7 @@ enum Source {
 impl Plugin for JwtAuth {
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         let Some((source, token)) = self.token(&cx.request) else {
-            return self.challenge.fallback(cx, "Missing JWT token in request");
+            return self.challenge.fallback(cx, &Refusal::plain("Missing JWT token in request"));
         };
         let found = self.authenticate(&token, &cx.consumers);
         drop(token);
@@ -219,7 +218,7 @@ impl Plugin for JwtAuth {
                 }
                 Flow::Next
             }
-            Err(message) => self.challenge.fallback(cx, message),
+            Err(refusal) => self.challenge.fallback(cx, &refusal),
         };
         if self.config.hide_credentials && matches!(flow, Flow::Next) {
             self.hide(source, cx);
@@ -241,41 +240,29 @@ impl JwtAuth {
         }
     }
 
-    fn authenticate<'a>(
-        &self,
-        token: &[u8],
-        consumers: &'a Consumers,
-    ) -> Result<(&'a Arc<Identity>, Value), &'static str> {
-        let Some(token) = Token::parse(token) else {
-            tracing::warn!("JWT token invalid");
-            return Err("JWT token invalid");
-        };
+    fn authenticate<'a>(&self, token: &[u8], consumers: &'a Consumers) -> Result<(&'a Arc<Identity>, Value), Refusal> {
+        let failed =
+            |reason: String| Refusal::because("failed to verify jwt", format!("failed to verify jwt: {reason}"));
+        let token = Token::parse(token)
+            .map_err(|e| Refusal::because("JWT token invalid", format!("JWT token invalid: {e}")))?;
         let name = match token.payload.get(&self.config.key_claim_name) {
-            None | Some(Value::Bool(false)) => return Err("missing user key in JWT token"),
+            None | Some(Value::Bool(false)) => return Err(Refusal::plain("missing user key in JWT token")),
             Some(name) => name.as_str(),
         };
         let identity = name.and_then(|name| consumers.find(NAME, name));
         let config = identity.and_then(|identity| identity.config::<ConsumerConfig>());
         let (Some(identity), Some(config)) = (identity, config) else {
-            tracing::warn!("failed to find consumer: invalid user key");
-            return Err("Invalid user key in JWT token");
+            return Err(Refusal::because("Invalid user key in JWT token", "failed to find consumer: invalid user key"));
         };
         if token.algorithm != config.algorithm.as_str() {
-            tracing::warn!("failed to verify jwt: algorithm mismatch, expected {}", config.algorithm.as_str());
-            return Err(FAILED);
+            return Err(failed(format!("algorithm mismatch, expected {}", config.algorithm.as_str())));
         }
-        let key = config.key.as_ref().map_err(|e| {
-            tracing::error!("failed to verify jwt: consumer {}: {e}", identity.consumer.username);
-            FAILED
-        })?;
+        let key = config.key.as_ref().map_err(|e| failed(format!("consumer {}: {e}", identity.consumer.username)))?;
         if !token.signature().is_some_and(|signature| key.verify(token.signed, &signature)) {
-            tracing::warn!("failed to verify jwt: signature mismatch");
-            return Err(FAILED);
+            return Err(failed("signature mismatch".into()));
         }
-        if let Err(e) = token::check_claims(&self.claims, &token.payload, self.clock.seconds(), config.grace) {
-            tracing::error!("failed to verify jwt: {e}");
-            return Err(FAILED);
-        }
+        token::check_claims(&self.claims, &token.payload, self.clock.seconds(), config.grace)
+            .map_err(|e| failed(e.to_string()))?;
         Ok((identity, token.payload))
     }
 

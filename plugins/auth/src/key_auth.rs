@@ -7,7 +7,7 @@
 //! Differences from APISIX: with `hide_credentials` the other arguments of the query keep their order and their
 //! encoding.
 use crate::argument::{self, Argument};
-use crate::challenge::Challenge;
+use crate::challenge::{Challenge, Refusal};
 use crate::credential;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,16 +94,15 @@ impl Plugin for KeyAuth {
                 argument = argument::find(cx.request.query(), &self.query);
                 match &argument {
                     Argument::Value(key) => (key.as_ref(), false),
-                    Argument::Missing => return self.refuse(cx, "Missing API key in request"),
-                    Argument::Unusable => return self.refuse(cx, "Invalid API key in request"),
+                    Argument::Missing => return self.refuse(cx, &Refusal::plain("Missing API key in request")),
+                    Argument::Unusable => return self.refuse(cx, &unknown()),
                 }
             }
         };
         // The index hashes with a random seed, so how long a look-up takes says nothing about other keys.
         let identity = std::str::from_utf8(key).ok().and_then(|key| cx.consumers.find(NAME, key));
         let Some(identity) = identity else {
-            tracing::warn!("failed to find consumer: invalid api key");
-            return self.refuse(cx, "Invalid API key in request");
+            return self.refuse(cx, &unknown());
         };
         identity.attach_to(&mut cx.request, &mut cx.consumer, NAME);
         if self.hide_credentials {
@@ -118,15 +117,20 @@ impl Plugin for KeyAuth {
     }
 }
 
+#[cold]
+fn unknown() -> Refusal {
+    Refusal::because("Invalid API key in request", "failed to find consumer: invalid api key")
+}
+
 impl KeyAuth {
     /// An invalid key must not reach the upstream either when the request passes as the anonymous consumer.
     #[cold]
-    fn refuse<'a>(&self, cx: &mut Context, message: &str) -> Flow<'a> {
+    fn refuse<'a>(&self, cx: &mut Context, refusal: &Refusal) -> Flow<'a> {
         if self.hide_credentials && self.challenge.allows_anonymous() {
             cx.request.headers.remove(&self.header);
             argument::hide(cx, &self.query);
         }
-        self.challenge.fallback(cx, message)
+        self.challenge.fallback(cx, refusal)
     }
 }
 

@@ -82,7 +82,10 @@ mod tests {
         let check = |mut config: Value| testing::check(definition, Scope::Route, &mut config).map_err(|e| e.0);
         assert_eq!(check(json!({"i": 1, "t": [1]})), Ok(()));
         assert_eq!(check(json!({})), Err("property \"i\" is required".into()));
-        assert_eq!(check(json!({"i": -1})), Err("property \"i\" validation failed: expected -1 to be at least 0".into()));
+        assert_eq!(
+            check(json!({"i": -1})),
+            Err("property \"i\" validation failed: expected -1 to be at least 0".into())
+        );
         assert!(check(json!({"i": 1, "t": []})).is_err());
     }
 

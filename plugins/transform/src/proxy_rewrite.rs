@@ -232,7 +232,7 @@ impl Plugin for ProxyRewrite {
             }
         }
         if let Some(method) = &self.method {
-            cx.request.set_method(method);
+            cx.set_method(method);
         }
         Flow::Next
     }

@@ -176,11 +176,6 @@ impl Define for ResponseRewrite {
     }
 }
 
-/// Statuses whose responses have no body (RFC 9110 section 6.4.1).
-fn is_bodiless(status: u16) -> bool {
-    matches!(status, 100..200 | 204 | 304)
-}
-
 impl ResponseRewrite {
     fn owner(&self) -> usize {
         std::ptr::from_ref(self) as usize
@@ -193,11 +188,6 @@ impl Plugin for ResponseRewrite {
             return;
         }
         if let Some(status) = self.status {
-            // A response that had no body gets an empty one, so that the client does not wait for it.
-            if is_bodiless(cx.response.status) && !is_bodiless(status) {
-                cx.response.headers.remove("content-length");
-                cx.filter_body();
-            }
             cx.response.set_status(status);
         }
         if !matches!(self.body, Body::Keep) {

@@ -32,19 +32,35 @@ struct Header<'a> {
     alg: Cow<'a, str>,
 }
 
+/// Why a text is no signed token.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("invalid jwt string")]
+    Form,
+    #[error("invalid header: {0}")]
+    Header(String),
+    #[error("invalid payload: {0}")]
+    Payload(String),
+}
+
 impl<'a> Token<'a> {
-    /// `None` where it is no signed token.
-    pub fn parse(text: &'a [u8]) -> Option<Token<'a>> {
+    /// Takes the text apart.
+    pub fn parse(text: &'a [u8]) -> Result<Token<'a>, TokenError> {
         let mut parts = text.split(|b| *b == b'.');
-        let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        let signed = text.get(..header.len() + 1 + payload.len())?;
-        let header = BASE64.decode(header).ok()?;
-        let header: Header<'_> = serde_json::from_slice(&header).ok()?;
-        let payload = serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()?;
-        Some(Token { signed, algorithm: header.alg.into_owned(), payload, signature })
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Form);
+        };
+        let signed = text.get(..header.len() + 1 + payload.len()).unwrap_or_default();
+        // What goes into a log is short and one line.
+        let text = |part: &[u8]| String::from_utf8_lossy(part).escape_debug().take(200).collect();
+        let decoded = BASE64.decode(header).unwrap_or_default();
+        let parsed: Header<'_> = serde_json::from_slice(&decoded).map_err(|_| TokenError::Header(text(header)))?;
+        let algorithm = parsed.alg.into_owned();
+        let decoded = BASE64.decode(payload).unwrap_or_default();
+        let payload = serde_json::from_slice(&decoded).map_err(|_| TokenError::Payload(text(payload)))?;
+        Ok(Token { signed, algorithm, payload, signature })
     }
 
     /// The signature's bytes; `None` where it is not base64url.
@@ -68,10 +84,19 @@ pub enum ClaimError {
     Missing(&'static str),
     #[error("claim {0} is not a number")]
     NotANumber(&'static str),
-    #[error("'nbf' claim not valid until {0}")]
+    #[error("'nbf' claim not valid until {}", http_date(*.0))]
     NotYet(f64),
-    #[error("'exp' claim expired at {0}")]
+    #[error("'exp' claim expired at {}", http_date(*.0))]
     Expired(f64),
+}
+
+/// A time in seconds since the epoch as RFC 9110, 5.6.7 writes it; the number where no calendar has it.
+fn http_date(seconds: f64) -> String {
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let date = time::OffsetDateTime::from_unix_timestamp(seconds as i64).ok().and_then(|date| date.format(format).ok());
+    date.unwrap_or_else(|| format!("{seconds:e}"))
 }
 
 impl Claim {

@@ -133,6 +133,10 @@ fn host_and_method() {
     rewritten(json!({"host": "test.com:6443", "method": "POST"}), &mut cx);
     assert_eq!(cx.upstream.host.as_deref(), Some(&b"test.com:6443"[..]));
     assert_eq!(cx.request.method_text(), "POST");
+    assert!(!cx.client_sent_head());
+    let mut cx = Context::for_tests("HEAD", "/");
+    rewritten(json!({"method": "GET"}), &mut cx);
+    assert!(cx.client_sent_head() && cx.request.method_text() == "GET");
 }
 
 #[test]

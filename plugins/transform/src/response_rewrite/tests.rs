@@ -104,18 +104,6 @@ fn without_body_and_filters_bytes_pass() {
 }
 
 #[test]
-fn a_response_without_body_gets_an_empty_one() {
-    let mut cx = response(&[("Content-Length", "5")]);
-    cx.response.status = 304;
-    harness(json!({"status_code": 200})).response(&mut cx, &[]);
-    assert!(cx.wants_body() && field(&cx, "content-length").is_none());
-    let mut cx = response(&[]);
-    cx.response.status = 204;
-    harness(json!({"status_code": 304})).response(&mut cx, &[]);
-    assert!(!cx.wants_body());
-}
-
-#[test]
 fn vars_choose_the_responses() {
     let config = json!({"body": "new", "status_code": 403, "vars": [["status", "==", 500]]});
     let mut cx = response(&[]);
