@@ -109,7 +109,7 @@ impl Registry {
         let entry = self.entries.get(name)?;
         let mut document = Map::new();
         document.insert("priority".into(), entry.definition.info.priority.into());
-        document.insert("version".into(), json!(0.1));
+        document.insert("version".into(), json!(entry.definition.info.version));
         document.insert("schema".into(), entry.schema_document.clone());
         if entry.definition.info.auth {
             document.insert("type".into(), "auth".into());

@@ -1,3 +1,4 @@
+//! Tests of `gzip`.
 use super::*;
 use crate::echo::Echo;
 use flate2::read::MultiGzDecoder;
