@@ -1,8 +1,11 @@
 //! A plugin's page, and the list of all plugins.
 
 use super::table::{attributes, code};
+use sluice_config::environment::Environment;
+use sluice_config::settings::Settings;
 use sluice_plugin::info::Phase;
-use sluice_plugin::{Definition, Registry};
+use sluice_plugin::{Clock, Definition, Env, Registry};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// `plugins/README.md`.
@@ -24,6 +27,13 @@ fn phases(definition: &Definition) -> String {
     let names: Vec<&str> =
         Phase::ALL.into_iter().filter(|p| definition.info.phases.has(*p)).map(Phase::as_str).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// What a plugin sees of a gateway with the default settings.
+fn environment() -> Env {
+    let settings = Settings::defaults(&Environment::Fixed(HashMap::new()));
+    Env::new(Clock::default(), sluice_telemetry::Registry::new())
+        .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr))
 }
 
 /// `plugins/<name>.md`.
@@ -52,6 +62,11 @@ pub fn page(definition: &Definition) -> String {
     if info.prefer_route {
         out.push_str("| global rules | give way to a route that configures the plugin |\n");
     }
+    let endpoints = definition.endpoints.map(|endpoints| endpoints(&environment())).unwrap_or_default();
+    for endpoint in endpoints {
+        let methods = endpoint.methods.join(", ");
+        let _ = writeln!(out, "| public endpoint | {methods} {}, through `public-api` |", code(&endpoint.uri));
+    }
     let _ = write!(out, "\n## Attributes\n\n{}", attributes(&(definition.schema)()));
     if let Some(consumer) = &definition.consumer {
         let _ = write!(out, "\n## Attributes on a consumer or credential\n\n{}", attributes(&(consumer.schema)()));
@@ -71,16 +86,15 @@ mod tests {
 
     #[test]
     fn a_page_names_all_that_the_definition_says() {
+        let registry = crate::boot::registry().unwrap();
         let definition = Definition {
             info: Info::new("sample", 7, Phases::REWRITE.and(Phases::LOG))
                 .secrets(&["key"])
                 .request_body()
                 .prefer_route(),
             schema: || json!({"properties": {"key": {"type": "string"}}}),
-            check: |_| Ok(()),
-            build: |_, _| Err(sluice_plugin::BuildError::new("not built here")),
-            consumer: None,
             metadata_schema: Some(|| json!({"properties": {"log_format": {"type": "object"}}})),
+            ..*registry.get("example-plugin").unwrap()
         };
         let page = page(&definition);
         for part in [
