@@ -79,7 +79,7 @@ pub struct Info {
     pub auth: bool,
     /// Fields of the configuration that are secrets: encrypted at rest, masked in logs (APISIX: `encrypt_fields`).
     pub secrets: &'static [&'static str],
-    /// The request's body must be in memory when the first hook of this plugin runs.
+    /// The plugin may read the request's body: before its first hook, [`crate::Plugin::wants_request_body`] is asked.
     pub request_body: bool,
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,
@@ -91,7 +91,16 @@ pub struct Info {
 impl Info {
     /// A plugin with nothing special; refine with struct update syntax or the methods below.
     pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
-        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false, encodes: false }
+        Info {
+            name,
+            priority,
+            phases,
+            auth: false,
+            secrets: &[],
+            request_body: false,
+            prefer_route: false,
+            encodes: false,
+        }
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }

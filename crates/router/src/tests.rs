@@ -1,3 +1,5 @@
+//! The router by example; `naive` compares it with a matcher that tries every route.
+
 use std::sync::Arc;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Expressions: operators, wording of errors, and agreement with a naive evaluation.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The regex facade: choice of engine, options, replacements, and that both engines agree.
+
 use proptest::prelude::*;
 
 use super::*;

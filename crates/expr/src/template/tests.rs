@@ -1,3 +1,5 @@
+//! Templates: variables, escaping, captures, and agreement with a naive rendering.
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Balancers: shares by weight, order of priorities, what happens when nodes were tried or are down.
+
 use std::sync::atomic::AtomicU32;
 
 use proptest::prelude::*;

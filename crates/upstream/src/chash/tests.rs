@@ -1,3 +1,5 @@
+//! The hash ring: the same key keeps its node, and few keys move when nodes come or go.
+
 use proptest::prelude::*;
 
 use super::*;

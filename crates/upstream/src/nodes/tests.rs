@@ -1,3 +1,5 @@
+//! Nodes by name: a name's addresses share its weight, and what stays keeps its state. The resolver is a map.
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 

@@ -1,3 +1,5 @@
+//! `file-logger` writing to real files in a temporary directory.
+
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Definition, RouteInfo, Scope, define};

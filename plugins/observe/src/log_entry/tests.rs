@@ -1,3 +1,5 @@
+//! Log entries: formats, bodies and their limits.
+
 use super::*;
 use serde_json::json;
 use sluice_plugin::{Attempt, Consumer, ConsumerMatch, RouteInfo};

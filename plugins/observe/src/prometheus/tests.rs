@@ -1,3 +1,5 @@
+//! `prometheus`: the exported text for requests made by hand.
+
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Attempt, Consumer, ConsumerMatch, Definition, Registry, RouteInfo, Scope, define};

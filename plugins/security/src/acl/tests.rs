@@ -1,3 +1,5 @@
+//! `acl`: who passes by label, and the configurations that are refused.
+
 use super::*;
 use serde_json::json;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `cors`: response fields by origin, and the configurations that are refused.
+
 use super::*;
 use serde_json::{Value, json};
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `csrf`: good, forged and expired tokens.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! `fault-injection`: aborts and delays, on a fake clock.
+
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

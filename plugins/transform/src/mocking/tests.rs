@@ -1,3 +1,5 @@
+//! `mocking`: answers from examples and from schemas.
+
 use super::*;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `proxy-rewrite`: what the upstream is sent.
+
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `real-ip`: the address plugins see, by source and trusted addresses.
+
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `redirect`: the `Location` for every kind of configuration.
+
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Connection, Scope, TlsInfo, define};

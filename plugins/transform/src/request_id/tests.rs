@@ -1,3 +1,5 @@
+//! `request-id`: given, made and returned identifiers.
+
 use super::*;
 use sluice_expr::{Lookup, Variable};
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,5 @@
+//! `response-rewrite`: status, fields and bodies, compressed ones included.
+
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Scope, define};
