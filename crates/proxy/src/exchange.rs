@@ -51,6 +51,8 @@ pub struct Exchange<'a> {
 
 /// Serves one request; says whether the connection can carry another.
 pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+    worker.figures.requests.inc();
+    let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
     let connection = &client.connection;
     let requests = connection.requests.get() + 1;
@@ -90,6 +92,22 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     let unread = !exchange.body.is_done();
     client.unread_body = unread;
     keep
+}
+
+/// Counts a request for as long as it is served, also where its task is dropped.
+struct InFlight<'a>(&'a sluice_telemetry::GaugeHandle);
+
+impl<'a> InFlight<'a> {
+    fn new(gauge: &'a sluice_telemetry::GaugeHandle) -> InFlight<'a> {
+        gauge.inc();
+        InFlight(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Answers a head that could not be read, and counts it like any request.

@@ -1,4 +1,5 @@
 //! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
+use crate::figures::Figures;
 use crate::settings::ProxySettings;
 use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
@@ -27,6 +28,7 @@ pub struct Worker {
     pub settings: Arc<ProxySettings>,
     pub drain: Drain,
     pub pool: RefCell<Pool>,
+    pub figures: Figures,
     access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
     seen: Cell<u64>,
@@ -45,6 +47,7 @@ impl Worker {
         published: Arc<Published>,
         drain: Drain,
         access_log: Option<AccessLogSink>,
+        figures: Figures,
     ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
@@ -53,6 +56,7 @@ impl Worker {
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
+            figures,
             access_log: access_log.map(RefCell::new),
             published,
             seen: Cell::new(seen),
