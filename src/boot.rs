@@ -329,7 +329,8 @@ impl Gateway {
             move || async move {
                 let _shard = sluice_telemetry::register_worker();
                 let sink = log.map(|log| AccessLogSink { format, writer: log.writer() });
-                let worker = Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink, figures));
+                let worker =
+                    Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink, figures));
                 let mut accepting = Vec::new();
                 for bound in bound {
                     match bound.listen() {

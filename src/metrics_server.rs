@@ -13,8 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(75);
 /// Binds the port and serves it until the process ends.
 pub async fn start(server: ExportServer, metrics: sluice_telemetry::Registry) -> anyhow::Result<()> {
     let address = format!("{}:{}", server.ip, server.port);
-    let listener =
-        TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address} (plugin_attr.prometheus.export_addr)"))?;
+    let listener = TcpListener::bind(&address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (plugin_attr.prometheus.export_addr)"))?;
     let server = Arc::new(server);
     tokio::spawn(async move {
         loop {
@@ -42,19 +43,28 @@ async fn connection(mut stream: TcpStream, server: Arc<ExportServer>, metrics: s
                 return;
             }
         };
-        let line = String::from_utf8_lossy(buffer.get(..head).unwrap_or_default()).lines().next().unwrap_or_default().to_string();
+        let line = String::from_utf8_lossy(buffer.get(..head).unwrap_or_default())
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_string();
         buffer.drain(..head);
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default().to_string(), parts.next().unwrap_or_default());
         let path = target.split('?').next().unwrap_or_default().to_string();
         let (server, metrics) = (server.clone(), metrics.clone());
         // Rendering very many series takes milliseconds: not on the threads that everything else needs.
-        let Ok(body) = tokio::task::spawn_blocking(move || server.answer(&method, &path, &metrics)).await else { return };
+        let Ok(body) = tokio::task::spawn_blocking(move || server.answer(&method, &path, &metrics)).await else {
+            return;
+        };
         let (status, body) = match body {
             Some(body) => ("200 OK", body),
             None => ("404 Not Found", b"not found\n".to_vec()),
         };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(&body).await.is_err() {
             return;
         }

@@ -2,14 +2,13 @@
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
 use crate::client::{BodyError, Client, has_body};
 use crate::rescue::{self, Trouble};
-use crate::worker::Worker;
+use crate::worker::{Held, Worker};
 use sluice_config::{CompiledRoute, Snapshot};
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing};
 use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -28,7 +27,7 @@ pub(crate) enum Verdict {
 pub struct Exchange<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) client: &'a mut Client,
-    pub(crate) snapshot: Rc<Arc<Snapshot>>,
+    pub(crate) snapshot: Held,
     pub(crate) route: Option<Arc<CompiledRoute>>,
     /// The route's chain, with the consumer's plugins once it is known.
     pub(crate) chain: Arc<Chain>,

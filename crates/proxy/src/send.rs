@@ -103,10 +103,7 @@ impl Exchange<'_> {
                     held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
                     return Ok(None);
                 }
-                Err((error, _)) if self.answered => {
-                    drop(error);
-                    return Err(Gone);
-                }
+                Err(_) if self.answered => return Err(Gone),
                 Err(error) => error,
             };
             drop(held);
