@@ -11,7 +11,8 @@ use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
-use sluice_proxy::{AccessLogSink, ProxySettings, RealIp, Worker};
+use sluice_plugins_observe::prometheus::{self, ExportServer};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
@@ -132,6 +133,7 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
             header: http.real_ip_header.as_str().into(),
+            known: sluice_http::Known::from_name(http.real_ip_header.as_bytes()),
             recursive: http.real_ip_recursive,
             from: http.real_ip_from.clone(),
         }),
@@ -251,6 +253,7 @@ struct Gateway {
     compiler: Arc<std::sync::Mutex<Compiler>>,
     tls: Arc<ServerTls>,
     drain: Drain,
+    figures: Figures,
     access_log: Option<AccessLog>,
     format: Arc<AccessLogFormat>,
     listeners: std::sync::Mutex<Vec<Vec<(BoundListener, Serves)>>>,
@@ -321,6 +324,7 @@ impl Gateway {
             compiler: Arc::new(std::sync::Mutex::new(compiler)),
             tls,
             drain: Drain::new(),
+            figures: Figures::register(&metrics)?,
             access_log,
             format: Arc::new(AccessLogFormat::compile(&http.access_log_format, escape)),
             listeners: std::sync::Mutex::new(listeners),
@@ -356,10 +360,12 @@ impl Gateway {
             let (settings, published, drain, tls) =
                 (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
             let (log, format, count) = (self.access_log.clone(), self.format.clone(), self.workers as u16);
+            let figures = self.figures.clone();
             move || async move {
                 let _shard = sluice_telemetry::register_worker();
                 let sink = log.map(|log| AccessLogSink { format, writer: log.writer() });
-                let worker = Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink));
+                let worker =
+                    Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink, figures));
                 let mut accepting = Vec::new();
                 for (bound, serves) in bound {
                     let (worker, tls, drain) = (worker.clone(), tls.clone(), drain.clone());
@@ -445,6 +451,18 @@ impl Gateway {
         self.published.publish(snapshot);
     }
 
+    /// Registers the node's own metrics; says where they are to be served, if anywhere.
+    fn export_server(&self, settings: &Settings) -> anyhow::Result<Option<ExportServer>> {
+        if !settings.plugins.is_enabled("prometheus") {
+            return Ok(None);
+        }
+        let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
+        let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
+        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        prometheus::register_node(&env, Arc::new(node))?;
+        Ok(ExportServer::read(env.attribute("prometheus"))?)
+    }
+
     /// The control side: reloads, signals, shutdown.
     async fn supervise(
         &self,
@@ -457,21 +475,8 @@ impl Gateway {
             tokio::spawn(crate::demo::serve());
             greet(settings, config);
         }
-        if let Some(address) = settings.plugins.prometheus_export() {
-            let uri = settings
-                .plugins
-                .plugin_attr
-                .get("prometheus")
-                .and_then(|p| p["export_uri"].as_str())
-                .unwrap_or("/apisix/prometheus/metrics");
-            let listener = crate::metrics_server::bind(address).await?;
-            let metrics = self.metrics.clone();
-            let exposition = move || {
-                let mut out = Vec::new();
-                metrics.render(std::time::Instant::now(), &mut out);
-                out
-            };
-            tokio::spawn(crate::metrics_server::serve(listener, uri.to_string(), Arc::new(exposition)));
+        if let Some(server) = self.export_server(settings)? {
+            crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
         let mut watch = self
             .standalone

@@ -5,7 +5,7 @@ mod run;
 mod schema;
 mod version;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ enum Command {
 }
 
 /// Which configuration.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 struct ConfigArgument {
     /// config.yaml; apisix.yaml or apisix.json is looked for beside it.
     #[arg(short, long, value_name = "FILE")]
@@ -54,6 +54,17 @@ enum Output {
     #[default]
     Text,
     Json,
+}
+
+/// What `--help` says of the gateway and of each command, by name, for the reference page.
+pub fn help() -> Vec<(String, String)> {
+    let mut all = Arguments::command().term_width(100);
+    all.build();
+    let mut out = vec![("sluice".to_owned(), all.render_long_help().to_string())];
+    for command in all.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+        out.push((format!("sluice {}", command.get_name()), command.render_long_help().to_string()));
+    }
+    out
 }
 
 /// Runs the command line.

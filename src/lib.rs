@@ -4,6 +4,7 @@ pub mod boot;
 mod certificates;
 pub mod cli;
 mod demo;
+mod figures;
 mod listen;
 mod metrics_server;
 pub mod plugins;

@@ -237,7 +237,9 @@ impl Compiler {
         if let Value::Object(fields) = body {
             fields.entry("id").or_insert_with(|| id.into());
             // `key-auth:` without a value is a plugin with nothing but defaults.
-            for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut()) {
+            for config in
+                fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
+            {
                 if config.is_null() {
                     *config = Value::Object(Map::new());
                 }

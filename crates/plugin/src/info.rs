@@ -73,6 +73,8 @@ pub enum Scope {
 pub struct Info {
     /// APISIX's name.
     pub name: &'static str,
+    /// As `/v1/schema` tells it; APISIX's figure where the plugin is APISIX's.
+    pub version: f64,
     /// Higher runs first. APISIX's figure where the plugin is APISIX's.
     pub priority: i32,
     /// The phases in which it has hooks. A hook without its phase here never runs.
@@ -81,7 +83,7 @@ pub struct Info {
     pub auth: bool,
     /// Fields of the configuration that are secrets: encrypted at rest, masked in logs (APISIX: `encrypt_fields`).
     pub secrets: &'static [&'static str],
-    /// The request's body must be in memory when the first hook of this plugin runs.
+    /// The plugin may read the request's body: before its first hook, [`crate::Plugin::wants_request_body`] is asked.
     pub request_body: bool,
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,
@@ -93,7 +95,20 @@ pub struct Info {
 impl Info {
     /// A plugin with nothing special; refine with struct update syntax or the methods below.
     pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
-        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false, encodes: false }
+        Info {
+            name,
+            version: 0.1,
+            priority,
+            phases,
+            auth: false,
+            secrets: &[],
+            request_body: false,
+            prefer_route: false,
+            encodes: false,
+        }
+    }
+    pub const fn version(self, version: f64) -> Info {
+        Info { version, ..self }
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }

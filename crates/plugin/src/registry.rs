@@ -157,6 +157,13 @@ impl Registry {
         Some(json!({"priority": entry.definition.priority, "version": 0.1, "schema": entry.schema_document}))
     }
 
+    /// Enabled stream plugins, higher priority first.
+    pub fn list_stream(&self) -> Vec<&StreamDefinition> {
+        let mut all: Vec<_> = self.stream.keys().filter_map(|n| self.get_stream(n)).collect();
+        all.sort_by_key(|d| (std::cmp::Reverse(d.priority), d.name));
+        all
+    }
+
     /// All known stream plugins, sorted.
     pub fn stream_names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.stream.keys().copied().collect();
@@ -169,7 +176,7 @@ impl Registry {
         let entry = self.entries.get(name)?;
         let mut document = Map::new();
         document.insert("priority".into(), entry.definition.info.priority.into());
-        document.insert("version".into(), json!(0.1));
+        document.insert("version".into(), json!(entry.definition.info.version));
         document.insert("schema".into(), entry.schema_document.clone());
         if entry.definition.info.auth {
             document.insert("type".into(), "auth".into());

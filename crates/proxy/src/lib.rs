@@ -10,6 +10,7 @@ pub mod client;
 mod client_certificate;
 pub mod connection;
 mod exchange;
+mod figures;
 mod forwarded;
 mod path_rules;
 mod real_ip;
@@ -22,6 +23,7 @@ mod tunnel;
 pub mod worker;
 
 pub use connection::serve;
+pub use figures::Figures;
 pub use settings::{ProxySettings, RealIp};
 pub use stream::serve_stream;
 pub use worker::{AccessLogSink, Worker};

@@ -1,4 +1,5 @@
 //! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
+use crate::figures::Figures;
 use crate::settings::ProxySettings;
 use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
@@ -21,18 +22,26 @@ pub struct AccessLogSink {
     pub writer: AccessLogWriter,
 }
 
+/// A snapshot as requests of one worker hold it: counted without atomics, once per request.
+pub type Held = Rc<Arc<Snapshot>>;
+
+/// Merged chains by route and consumer; none where the consumer adds nothing.
+type ConsumerChains = foldhash::HashMap<(Arc<str>, Arc<str>), Option<Arc<ConsumerChain>>>;
+
 /// A worker's own state. Lives on one thread.
 pub struct Worker {
     pub id: u16,
     pub settings: Arc<ProxySettings>,
     pub drain: Drain,
     pub pool: RefCell<Pool>,
+    pub figures: Figures,
     access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
     seen: Cell<u64>,
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<Held>,
+    #[allow(clippy::vec_box, reason = "contexts are large and handed out boxed; a spare one is not moved")]
     contexts: RefCell<Vec<Box<Context>>>,
-    consumer_chains: RefCell<foldhash::HashMap<(Arc<str>, Arc<str>), Option<Arc<ConsumerChain>>>>,
+    consumer_chains: RefCell<ConsumerChains>,
     random: Cell<u64>,
     workers: u16,
 }
@@ -45,6 +54,7 @@ impl Worker {
         published: Arc<Published>,
         drain: Drain,
         access_log: Option<AccessLogSink>,
+        figures: Figures,
     ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
@@ -53,6 +63,7 @@ impl Worker {
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
+            figures,
             access_log: access_log.map(RefCell::new),
             published,
             seen: Cell::new(seen),
@@ -71,7 +82,7 @@ impl Worker {
 
     /// The snapshot in force. One relaxed load when nothing changed.
     #[inline]
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> Held {
         if self.published.version() != self.seen.get() {
             self.refresh();
         }

@@ -1,3 +1,4 @@
+//! Tests of the crate.
 use std::sync::Arc;
 
 use serde_json::json;

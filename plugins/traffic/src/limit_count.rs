@@ -219,7 +219,8 @@ pub struct LimitCount {
 }
 
 impl Define for LimitCount {
-    const INFO: Info = Info::new(NAME, 1002, Phases::ACCESS).secrets(&["redis_password", "sentinel_password"]);
+    const INFO: Info =
+        Info::new(NAME, 1002, Phases::ACCESS).version(0.5).secrets(&["redis_password", "sentinel_password"]);
     type Config = Config;
 
     fn rephrase(config: &Value, message: &str) -> Option<String> {

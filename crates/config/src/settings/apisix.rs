@@ -15,6 +15,7 @@ use std::time::Duration;
 pub struct Apisix {
     /// HTTP and, with `proxy_protocol.listen_http_port`, PROXY protocol sockets.
     pub node_listen: Vec<Listen>,
+    /// What is served: routes, stream routes or both.
     pub proxy_mode: ProxyMode,
     /// Sockets of stream routes; empty where `proxy_mode` does not have them.
     pub stream_listen: Vec<StreamListen>,

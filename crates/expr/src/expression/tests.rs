@@ -1,3 +1,4 @@
+//! Tests of `expression`.
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! Tests of `template`.
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -27,6 +27,7 @@ const MAX_TRAILERS: u16 = 8192;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
+    SizeSpace,
     Extension,
     SizeLf,
     Data,
@@ -170,7 +171,17 @@ impl BodyReader {
                 State::Size
             }
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => {
+            // RFC 9112 section 7.1.1: white space may stand before an extension; a second number may not.
+            (State::Size, b' ' | b'\t') if self.digits > 0 => {
+                self.extra = 0;
+                State::SizeSpace
+            }
+            (State::SizeSpace, b' ' | b'\t') if self.extra < MAX_EXTENSION => {
+                self.extra += 1;
+                State::SizeSpace
+            }
+            (State::SizeSpace, b'\r') => State::SizeLf,
+            (State::Size | State::SizeSpace, b';') if self.digits > 0 => {
                 self.extra = 0;
                 State::Extension
             }
@@ -234,12 +245,15 @@ mod tests {
     fn chunked_bodies() {
         assert_eq!(whole(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((13, b"abc".to_vec(), true)));
         assert_eq!(whole(Framing::Chunked, b"3;a=b\r\nabc\r\n00\r\nX: 1\r\n\r\n"), Ok((24, b"abc".to_vec(), true)));
+        assert_eq!(whole(Framing::Chunked, b"3 \t;a\r\nabc\r\n0  \r\n\r\n"), Ok((19, b"abc".to_vec(), true)));
         assert_eq!(whole(Framing::Chunked, b"A\r\n01234"), Ok((8, b"01234".to_vec(), false)));
         for bad in [
             "\r\n",
             "-1\r\n",
             "+1\r\n",
             "0x1\r\n",
+            "1 1\r\n",
+            "1\t;a\n",
             " 1\r\n",
             "1\nab",
             "1\r\nab\r\n",

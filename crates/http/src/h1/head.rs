@@ -189,6 +189,11 @@ pub fn parse_response(
     if code < 100 {
         return Err(BadResponse("invalid status"));
     }
+    // `httparse` takes empty lines before the status line, and a bare LF at its end.
+    let line_end = memchr::memchr(b'\n', data).unwrap_or(0);
+    if !data.starts_with(b"HTTP/") || line_end.checked_sub(1).and_then(|i| data.get(i)) != Some(&b'\r') {
+        return Err(BadResponse("status line must end with CR LF"));
+    }
     let base = data.as_ptr() as usize;
     response.clear();
     response.headers.buf.extend_from_slice(&data[..n]);
@@ -212,7 +217,9 @@ pub fn parse_response(
             None => Framing::Close,
         }
     };
-    response.keep_alive = scan.keep_alive && response.framing != Framing::Close;
+    // Chunks from a node of HTTP/1.0: nobody on its way need have understood them, so the connection is not used again
+    // (RFC 9112 section 6.1).
+    response.keep_alive = scan.keep_alive && response.framing != Framing::Close && !(scan.chunked && minor == 0);
     Ok(Some(n))
 }
 
@@ -239,7 +246,7 @@ fn scan_fields(
 ) -> Result<Scan, &'static str> {
     let base = data.as_ptr() as usize;
     let mut scan = Scan { keep_alive: http11, ..Scan::default() };
-    let mut nominated = false;
+    let (mut nominated, mut closing) = (false, false);
     for (i, field) in fields.iter().enumerate() {
         let name = Span::of(field.name.as_ptr() as usize - base, field.name.len());
         let value_start = match field.value.len() {
@@ -272,7 +279,7 @@ fn scan_fields(
                 hop = true;
                 for token in field.value.split(|b| *b == b',').map(|t| t.trim_ascii()) {
                     if token.eq_ignore_ascii_case(b"close") {
-                        scan.keep_alive = false;
+                        closing = true;
                     } else if token.eq_ignore_ascii_case(b"upgrade") {
                         scan.connection_upgrade = true;
                     } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -312,6 +319,8 @@ fn scan_fields(
     if data.get(head - 2..head) != Some(b"\r\n") {
         return Err("head must end with CR LF");
     }
+    // Whatever another line says: whoever wants to close, closes.
+    scan.keep_alive &= !closing;
     if nominated {
         headers.drop_nominated();
     }

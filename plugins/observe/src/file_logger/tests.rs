@@ -1,3 +1,4 @@
+//! Tests of `file_logger`.
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Definition, RouteInfo, Scope, define};

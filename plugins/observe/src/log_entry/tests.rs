@@ -1,3 +1,4 @@
+//! Tests of `log_entry`.
 use super::*;
 use serde_json::json;
 use sluice_plugin::{Attempt, Consumer, ConsumerMatch, RouteInfo};

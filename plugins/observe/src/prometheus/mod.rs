@@ -67,7 +67,7 @@ pub struct Prometheus {
 }
 
 impl Define for Prometheus {
-    const INFO: Info = Info::new("prometheus", 500, Phases::ACCESS.and(Phases::LOG)).prefer_route();
+    const INFO: Info = Info::new("prometheus", 500, Phases::ACCESS.and(Phases::LOG)).version(0.2).prefer_route();
     type Config = Config;
 
     fn build(config: Config, env: &Env) -> Result<Prometheus, BuildError> {

@@ -1,3 +1,4 @@
+//! Tests of `prometheus`.
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Attempt, Consumer, ConsumerMatch, Definition, Registry, RouteInfo, Scope, define};

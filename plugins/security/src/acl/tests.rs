@@ -1,3 +1,4 @@
+//! Tests of `acl`.
 use super::*;
 use serde_json::json;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,4 @@
+//! Tests of `cors`.
 use super::*;
 use serde_json::{Value, json};
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,4 @@
+//! Tests of `csrf`.
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,3 +1,4 @@
+//! Tests of `fault_injection`.
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

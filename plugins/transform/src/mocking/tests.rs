@@ -1,3 +1,4 @@
+//! Tests of `mocking`.
 use super::*;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::testing::{Harness, check};

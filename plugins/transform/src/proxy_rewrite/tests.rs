@@ -1,3 +1,4 @@
+//! Tests of `proxy_rewrite`.
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,4 @@
+//! Tests of `real_ip`.
 use super::*;
 use proptest::prelude::*;
 use sluice_plugin::testing::{Harness, check};

@@ -1,3 +1,4 @@
+//! Tests of `redirect`.
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Connection, Scope, TlsInfo, define};

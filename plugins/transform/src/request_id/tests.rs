@@ -1,3 +1,4 @@
+//! Tests of `request_id`.
 use super::*;
 use sluice_expr::{Lookup, Variable};
 use sluice_plugin::testing::{Harness, check};

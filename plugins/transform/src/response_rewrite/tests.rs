@@ -1,3 +1,4 @@
+//! Tests of `response_rewrite`.
 use super::*;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Scope, define};
