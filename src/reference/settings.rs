@@ -57,7 +57,11 @@ const NOTES: &[(&str, &str, &str)] = &[
          without `ip` on 0.0.0.0",
     ),
     ("apisix.proxy_mode", "`http`", "whether routes, stream routes or both are served"),
-    ("apisix.proxy_protocol.enable_tcp_pp", "", "a PROXY protocol header is expected on all TCP ports of `stream_proxy`"),
+    (
+        "apisix.proxy_protocol.enable_tcp_pp",
+        "",
+        "a PROXY protocol header is expected on all TCP ports of `stream_proxy`",
+    ),
     ("apisix.proxy_protocol.enable_tcp_pp_to_upstream", "", "nodes of stream routes get a PROXY protocol header"),
     ("sluice.limits.stream_preread_bytes", "", "bytes of a connection that plugins on stream routes may wait for"),
     ("sluice.limits.stream_preread_timeout", "", "how long they may wait, in all"),

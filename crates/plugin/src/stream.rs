@@ -111,8 +111,11 @@ pub struct StreamDefinition {
     pub priority: i32,
     pub schema: fn() -> Value,
     pub check: fn(&Value) -> Result<(), BuildError>,
-    pub build: fn(&Value, &Env) -> Result<Arc<dyn StreamPlugin>, BuildError>,
+    pub build: BuildStream,
 }
+
+/// Makes a stream plugin of a checked configuration.
+pub type BuildStream = fn(&Value, &Env) -> Result<Arc<dyn StreamPlugin>, BuildError>;
 
 /// Erases a stream plugin's definition, for a family's `STREAM_PLUGINS` slice.
 pub const fn define_stream<P: DefineStream>() -> StreamDefinition {
