@@ -3,7 +3,7 @@
 use crate::start::gateway;
 use serde_json::{Value, json};
 use sluice_testkit::ports::free_port;
-use sluice_testkit::{Authority, Gateway, Wire};
+use sluice_testkit::{Authority, Gateway, Upstream, Wire};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ fn start(entry: &Value, resources: &Value) -> Ports {
     let mut first = json!({"addr": plain.to_string()});
     entry.as_object().into_iter().flatten().for_each(|(key, value)| first[key] = value.clone());
     let settings = json!({
+        "sluice": {"limits": {"stream_preread_bytes": 64, "stream_preread_timeout": "400ms"}},
         "apisix": {
             "proxy_mode": "http&stream",
             "stream_proxy": {"tcp": [first, {"addr": tls.to_string(), "tls": true}]},
@@ -119,11 +120,11 @@ fn a_session_keeps_its_upstream_through_reloads_and_ends_with_the_drain() {
     reaches(ports.plain, "B");
     old.send("still here").unwrap();
     assert_eq!(old.read_exact(10).unwrap(), b"still here");
+    let mut idle = ports.gateway.connect().unwrap();
+    idle.get("/").unwrap();
     let begun = Instant::now();
     ports.gateway.terminate().unwrap();
-    while Wire::connect(ports.plain).is_ok() {
-        assert!(begun.elapsed() < Duration::from_millis(900), "still takes new connections");
-    }
+    assert!(idle.closed(), "the drain has begun");
     old.send("and here").unwrap();
     assert_eq!(old.read_exact(8).unwrap(), b"and here", "the drain leaves it its time");
     assert!(old.closed());
@@ -203,4 +204,32 @@ fn proxy_protocol_is_read_and_written() {
     let mut refused = Wire::connect(ports.plain).unwrap();
     refused.send(header("198.51.100.1")).unwrap();
     assert!(refused.closed());
+}
+
+#[test]
+fn clients_that_are_slow_or_send_too_much_before_a_plugin_decides_are_closed() {
+    let mut resources = to(echo("A"));
+    resources["stream_routes"][0]["plugins"] = json!({"mqtt-proxy": {"protocol_level": 4}});
+    let ports = start(&Value::Null, &resources);
+    let mut slow = Wire::connect(ports.plain).unwrap();
+    slow.send(b"\x10\x0d\x00").unwrap();
+    let begun = Instant::now();
+    assert!(slow.closed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    ports.gateway.wait_for_log("did not send what plugins read in time", Duration::from_secs(5)).unwrap();
+    let mut large = Wire::connect(ports.plain).unwrap();
+    large.send(b"\x10\xff\xff\xff\x7f").unwrap();
+    assert!(large.closed());
+    ports.gateway.wait_for_log("more than sluice.limits.stream_preread_bytes", Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn nodes_are_spoken_to_in_tls_where_the_scheme_says_so() {
+    let authority = Authority::new("nodes").unwrap();
+    let node = Upstream::start_tls(authority.server(&["node.test"]).unwrap().server_config().unwrap()).unwrap();
+    let mut upstream = nodes(node.addr());
+    upstream["scheme"] = json!("tls");
+    let ports = start(&Value::Null, &json!({"stream_routes": [{"id": 1, "upstream": upstream}]}));
+    assert_eq!(Wire::connect(ports.plain).unwrap().get("/").unwrap().status, 200);
+    assert_eq!(node.requests(), 1);
 }

@@ -41,7 +41,8 @@ impl Session {
             let address = picked.endpoint.address.ok_or(Refused::NoNode)?;
             // The name of the client's own handshake goes on (apisix/upstream.lua `set_by_route`).
             let client_tls = self.cx.connection.tls.as_ref();
-            let name = client_tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or(&picked.endpoint.upstream_host);
+            let own = picked.endpoint.domain.as_deref().unwrap_or(&picked.endpoint.host);
+            let name = client_tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or(own);
             let tls = upstream.scheme.is_tls().then_some((&upstream.tls.client, name));
             let begun = Instant::now();
             let error = match connect(&Address::Ip(address), &options, tls).await {
