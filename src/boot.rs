@@ -222,19 +222,20 @@ enum Serves {
 fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
     let apisix = &settings.apisix;
     let mut configs = Vec::new();
-    let encrypted = apisix.ssl.listen.iter().filter(|_| apisix.ssl.enable);
-    for listen in apisix.node_listen.iter().chain(encrypted).filter(|_| apisix.proxy_mode.http) {
-        let mut config = ListenConfig::new(listen.address);
-        config.tls = listen.tls;
-        config.proxy_protocol = listen.proxy_protocol;
-        config.backlog = listen.backlog.unwrap_or(config.backlog);
-        configs.push((config, Serves::Http));
-    }
+    // Plain HTTP comes last: who sees its port open may count on the others.
     for listen in &apisix.stream_listen {
         let mut config = ListenConfig::new(listen.address);
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
         configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream }));
+    }
+    let encrypted = apisix.ssl.listen.iter().filter(|_| apisix.ssl.enable);
+    for listen in encrypted.chain(&apisix.node_listen).filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(listen.address);
+        config.tls = listen.tls;
+        config.proxy_protocol = listen.proxy_protocol;
+        config.backlog = listen.backlog.unwrap_or(config.backlog);
+        configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
     for (mut config, serves) in configs {
