@@ -11,6 +11,7 @@ mod ssl;
 mod upstream;
 
 use crate::snapshot::{CompiledRoute, Snapshot};
+use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
@@ -87,7 +88,7 @@ pub struct Compiler {
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
-    objects: HashMap<(Kind, Arc<str>), Arc<Value>>,
+    objects: HashMap<Kind, HashMap<Arc<str>, Arc<Value>>>,
     services: Typed<sluice_model::Service>,
     plugin_configs: Typed<sluice_model::PluginConfig>,
     routes: Typed<sluice_model::Route>,
@@ -99,6 +100,8 @@ pub struct Compiler {
     /// Routes by what they refer to.
     dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
     tls: upstream::TlsCache,
+    /// All ssl objects that are valid, by id.
+    ssls: Ssls,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
 }
@@ -135,6 +138,7 @@ impl Compiler {
             compiled: HashMap::new(),
             dependents: HashMap::new(),
             tls: upstream::TlsCache::default(),
+            ssls: Ssls::default(),
             snapshot,
             body_readers: HashSet::default(),
         }
@@ -147,29 +151,39 @@ impl Compiler {
 
     /// The stored form of a resource.
     pub fn object(&self, kind: Kind, id: &str) -> Option<&Arc<Value>> {
-        self.objects.get(&(kind, id.into()))
+        self.objects.get(&kind)?.get(id)
     }
 
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
-        let deletes = self.objects.keys().filter(|key| !named.contains(*key)).cloned().collect();
-        let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
-        let upserts = objects.into_iter().filter(changed).collect();
-        self.apply(ChangeSet { upserts, deletes })
+        let known = self.objects.iter().flat_map(|(kind, all)| all.keys().map(|id| (*kind, id.clone())));
+        let deletes = known.filter(|key| !named.contains(key)).collect();
+        self.apply(ChangeSet { upserts: objects, deletes })
     }
 
-    /// Applies a change.
+    /// Applies a change. What is not different costs a comparison.
     pub fn apply(&mut self, change: ChangeSet) -> Applied {
         let mut work = Work::default();
         for (kind, id) in change.deletes {
-            self.objects.remove(&(kind, id.clone()));
-            work.deleted.push((kind, id));
+            if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
+                work.deleted.push((kind, id));
+            }
         }
         for object in change.upserts {
-            self.accept(object, &mut work);
+            if self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
+                self.accept(object, &mut work);
+            }
         }
         self.compile(work)
+    }
+
+    /// Applies what a standalone file brings.
+    pub fn update(&mut self, changes: Changes) -> Applied {
+        match changes {
+            Changes::Whole(objects) => self.replace_all(objects),
+            Changes::Part(change) => self.apply(change),
+        }
     }
 
     /// Validates a resource; a good one becomes its stored form.
@@ -177,9 +191,8 @@ impl Compiler {
         let mut body = object.value.as_ref().clone();
         environment::resolve(&mut body);
         let result = self.validate(object.kind, &object.id, &mut body);
-        let key = (object.kind, object.id.clone());
         // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
-        let known = self.objects.insert(key, object.value).is_some();
+        let known = self.objects.entry(object.kind).or_default().insert(object.id.clone(), object.value).is_some();
         match result {
             Ok(()) => work.changed.push((object.kind, object.id, body)),
             Err(invalid) => work.problems.push(Problem {
@@ -221,13 +234,14 @@ impl Compiler {
             self.collect_metadata();
         }
         if kinds.contains(&Kind::Ssl) {
+            self.ssls = self.stored_ssls();
             let (certificates, skip_mtls) = self.compile_certificates(&mut work);
             next.certificates = Arc::new(certificates);
             next.skip_mtls = Arc::new(skip_mtls);
         }
         self.compile_upstreams(&mut work, &kinds);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(self.settings.clone(), self.states.clone(), self.tls.clone(), self.stored_ssls()));
+        let inline = Arc::new(upstream::InlineCompiler::new(self.settings.clone(), self.states.clone(), self.tls.clone(), self.ssls.clone()));
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -248,11 +262,9 @@ impl Compiler {
 
     /// The accepted forms of all resources of a kind, defaults injected.
     fn accepted(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
-        let mut found: Vec<(Arc<str>, Value)> = self
-            .objects
-            .iter()
-            .filter(|((k, _), _)| *k == kind)
-            .filter_map(|((_, id), value)| {
+        let all = self.objects.get(&kind).into_iter().flatten();
+        let mut found: Vec<(Arc<str>, Value)> = all
+            .filter_map(|(id, value)| {
                 let mut body = value.as_ref().clone();
                 environment::resolve(&mut body);
                 self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
@@ -346,5 +358,7 @@ impl Parsers for Bridge<'_> {
     }
 }
 
+/// ssl objects by id.
+type Ssls = Arc<Vec<(Arc<str>, sluice_model::Ssl)>>;
 /// Certificates of clients' connections, and the mTLS exceptions by ssl id.
 type Certificates = (Vec<Arc<CertConfig>>, HashMap<Arc<str>, Vec<sluice_expr::Regex>>);

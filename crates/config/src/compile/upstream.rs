@@ -153,7 +153,7 @@ impl Compiler {
         if changed.is_empty() && deleted.is_empty() {
             return;
         }
-        let ssls = self.stored_ssls();
+        let ssls = self.ssls.clone();
         let mut all: HashMap<Arc<str>, Arc<Upstream>> = (*self.upstreams).clone();
         for id in deleted {
             all.remove(&id);
@@ -190,7 +190,7 @@ impl Compiler {
 
     /// An upstream that stands in a route or service.
     pub(super) fn compile_inline(&self, key: &str, typed: &model::Upstream, previous: Option<&Upstream>, work: &mut Work) -> Result<Arc<Upstream>, String> {
-        let ssls = if typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some()) { self.stored_ssls() } else { Arc::default() };
+        let ssls = if typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some()) { self.ssls.clone() } else { Arc::default() };
         let upstream = compile(key, typed, &self.parts(&ssls), previous)?;
         if upstream.nodes.has_names() {
             work.unresolved.push(upstream.nodes.clone());
