@@ -10,7 +10,7 @@ mod route;
 mod ssl;
 mod upstream;
 
-use crate::snapshot::{CompiledRoute, Snapshot};
+use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
@@ -94,7 +94,7 @@ pub struct Compiler {
     routes: Typed<sluice_model::Route>,
     /// Plugins of services and plugin configs, built once and shared by their routes.
     shared_entries: HashMap<(Kind, Arc<str>), Arc<Vec<ChainEntry>>>,
-    upstreams: Arc<HashMap<Arc<str>, Arc<Upstream>>>,
+    upstreams: Upstreams,
     service_upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     compiled: HashMap<Arc<str>, Arc<CompiledRoute>>,
     /// Routes by what they refer to.
@@ -109,7 +109,7 @@ pub struct Compiler {
 impl Compiler {
     pub fn new(registry: Arc<Registry>, env: Env, settings: CompileSettings) -> Compiler {
         let empty_chain = Arc::new(Chain::default());
-        let upstreams = Arc::new(HashMap::new());
+        let upstreams = Upstreams::default();
         let snapshot = Arc::new(Snapshot {
             revision: 0,
             router: Router::new(settings.mode),
@@ -262,8 +262,14 @@ impl Compiler {
 
     /// The accepted forms of all resources of a kind, defaults injected.
     fn accepted(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
+        self.accepted_where(kind, |_| true)
+    }
+
+    /// As [`Compiler::accepted`], of those whose text as stored is wanted: the others are not validated.
+    fn accepted_where(&self, kind: Kind, wanted: impl Fn(&Value) -> bool) -> Vec<(Arc<str>, Value)> {
         let all = self.objects.get(&kind).into_iter().flatten();
         let mut found: Vec<(Arc<str>, Value)> = all
+            .filter(|(_, value)| wanted(value))
             .filter_map(|(id, value)| {
                 let mut body = value.as_ref().clone();
                 environment::resolve(&mut body);

@@ -326,7 +326,7 @@ pub(super) fn apply(lists: &mut [List], patch: Patch, shift: impl Fn(usize) -> u
     list.items.splice(patch.from..patch.to, patch.items);
 }
 
-/// The position of a value (JSON pointer) in an item, by parsing its text again.
+/// The position of a value (JSON pointer) in an item, by parsing its text again. `None` where that cannot tell.
 pub(super) fn position(reading: &Reading<'_>, text: &[u8], layout: &Layout, index: usize, pointer: &str) -> Option<Position> {
     let start = *layout.starts.get(index)?;
     let end = layout.starts.get(index + 1).copied().unwrap_or(layout.end);
@@ -342,5 +342,7 @@ pub(super) fn position(reading: &Reading<'_>, text: &[u8], layout: &Layout, inde
     }
     let document = Document::yaml_with_environment(reading.file, item, reading.environment, Limits::default()).ok()?;
     let found = document.root.into_items().into_iter().next()?.position_of(pointer);
-    Some(Position { line: base.line + found.line, column: found.column })
+    // What is empty stands where the next thing begins, and that may be outside.
+    let outside = usize::try_from(found.line).ok()? > count_lines(item) && end < text.len();
+    (!outside).then_some(Position { line: base.line + found.line, column: found.column })
 }
