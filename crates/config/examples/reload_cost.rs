@@ -14,6 +14,10 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The gateway's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time of the process, in milliseconds.
 fn cpu() -> f64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
@@ -88,11 +92,12 @@ fn run(path: &Path, count: usize, inline: bool) -> Result<(), Box<dyn Error>> {
     measure("first load", &source, &mut compiler)?;
     measure("no change", &source, &mut compiler)?;
     let middle = count / 2;
+    let added = "  - id: new\n    uri: /new\n    upstream:\n      type: roundrobin\n      nodes:\n        \"10.0.0.1:80\": 1\n";
     let mut steps = vec![
         ("name of a route", format!("name: route-{middle}\n"), format!("name: ROUTE-{middle}\n")),
         ("uri of a route, longer", format!("/{middle}/*"), format!("/{middle}/changed/*")),
-        ("a new route", format!("  - id: r{middle}\n"), format!("  - id: new\n    uri: /new\n  - id: r{middle}\n")),
-        ("the new route deleted", "  - id: new\n    uri: /new\n".to_owned(), String::new()),
+        ("a new route", format!("  - id: r{middle}\n"), format!("{added}  - id: r{middle}\n")),
+        ("the new route deleted", added.to_owned(), String::new()),
     ];
     let node = format!("10.{}.{}.{}:8080", middle >> 16, (middle >> 8) & 255, middle & 255);
     steps.push(("a node of an upstream", node, "10.9.9.9:8080".to_owned()));

@@ -162,7 +162,7 @@ impl Compiler {
         self.apply(ChangeSet { upserts: objects, deletes })
     }
 
-    /// Applies a change. What is not different costs a comparison.
+    /// Applies a change. What is not different costs a comparison; if nothing is, the snapshot is the old one.
     pub fn apply(&mut self, change: ChangeSet) -> Applied {
         let mut work = Work::default();
         for (kind, id) in change.deletes {
@@ -174,6 +174,9 @@ impl Compiler {
             if self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
                 self.accept(object, &mut work);
             }
+        }
+        if work.changed.is_empty() && work.deleted.is_empty() {
+            return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
         }
         self.compile(work)
     }
@@ -368,3 +371,6 @@ impl Parsers for Bridge<'_> {
 type Ssls = Arc<Vec<(Arc<str>, sluice_model::Ssl)>>;
 /// Certificates of clients' connections, and the mTLS exceptions by ssl id.
 type Certificates = (Vec<Arc<CertConfig>>, HashMap<Arc<str>, Vec<sluice_expr::Regex>>);
+
+#[cfg(test)]
+mod tests;
