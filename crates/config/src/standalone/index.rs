@@ -306,11 +306,10 @@ pub(super) fn apply(lists: &mut [List], patch: Patch, shift: impl Fn(usize) -> u
     let Some(end) = lists.get(patch.list).and_then(|list| list.layout.as_ref()).map(|layout| layout.end) else { return };
     for (index, list) in lists.iter_mut().enumerate() {
         let Some(layout) = &mut list.layout else { continue };
-        if index != patch.list {
-            if layout.starts.first().is_some_and(|first| *first >= end) {
-                layout.starts.iter_mut().for_each(|start| *start = shift(*start));
-                layout.end = shift(layout.end);
-            }
+        let behind = layout.starts.first().is_some_and(|first| *first >= end);
+        if index != patch.list && behind {
+            layout.starts.iter_mut().for_each(|start| *start = shift(*start));
+            layout.end = shift(layout.end);
         }
     }
     let Some(list) = lists.get_mut(patch.list) else { return };

@@ -66,8 +66,11 @@ struct State {
     nodes: usize,
     revision: u64,
     /// What changed since the last applied revision, the later of one object last; absent: everything.
-    pending: Option<Vec<(Kind, Arc<str>, Option<Arc<Value>>)>>,
+    pending: Option<Vec<Pending>>,
 }
+
+/// An object's new value, or that it is gone.
+type Pending = (Kind, Arc<str>, Option<Arc<Value>>);
 
 impl StandaloneSource {
     pub fn new(path: &Path, environment: Environment) -> StandaloneSource {
@@ -297,7 +300,7 @@ impl State {
 }
 
 /// One entry for each object: its last.
-fn change_set(pending: &[(Kind, Arc<str>, Option<Arc<Value>>)]) -> ChangeSet {
+fn change_set(pending: &[Pending]) -> ChangeSet {
     let mut seen = HashSet::with_capacity(pending.len());
     let mut set = ChangeSet::default();
     for (kind, id, value) in pending.iter().rev() {
