@@ -11,7 +11,8 @@ use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
-use sluice_proxy::{AccessLogSink, ProxySettings, RealIp, Worker};
+use sluice_plugins_observe::prometheus::{self, ExportServer};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
@@ -36,7 +37,9 @@ pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         None => ["conf/config.yaml", "examples/quickstart/config.yaml"].map(PathBuf::from).to_vec(),
     };
     let found = candidates.iter().find(|p| p.exists()).cloned();
-    found.with_context(|| format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display()))
+    found.with_context(|| {
+        format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display())
+    })
 }
 
 /// All plugins of the binary.
@@ -57,11 +60,12 @@ pub struct Services {
 pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compiler> {
     let mut registry = registry()?;
     if let Some(names) = &settings.plugins.plugins {
-        registry = registry.enable_only(names.clone());
+        registry = registry.enable_only(names);
     }
     let registry = Arc::new(registry);
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
+        .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
         .with_registry(registry.clone());
     env.prefix = services.prefix.into();
     if let Some(control) = services.control {
@@ -69,7 +73,10 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     }
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
-    let trusted_certificates = trusted.map(std::fs::read_to_string).transpose().with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    let trusted_certificates = trusted
+        .map(std::fs::read_to_string)
+        .transpose()
+        .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
     let compile = CompileSettings {
         mode: router_mode(settings),
         pool: PoolSettings {
@@ -142,7 +149,11 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
     let _ = data_dir.or(settings.sluice.data_dir.clone());
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
-    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("sluice-control").enable_all().build()?;
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("sluice-control")
+        .enable_all()
+        .build()?;
     let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
     let workers = gateway.start_workers()?;
     let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart));
@@ -157,7 +168,11 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
 /// The directory that relative paths of the configuration start from: the one above `conf`, as in APISIX.
 fn prefix(config: &Path) -> PathBuf {
     let folder = config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.file_name().is_some_and(|name| name == "conf") { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
+    if folder.file_name().is_some_and(|name| name == "conf") {
+        folder.parent().unwrap_or(folder).to_path_buf()
+    } else {
+        folder.to_path_buf()
+    }
 }
 
 /// A relative log file stands below the prefix; its folder is made.
@@ -180,7 +195,8 @@ fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
-        path => OperatorLog::file(Path::new(path), level, BURST).with_context(|| format!("nginx_config.error_log: {path}"))?,
+        path => OperatorLog::file(Path::new(path), level, BURST)
+            .with_context(|| format!("nginx_config.error_log: {path}"))?,
     };
     operator_log::install(&log)?;
     Ok(log)
@@ -193,6 +209,7 @@ struct Gateway {
     compiler: Arc<std::sync::Mutex<Compiler>>,
     tls: Arc<ServerTls>,
     drain: Drain,
+    figures: Figures,
     access_log: Option<AccessLog>,
     format: Arc<AccessLogFormat>,
     listeners: std::sync::Mutex<Vec<Vec<BoundListener>>>,
@@ -201,6 +218,8 @@ struct Gateway {
     metrics: sluice_telemetry::Registry,
     resolver: Option<Arc<dyn Resolve>>,
     standalone: Option<Arc<StandaloneSource>>,
+    /// `plugins` of config.yaml; a list in the standalone file stands before it.
+    enabled: Option<Vec<String>>,
 }
 
 impl Gateway {
@@ -221,7 +240,12 @@ impl Gateway {
             }
         };
         let prefix = prefix(config);
-        let services = Services { control: Some(control), metrics: metrics.clone(), resolver: resolver.clone(), prefix: prefix.clone() };
+        let services = Services {
+            control: Some(control),
+            metrics: metrics.clone(),
+            resolver: resolver.clone(),
+            prefix: prefix.clone(),
+        };
         let compiler = compiler(settings, services)?;
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
@@ -247,8 +271,12 @@ impl Gateway {
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
             target if http.enable_access_log => {
-                let options = AccessLogOptions { buffer: http.access_log_buffer as usize, ..AccessLogOptions::default() };
-                Some(AccessLog::open(target, options).with_context(|| format!("nginx_config.http.access_log: {}", http.access_log))?)
+                let options =
+                    AccessLogOptions { buffer: http.access_log_buffer as usize, ..AccessLogOptions::default() };
+                Some(
+                    AccessLog::open(target, options)
+                        .with_context(|| format!("nginx_config.http.access_log: {}", http.access_log))?,
+                )
             }
             _ => None,
         };
@@ -263,18 +291,22 @@ impl Gateway {
             compiler: Arc::new(std::sync::Mutex::new(compiler)),
             tls,
             drain: Drain::new(),
+            figures: Figures::register(&metrics)?,
             access_log,
             format: Arc::new(AccessLogFormat::compile(&http.access_log_format, escape)),
             listeners: std::sync::Mutex::new(listeners),
             worker_settings: WorkerSettings {
                 pin: settings.sluice.workers_pinned,
-                wakeup_batching: (!settings.sluice.wakeup_batching.is_zero()).then_some(settings.sluice.wakeup_batching),
+                wakeup_batching: (!settings.sluice.wakeup_batching.is_zero())
+                    .then_some(settings.sluice.wakeup_batching),
                 event_interval: None,
             },
             workers,
             metrics,
             resolver,
-            standalone: standalone_path(config, settings.deployment.config_provider).map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
+            standalone: standalone_path(config, settings.deployment.config_provider)
+                .map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
+            enabled: settings.plugins.plugins.clone(),
         })
     }
 
@@ -286,19 +318,28 @@ impl Gateway {
                 Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
             }
         }
-        let mut listeners = std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
+        let mut listeners =
+            std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
         let workers = Workers::spawn(self.workers, &self.worker_settings, |id| {
             let bound = listeners.next().unwrap_or_default();
-            let (settings, published, drain, tls) = (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
+            let (settings, published, drain, tls) =
+                (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
             let (log, format, count) = (self.access_log.clone(), self.format.clone(), self.workers as u16);
+            let figures = self.figures.clone();
             move || async move {
                 let _shard = sluice_telemetry::register_worker();
                 let sink = log.map(|log| AccessLogSink { format, writer: log.writer() });
-                let worker = Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink));
+                let worker =
+                    Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink, figures));
                 let mut accepting = Vec::new();
                 for bound in bound {
                     match bound.listen() {
-                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(listener, worker.clone(), tls.clone(), drain.clone()))),
+                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(
+                            listener,
+                            worker.clone(),
+                            tls.clone(),
+                            drain.clone(),
+                        ))),
                         Err(error) => tracing::error!(%error, "a listener could not be started"),
                     }
                 }
@@ -340,9 +381,16 @@ impl Gateway {
         self.put_into_force(&before, snapshot);
     }
 
-    fn compile(&self, source: &StandaloneSource, update: Update) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
+    fn compile(
+        &self,
+        source: &StandaloneSource,
+        update: Update,
+    ) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
         let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = compiler.snapshot().clone();
+        let list = update.plugins.as_ref();
+        let named = list.map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
+        compiler.enable(named.or_else(|| self.enabled.clone()));
         let applied = compiler.update(update.changes);
         source.applied(update.revision);
         update.notices.iter().for_each(|n| tracing::warn!("{n}"));
@@ -363,25 +411,39 @@ impl Gateway {
         self.published.publish(snapshot);
     }
 
+    /// Registers the node's own metrics; says where they are to be served, if anywhere.
+    fn export_server(&self, settings: &Settings) -> anyhow::Result<Option<ExportServer>> {
+        if !settings.plugins.is_enabled("prometheus") {
+            return Ok(None);
+        }
+        let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
+        let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
+        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        prometheus::register_node(&env, Arc::new(node))?;
+        Ok(ExportServer::read(env.attribute("prometheus"))?)
+    }
+
     /// The control side: reloads, signals, shutdown.
-    async fn supervise(&self, settings: &Settings, config: &Path, log: &OperatorLog, quickstart: bool) -> anyhow::Result<()> {
+    async fn supervise(
+        &self,
+        settings: &Settings,
+        config: &Path,
+        log: &OperatorLog,
+        quickstart: bool,
+    ) -> anyhow::Result<()> {
         if quickstart {
             tokio::spawn(crate::demo::serve());
             greet(settings, config);
         }
-        if let Some(address) = settings.plugins.prometheus_export() {
-            let uri = settings.plugins.plugin_attr.get("prometheus").and_then(|p| p["export_uri"].as_str()).unwrap_or("/apisix/prometheus/metrics");
-            let listener = crate::metrics_server::bind(address).await?;
-            let metrics = self.metrics.clone();
-            let exposition = move || {
-                let mut out = Vec::new();
-                metrics.render(std::time::Instant::now(), &mut out);
-                out
-            };
-            tokio::spawn(crate::metrics_server::serve(listener, uri.to_string(), Arc::new(exposition)));
+        if let Some(server) = self.export_server(settings)? {
+            crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
-        let mut watch = self.standalone.clone().map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
-        let (mut term, mut quit, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
+        let mut watch = self
+            .standalone
+            .clone()
+            .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
+        let (mut term, mut quit, mut int) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
         let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
         loop {
             tokio::select! {

@@ -5,7 +5,7 @@ mod run;
 mod schema;
 mod version;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,13 +20,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Starts the gateway.
-    #[command(after_help = "Example:\n  sluice run -c conf/config.yaml\n\nSIGHUP reads the configuration again, USR1 reopens log files, TERM and QUIT finish running requests first.")]
+    #[command(
+        after_help = "Example:\n  sluice run -c conf/config.yaml\n\nSIGHUP reads the configuration again, USR1 reopens log files, TERM and QUIT finish running requests first."
+    )]
     Run(run::Run),
     /// Says everything that is wrong with a configuration, with file, line and column; exit code 1 if anything is.
     #[command(after_help = "Example:\n  sluice check -c conf/config.yaml")]
     Check(check::Check),
     /// Says which route a request would take, why the others lose, and what its plugins and upstream are.
-    #[command(after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'")]
+    #[command(
+        after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'"
+    )]
     Explain(explain::Explain),
     /// Prints the JSON Schema of a plugin or resource.
     #[command(after_help = "Examples:\n  sluice schema limit-count\n  sluice schema route")]
@@ -50,6 +54,17 @@ enum Output {
     #[default]
     Text,
     Json,
+}
+
+/// What `--help` says of the gateway and of each command, by name, for the reference page.
+pub fn help() -> Vec<(String, String)> {
+    let mut all = Arguments::command().term_width(100);
+    all.build();
+    let mut out = vec![("sluice".to_owned(), all.render_long_help().to_string())];
+    for command in all.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+        out.push((format!("sluice {}", command.get_name()), command.render_long_help().to_string()));
+    }
+    out
 }
 
 /// Runs the command line.

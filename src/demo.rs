@@ -45,7 +45,10 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr) {
             lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_string(), v.trim().into())).collect();
         let body = serde_json::json!({"hello": "from the demo backend", "request": request, "headers": headers, "from": peer.to_string()});
         let body = format!("{body:#}\n");
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }

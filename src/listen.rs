@@ -23,7 +23,9 @@ pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>,
             let worker = worker.clone();
             if !config.tls && !config.proxy_protocol {
                 let connection = connection(&socket, &peer);
-                spawn_connection(&counted, async move { sluice_proxy::serve(worker, Stream::from(socket), connection).await });
+                spawn_connection(&counted, async move {
+                    sluice_proxy::serve(worker, Stream::from(socket), connection).await
+                });
             } else {
                 let (tls, config) = (tls.clone(), config.clone());
                 // Boxed, so that plain connections do not pay for the handshake's state.
@@ -51,7 +53,13 @@ fn connection(socket: &Socket, peer: &Address) -> Connection {
 }
 
 /// PROXY protocol header and TLS handshake; `None` where either fails.
-async fn open(mut socket: Socket, peer: Address, proxy_protocol: bool, tls: bool, server: Arc<ServerTls>) -> Option<(Stream, Connection)> {
+async fn open(
+    mut socket: Socket,
+    peer: Address,
+    proxy_protocol: bool,
+    tls: bool,
+    server: Arc<ServerTls>,
+) -> Option<(Stream, Connection)> {
     let mut connection = connection(&socket, &peer);
     if proxy_protocol {
         let header = tokio::time::timeout(PROXY_HEADER, proxy_protocol::read_header(&mut socket)).await;

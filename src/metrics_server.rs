@@ -1,51 +1,71 @@
 //! The export server of `prometheus` (`plugin_attr.prometheus.export_addr`): a port of its own on the control runtime.
-use std::net::SocketAddr;
+use anyhow::Context as _;
+use sluice_plugins_observe::prometheus::ExportServer;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const MAX_HEAD: usize = 16 * 1024;
+/// How long a scraper may take for a request, idle time included.
+const PATIENCE: Duration = Duration::from_secs(75);
 
-/// Serves the exposition at `uri` on a bound listener until the process ends.
-pub async fn serve(listener: TcpListener, uri: String, exposition: Arc<dyn Fn() -> Vec<u8> + Send + Sync>) {
-    let uri: Arc<str> = uri.into();
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(connection(stream, uri.clone(), exposition.clone()));
-    }
+/// Binds the port and serves it until the process ends.
+pub async fn start(server: ExportServer, metrics: sluice_telemetry::Registry) -> anyhow::Result<()> {
+    let address = format!("{}:{}", server.ip, server.port);
+    let listener = TcpListener::bind(&address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (plugin_attr.prometheus.export_addr)"))?;
+    let server = Arc::new(server);
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(connection(stream, server.clone(), metrics.clone()))),
+                Err(error) => {
+                    tracing::warn!(%error, "the export server cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    Ok(())
 }
 
-/// Binds the export server's port.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| anyhow::anyhow!("cannot listen on {address} (plugin_attr.prometheus.export_addr): {e}"))
-}
-
-async fn connection(mut stream: TcpStream, uri: Arc<str>, exposition: Arc<dyn Fn() -> Vec<u8> + Send + Sync>) {
+async fn connection(mut stream: TcpStream, server: Arc<ExportServer>, metrics: sluice_telemetry::Registry) {
     let mut buffer = Vec::new();
     loop {
         let head = loop {
             if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
-            if buffer.len() > MAX_HEAD || !matches!(stream.read_buf(&mut buffer).await, Ok(n) if n > 0) {
+            let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut buffer)).await;
+            if buffer.len() > MAX_HEAD || !matches!(read, Ok(Ok(n)) if n > 0) {
                 return;
             }
         };
-        let line = String::from_utf8_lossy(&buffer[..head]).lines().next().unwrap_or_default().to_string();
+        let line = String::from_utf8_lossy(buffer.get(..head).unwrap_or_default())
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_string();
         buffer.drain(..head);
         let mut parts = line.split(' ');
-        let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let path = target.split('?').next().unwrap_or_default();
-        let (status, body) = match (method, path == &*uri) {
-            ("GET" | "HEAD", true) => {
-                let make = exposition.clone();
-                let Ok(body) = tokio::task::spawn_blocking(move || make()).await else { return };
-                ("200 OK", body)
-            }
-            (_, true) => ("405 Method Not Allowed", b"method not allowed\n".to_vec()),
-            _ => ("404 Not Found", b"not found\n".to_vec()),
+        let (method, target) = (parts.next().unwrap_or_default().to_string(), parts.next().unwrap_or_default());
+        let path = target.split('?').next().unwrap_or_default().to_string();
+        let (server, metrics) = (server.clone(), metrics.clone());
+        // Rendering very many series takes milliseconds: not on the threads that everything else needs.
+        let Ok(body) = tokio::task::spawn_blocking(move || server.answer(&method, &path, &metrics)).await else {
+            return;
         };
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\r\n", body.len());
-        if stream.write_all(answer.as_bytes()).await.is_err() || method != "HEAD" && stream.write_all(&body).await.is_err() {
+        let (status, body) = match body {
+            Some(body) => ("200 OK", body),
+            None => ("404 Not Found", b"not found\n".to_vec()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(&body).await.is_err() {
             return;
         }
     }

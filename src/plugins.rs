@@ -2,7 +2,7 @@
 use sluice_plugin::Definition;
 
 /// The families in alphabetical order.
-pub const FAMILIES: &[&[Definition]] = &[
+pub static FAMILIES: &[&[Definition]] = &[
     sluice_plugins_auth::PLUGINS,
     sluice_plugins_observe::PLUGINS,
     sluice_plugins_security::PLUGINS,

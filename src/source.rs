@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 /// The objects of a file.
 pub fn objects(raw: &RawConfig) -> Vec<Object> {
-    let object = |o: &sluice_config::standalone::RawObject| Object { kind: o.kind, id: o.id.as_str().into(), value: Arc::new(o.value.clone()) };
+    let object = |o: &sluice_config::standalone::RawObject| Object {
+        kind: o.kind,
+        id: o.id.as_str().into(),
+        value: Arc::new(o.value.clone()),
+    };
     raw.objects.iter().map(object).collect()
 }
 
@@ -16,7 +20,9 @@ pub fn errors(raw: &RawConfig, problems: &[Problem]) -> Vec<ConfigError> {
         let found = raw.objects.iter().rev().find(|o| o.kind == problem.kind && o.id.as_str() == problem.id.as_ref());
         match found {
             Some(object) => object.error(&problem.path, &*problem.message).suggest(problem.nearest.as_deref()),
-            None => ConfigError::of_file(&raw.file, format!("{}/{}: {}", problem.kind.dir(), problem.id, problem.message)),
+            None => {
+                ConfigError::of_file(&raw.file, format!("{}/{}: {}", problem.kind.dir(), problem.id, problem.message))
+            }
         }
     };
     problems.iter().map(place).collect()

@@ -64,7 +64,8 @@ impl Explain {
         anyhow::ensure!(target.starts_with('/'), "the URL must be http://host/path or /path, not {:?}", self.url);
         let mut headers = Vec::new();
         for header in &self.headers {
-            let (name, value) = header.split_once(':').with_context(|| format!("a header is `name: value`, not {header:?}"))?;
+            let (name, value) =
+                header.split_once(':').with_context(|| format!("a header is `name: value`, not {header:?}"))?;
             headers.push((name.trim(), value.trim()));
         }
         let named = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("host")).map(|(_, v)| *v);
@@ -94,7 +95,8 @@ fn explain(snapshot: &Snapshot, cx: &Context) -> Value {
         .collect();
     let found = snapshot.router.find(&request, cx);
     let route = found.as_ref().map(|found| {
-        let params: serde_json::Map<String, Value> = found.params.iter().map(|(n, v)| (n.to_string(), json!(&**v))).collect();
+        let params: serde_json::Map<String, Value> =
+            found.params.iter().map(|(n, v)| (n.to_string(), json!(&**v))).collect();
         describe(found.handle, found.uri, found.host, params)
     });
     json!({
@@ -191,7 +193,14 @@ fn text(explanation: &Value) -> String {
             let _ = writeln!(out, "{title}");
         }
         for p in list {
-            let _ = writeln!(out, "  {} (priority {}, from {}) {}", p["name"].as_str().unwrap_or(""), p["priority"], p["from"].as_str().unwrap_or(""), p["config"]);
+            let _ = writeln!(
+                out,
+                "  {} (priority {}, from {}) {}",
+                p["name"].as_str().unwrap_or(""),
+                p["priority"],
+                p["from"].as_str().unwrap_or(""),
+                p["config"]
+            );
         }
     }
     let upstream = &route["upstream"];
@@ -200,9 +209,22 @@ fn text(explanation: &Value) -> String {
         let _ = writeln!(out, "  {error}");
         return out;
     }
-    let _ = writeln!(out, "  from {}, {}, {}", upstream["from"].as_str().unwrap_or(""), upstream["scheme"].as_str().unwrap_or(""), upstream["type"].as_str().unwrap_or(""));
+    let _ = writeln!(
+        out,
+        "  from {}, {}, {}",
+        upstream["from"].as_str().unwrap_or(""),
+        upstream["scheme"].as_str().unwrap_or(""),
+        upstream["type"].as_str().unwrap_or("")
+    );
     for n in upstream["nodes"].as_array().into_iter().flatten() {
-        let _ = writeln!(out, "  {}:{} weight {} priority {}", n["host"].as_str().unwrap_or(""), n["port"], n["weight"], n["priority"]);
+        let _ = writeln!(
+            out,
+            "  {}:{} weight {} priority {}",
+            n["host"].as_str().unwrap_or(""),
+            n["port"],
+            n["weight"],
+            n["priority"]
+        );
     }
     out
 }

@@ -14,7 +14,9 @@ impl Version {
         let version = env!("CARGO_PKG_VERSION");
         match self.output {
             Output::Text => println!("sluice {version} (APISIX {})", crate::boot::APISIX_VERSION),
-            Output::Json => println!("{}", serde_json::json!({"version": version, "apisix": crate::boot::APISIX_VERSION})),
+            Output::Json => {
+                println!("{}", serde_json::json!({"version": version, "apisix": crate::boot::APISIX_VERSION}))
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -32,6 +32,21 @@ fn every_example_passes_the_check() {
 }
 
 #[test]
+fn cors_answers_preflights_of_known_origins() {
+    let upstream = Upstream::start().unwrap();
+    let gateway = boot("cors", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |origin: &str| {
+        wire.request(&format!("OPTIONS /api/x HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n")).unwrap()
+    };
+    let known = ask("https://shop.example.com");
+    assert_eq!((known.status, known.header("access-control-allow-origin")), (200, Some("https://shop.example.com")));
+    let other = ask("https://elsewhere.example.com");
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (200, None));
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[test]
 fn quickstart_answers_through_the_gateway() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "hello"));

@@ -1,7 +1,10 @@
 //! `cargo xtask gen [--check]`: writes `docs/reference/` from the gateway's own definitions.
 //!
-//! The texts come from `sluice::reference::documents()` through the binary `sluice-reference`; nothing in that folder is
-//! written by hand, and a file there that the gateway does not name is drift as well.
+//! The texts come from `sluice::reference::documents()` through the binary `sluice-reference`, completed by what only the
+//! source has ([`source`]); nothing in that folder is written by hand, and a file there that the gateway does not name is
+//! drift as well.
+
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,8 +26,9 @@ const FOLDER: &str = "docs/reference";
 
 pub fn run(args: &Args) -> Result<()> {
     let folder = process::root().join(FOLDER);
-    let wanted: BTreeMap<String, String> =
+    let mut wanted: BTreeMap<String, String> =
         serde_json::from_slice(&ask("documents")?).context("sluice-reference does not speak JSON")?;
+    source::complete(&process::root(), &mut wanted)?;
     let drift = drift(&folder, &wanted)?;
     if drift.is_empty() {
         println!("gen: {} documents are up to date", wanted.len());

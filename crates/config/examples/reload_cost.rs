@@ -28,7 +28,11 @@ fn cpu() -> f64 {
 fn file(count: usize, inline: bool) -> String {
     let mut text = "routes:\n".to_owned();
     for i in 0..count {
-        let _ = write!(text, "  - id: r{i}\n    name: route-{i}\n    uri: /service-{}/{i}/*\n    hosts:\n      - api.example.com\n", i % 97);
+        let _ = write!(
+            text,
+            "  - id: r{i}\n    name: route-{i}\n    uri: /service-{}/{i}/*\n    hosts:\n      - api.example.com\n",
+            i % 97
+        );
         let node = format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255);
         let _ = match inline {
             true => write!(text, "    upstream:\n      type: roundrobin\n      nodes:\n        \"{node}:8080\": 1\n"),
@@ -86,13 +90,18 @@ fn measure(what: &str, source: &StandaloneSource, compiler: &mut Compiler) -> Re
 fn run(path: &Path, count: usize, inline: bool) -> Result<(), Box<dyn Error>> {
     let mut text = file(count, inline);
     std::fs::write(path, &text)?;
-    println!("{count} routes, upstreams {}, {:.1} MB", if inline { "within them" } else { "beside them" }, text.len() as f64 / 1e6);
+    println!(
+        "{count} routes, upstreams {}, {:.1} MB",
+        if inline { "within them" } else { "beside them" },
+        text.len() as f64 / 1e6
+    );
     let source = StandaloneSource::new(path, Environment::Process);
     let mut compiler = compiler()?;
     measure("first load", &source, &mut compiler)?;
     measure("no change", &source, &mut compiler)?;
     let middle = count / 2;
-    let added = "  - id: new\n    uri: /new\n    upstream:\n      type: roundrobin\n      nodes:\n        \"10.0.0.1:80\": 1\n";
+    let added =
+        "  - id: new\n    uri: /new\n    upstream:\n      type: roundrobin\n      nodes:\n        \"10.0.0.1:80\": 1\n";
     let mut steps = vec![
         ("name of a route", format!("name: route-{middle}\n"), format!("name: ROUTE-{middle}\n")),
         ("uri of a route, longer", format!("/{middle}/*"), format!("/{middle}/changed/*")),

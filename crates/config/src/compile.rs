@@ -13,7 +13,7 @@ mod upstream;
 use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
 use sluice_model::{Kind, validate};
 use sluice_net::tls::CertConfig;
@@ -84,7 +84,10 @@ pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
 /// Holds the last accepted form of every resource and what was compiled from it.
 pub struct Compiler {
+    /// All plugins of the binary, and those that may be configured now.
+    all: Arc<Registry>,
     registry: Arc<Registry>,
+    enabled: Option<Vec<String>>,
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
@@ -99,6 +102,8 @@ pub struct Compiler {
     compiled: HashMap<Arc<str>, Arc<CompiledRoute>>,
     /// Routes by what they refer to.
     dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
+    /// Everything is to be compiled with the next change, whatever that is.
+    anew: bool,
     tls: upstream::TlsCache,
     /// All ssl objects that are valid, by id.
     ssls: Ssls,
@@ -124,7 +129,9 @@ impl Compiler {
             skip_mtls: Arc::default(),
         });
         Compiler {
+            all: registry.clone(),
             registry,
+            enabled: None,
             env,
             settings,
             states: Arc::new(NodeStates::new()),
@@ -137,6 +144,7 @@ impl Compiler {
             service_upstreams: HashMap::new(),
             compiled: HashMap::new(),
             dependents: HashMap::new(),
+            anew: false,
             tls: upstream::TlsCache::default(),
             ssls: Ssls::default(),
             snapshot,
@@ -154,6 +162,22 @@ impl Compiler {
         self.objects.get(&kind)?.get(id)
     }
 
+    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
+    /// anew with the next change.
+    pub fn enable(&mut self, names: Option<Vec<String>>) {
+        if names == self.enabled {
+            return;
+        }
+        let registry = match &names {
+            Some(names) => self.all.enable_only(names),
+            None => (*self.all).clone(),
+        };
+        self.registry = Arc::new(registry);
+        self.env = self.env.clone().with_registry(self.registry.clone());
+        self.enabled = names;
+        self.anew = true;
+    }
+
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
@@ -165,13 +189,23 @@ impl Compiler {
     /// Applies a change. What is not different costs a comparison; if nothing is, the snapshot is the old one.
     pub fn apply(&mut self, change: ChangeSet) -> Applied {
         let mut work = Work::default();
+        let anew = std::mem::take(&mut self.anew);
+        let mut upserts = change.upserts;
+        if anew {
+            let named: HashSet<(Kind, Arc<str>)> = upserts.iter().map(|o| (o.kind, o.id.clone())).collect();
+            let deleted: HashSet<&(Kind, Arc<str>)> = change.deletes.iter().collect();
+            let stored =
+                self.objects.iter().flat_map(|(kind, all)| all.iter().map(|(id, value)| ((*kind, id.clone()), value)));
+            let others = stored.filter(|(key, _)| !named.contains(key) && !deleted.contains(key));
+            upserts.extend(others.map(|((kind, id), value)| Object { kind, id, value: value.clone() }));
+        }
         for (kind, id) in change.deletes {
             if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
                 work.deleted.push((kind, id));
             }
         }
-        for object in change.upserts {
-            if self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
+        for object in upserts {
+            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
                 self.accept(object, &mut work);
             }
         }
@@ -212,6 +246,14 @@ impl Compiler {
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
             fields.entry("id").or_insert_with(|| id.into());
+            // `key-auth:` without a value is a plugin with nothing but defaults.
+            for config in
+                fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
+            {
+                if config.is_null() {
+                    *config = Value::Object(Map::new());
+                }
+            }
         }
         let bridge = Bridge { registry: &self.registry };
         validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
@@ -219,7 +261,8 @@ impl Compiler {
 
     fn compile(&mut self, work: Work) -> Applied {
         let mut work = work;
-        let kinds: HashSet<Kind> = work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
+        let kinds: HashSet<Kind> =
+            work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
         let mut next = Snapshot {
             revision: self.snapshot.revision + 1,
             router: self.snapshot.router.clone(),
@@ -244,7 +287,12 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work, &kinds);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(self.settings.clone(), self.states.clone(), self.tls.clone(), self.ssls.clone()));
+        let inline = Arc::new(upstream::InlineCompiler::new(
+            self.settings.clone(),
+            self.states.clone(),
+            self.tls.clone(),
+            self.ssls.clone(),
+        ));
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -301,7 +349,14 @@ struct Work {
 
 impl Work {
     fn problem(&mut self, kind: Kind, id: &Arc<str>, path: &str, message: impl Into<String>) {
-        self.problems.push(Problem { kind, id: id.clone(), path: path.into(), message: message.into(), kept: false, nearest: None });
+        self.problems.push(Problem {
+            kind,
+            id: id.clone(),
+            path: path.into(),
+            message: message.into(),
+            kept: false,
+            nearest: None,
+        });
     }
 
     fn changed_of(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {

@@ -3,6 +3,7 @@
 
 use crate::position::{Node, Position, join};
 use crate::problem::{ConfigError, Notice};
+use crate::settings::key::Key;
 use crate::suggestion::nearest;
 use crate::unit::{parse_size, parse_time};
 use serde_json::Value;
@@ -16,11 +17,18 @@ pub(crate) struct Report {
     pub file: Arc<str>,
     pub errors: RefCell<Vec<ConfigError>>,
     pub notices: RefCell<Vec<Notice>>,
+    /// The keys that were asked for; none: nobody wants to know.
+    pub keys: RefCell<Option<Vec<Key>>>,
 }
 
 impl Report {
     pub fn new(file: Arc<str>) -> Report {
-        Report { file, errors: RefCell::default(), notices: RefCell::default() }
+        Report { file, errors: RefCell::default(), notices: RefCell::default(), keys: RefCell::default() }
+    }
+
+    /// One that records the keys that are asked for ([`crate::settings::key::keys`]).
+    pub fn recording(file: Arc<str>) -> Report {
+        Report { keys: RefCell::new(Some(Vec::new())), ..Report::new(file) }
     }
 
     pub fn error(&self, position: Position, path: &str, message: impl Into<String>, suggestion: Option<&str>) {
@@ -120,9 +128,34 @@ impl<'a> Section<'a> {
         Field { value, node, path: String::new(), report }.section()
     }
 
+    /// Adds to what is recorded of a key.
+    fn note(&self, key: &str, change: impl FnOnce(&mut Key)) {
+        let mut keys = self.report.keys.borrow_mut();
+        let Some(keys) = keys.as_mut() else { return };
+        let path = join(&self.path, key);
+        match keys.iter_mut().find(|known| known.path == path) {
+            Some(known) => change(known),
+            None => {
+                let mut known = Key::new(path);
+                change(&mut known);
+                keys.push(known);
+            }
+        }
+    }
+
+    fn note_kind(&self, key: &str, kind: &'static str, default: impl FnOnce() -> Option<String>) {
+        self.note(key, |known| {
+            known.kind = kind;
+            if let Some(default) = default() {
+                known.default = Some(default);
+            }
+        });
+    }
+
     /// The value under a key; `null` counts as absent (it removes the default in APISIX).
     pub fn field(&self, key: &'static str) -> Option<Field<'a>> {
         self.seen.borrow_mut().push(key);
+        self.note(key, |_| {});
         let field = self.field.as_ref()?;
         let value = field.value.get(key).filter(|value| !value.is_null())?;
         let node = field.node.child(key).unwrap_or(field.node);
@@ -130,6 +163,7 @@ impl<'a> Section<'a> {
     }
 
     pub fn section(&self, key: &'static str) -> Section<'a> {
+        self.note_kind(key, "mapping", || None);
         match self.field(key) {
             Some(field) => field.section(),
             None => Section { field: None, report: self.report, path: join(&self.path, key), seen: RefCell::default() },
@@ -146,6 +180,7 @@ impl<'a> Section<'a> {
     }
 
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
+        self.note_kind(key, "boolean", || Some(default.to_string()));
         let Some(field) = self.field(key) else { return default };
         field.value.as_bool().unwrap_or_else(|| {
             field.expected("true or false");
@@ -155,6 +190,7 @@ impl<'a> Section<'a> {
 
     /// nginx's "on" and "off" (unquoted they are booleans in YAML).
     pub fn switch(&self, key: &'static str, default: bool) -> bool {
+        self.note_kind(key, "on or off", || Some(if default { "on" } else { "off" }.to_owned()));
         let Some(field) = self.field(key) else { return default };
         match field.value {
             Value::Bool(value) => *value,
@@ -168,10 +204,12 @@ impl<'a> Section<'a> {
     }
 
     pub fn integer(&self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
+        self.note_kind(key, "integer", || Some(default.to_string()));
         self.optional_integer(key, range).unwrap_or(default)
     }
 
     pub fn optional_integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.note_kind(key, "integer", || None);
         let field = self.field(key)?;
         let value = field.value.as_u64().filter(|value| range.contains(value));
         if value.is_none() {
@@ -189,6 +227,7 @@ impl<'a> Section<'a> {
     }
 
     pub fn optional_string(&self, key: &'static str) -> Option<String> {
+        self.note_kind(key, "string", || None);
         let field = self.field(key)?;
         let text = field.value.as_str().map(str::to_owned);
         if text.is_none() {
@@ -198,11 +237,17 @@ impl<'a> Section<'a> {
     }
 
     pub fn string(&self, key: &'static str, default: &str) -> String {
+        self.note_kind(key, "string", || Some(default.to_owned()));
         self.optional_string(key).unwrap_or_else(|| default.to_owned())
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)], default: T) -> T {
+    pub fn choice<T: Copy + PartialEq>(&self, key: &'static str, words: &[(&'static str, T)], default: T) -> T {
+        self.note(key, |known| {
+            known.kind = "string";
+            known.words = words.iter().map(|(word, _)| *word).collect();
+            known.default = words.iter().find(|(_, value)| *value == default).map(|(word, _)| (*word).to_owned());
+        });
         let Some(field) = self.field(key) else { return default };
         let text = field.value.as_str().unwrap_or_default();
         match words.iter().find(|(word, _)| *word == text) {
@@ -218,6 +263,7 @@ impl<'a> Section<'a> {
 
     /// An nginx time; a bare number counts seconds.
     pub fn time(&self, key: &'static str, default: Duration) -> Duration {
+        self.note_kind(key, "time", || Some(format!("{}s", default.as_secs())));
         let Some(field) = self.field(key) else { return default };
         let parsed = match field.value {
             Value::Number(number) => number.as_u64().map(Duration::from_secs),
@@ -232,6 +278,7 @@ impl<'a> Section<'a> {
 
     /// An nginx size in bytes.
     pub fn size(&self, key: &'static str, default: u64) -> u64 {
+        self.note_kind(key, "size", || Some(default.to_string()));
         let Some(field) = self.field(key) else { return default };
         let parsed = match field.value {
             Value::Number(number) => number.as_u64(),
@@ -249,6 +296,7 @@ impl<'a> Section<'a> {
     }
 
     pub fn items(&self, key: &'static str) -> Option<Vec<Field<'a>>> {
+        self.note_kind(key, "list", || None);
         let field = self.field(key)?;
         if !field.value.is_array() {
             field.expected("a list");
@@ -260,6 +308,7 @@ impl<'a> Section<'a> {
     /// Keys that are valid in APISIX and mean nothing here.
     pub fn ignore(&self, keys: &[&'static str], why: &str) {
         for key in keys {
+            self.note(key, |known| known.ignored = Some(why.to_owned()));
             let Some(field) = self.field(key) else { continue };
             let empty = match field.value {
                 Value::String(text) => text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')),

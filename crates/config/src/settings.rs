@@ -4,6 +4,7 @@
 pub mod apisix;
 pub mod deployment;
 pub mod http;
+pub mod key;
 pub mod listen;
 pub mod nginx;
 pub mod plugins;

@@ -14,8 +14,8 @@ use crate::position::{Node, Position, readable_path};
 use crate::problem::{ConfigError, Notice};
 use crate::suggestion::nearest;
 use serde::Serialize;
-use sluice_model::Kind;
 use serde_json::Value;
+use sluice_model::Kind;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -235,7 +235,10 @@ fn identify(kind: Kind, index: usize, value: &mut Value) -> Result<(Kind, String
         Some(Value::Number(id)) => id.to_string(),
         None | Some(Value::Null | Value::Bool(false)) => format!("arr_{}", index + 1),
         Some(other) => {
-            return Err(("id", format!("expected a string or a number as id, got {}", crate::section::describe(other))));
+            return Err((
+                "id",
+                format!("expected a string or a number as id, got {}", crate::section::describe(other)),
+            ));
         }
     };
     map.insert("id".to_owned(), Value::String(id.clone()));
@@ -245,25 +248,33 @@ fn identify(kind: Kind, index: usize, value: &mut Value) -> Result<(Kind, String
 
 /// `plugins: [{name: x}, {name: y, stream: true}]` (apisix/plugin.lua).
 fn read_plugins(out: &mut RawConfig, value: Value, node: &Node) -> Option<Vec<PluginEntry>> {
-    let Value::Array(items) = value else {
-        out.errors.push(ConfigError::at(&out.file, node.position, "plugins", "expected a list of {name, stream}"));
-        return None;
+    let items = match value {
+        Value::Array(items) => items,
+        // `plugins:` without a value is the empty list.
+        Value::Null => return Some(Vec::new()),
+        _ => {
+            out.errors.push(ConfigError::at(&out.file, node.position, "plugins", "expected a list of {name, stream}"));
+            return None;
+        }
     };
     let mut plugins = Vec::new();
+    let before = out.errors.len();
     for (index, item) in items.iter().enumerate() {
-        match item.get("name").and_then(Value::as_str) {
-            Some(name) => {
-                let stream = item.get("stream").and_then(Value::as_bool).unwrap_or(false);
-                plugins.push(PluginEntry { name: name.to_owned(), stream });
-            }
-            None => {
+        let stream = match item.get("stream") {
+            None => Some(false),
+            Some(stream) => stream.as_bool(),
+        };
+        match (item.get("name").and_then(Value::as_str), stream) {
+            (Some(name), Some(stream)) => plugins.push(PluginEntry { name: name.to_owned(), stream }),
+            _ => {
                 let position = node.position_of(&format!("/{index}"));
                 let message = format!("expected {{name, stream}}, got {}", crate::section::describe(item));
                 out.errors.push(ConfigError::at(&out.file, position, format!("plugins[{index}]"), message));
             }
         }
     }
-    Some(plugins)
+    // One wrong entry and the list as a whole is not used: config.yaml's holds.
+    (out.errors.len() == before).then_some(plugins)
 }
 
 #[cfg(test)]

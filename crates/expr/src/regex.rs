@@ -111,7 +111,11 @@ impl Regex {
             Some(linear) => Engine::Linear(linear),
             None => Engine::Backtrack(Box::new(
                 fancy_regex::RegexBuilder::new(&translated.pattern)
-                    .bytes_mode(if unicode { fancy_regex::BytesMode::UnicodeBytes } else { fancy_regex::BytesMode::Ascii })
+                    .bytes_mode(if unicode {
+                        fancy_regex::BytesMode::UnicodeBytes
+                    } else {
+                        fancy_regex::BytesMode::Ascii
+                    })
                     .case_insensitive(has('i'))
                     .dot_matches_new_line(has('s'))
                     .multi_line(has('m'))

@@ -100,7 +100,13 @@ impl Template {
     }
 
     /// As [`Template::render_into`]; `escape` writes each value (but not `missing` nor the literal text).
-    pub fn render_escaped(&self, lookup: &dyn Lookup, missing: &str, escape: &dyn Fn(&[u8], &mut Vec<u8>), out: &mut Vec<u8>) -> usize {
+    pub fn render_escaped(
+        &self,
+        lookup: &dyn Lookup,
+        missing: &str,
+        escape: &dyn Fn(&[u8], &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> usize {
         self.render_with(lookup, missing, out, |value, out| escape(&value.as_bytes(), out))
     }
 
@@ -111,7 +117,13 @@ impl Template {
         out
     }
 
-    fn render_with(&self, lookup: &dyn Lookup, missing: &str, out: &mut Vec<u8>, write: impl Fn(&Value<'_>, &mut Vec<u8>)) -> usize {
+    fn render_with(
+        &self,
+        lookup: &dyn Lookup,
+        missing: &str,
+        out: &mut Vec<u8>,
+        write: impl Fn(&Value<'_>, &mut Vec<u8>),
+    ) -> usize {
         let mut resolved = 0;
         for part in &self.parts {
             match part {

@@ -325,7 +325,16 @@ mod tests {
         for v in Variable::PLAIN {
             assert_eq!(&Variable::parse(&v.to_string()), v);
         }
-        for name in ["arg_A-b", "http_x_foo", "cookie_a", "post_arg.x.y", "post_arg_x", "uri_param_id", "upstream_trailer_a_b", "zz"] {
+        for name in [
+            "arg_A-b",
+            "http_x_foo",
+            "cookie_a",
+            "post_arg.x.y",
+            "post_arg_x",
+            "uri_param_id",
+            "upstream_trailer_a_b",
+            "zz",
+        ] {
             assert_eq!(Variable::parse(name).to_string(), name);
         }
     }

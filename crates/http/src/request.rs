@@ -76,8 +76,13 @@ impl Request {
     pub fn target(&self) -> &str {
         text(self.target.get(&self.headers.buf))
     }
-    /// `$uri`: the path, decoded and normalised as nginx does (`//`, `.`, `..`, `%xx`). Valid UTF-8 is not guaranteed by
-    /// a client, so bytes that are not are seen only by [`Request::path_bytes`].
+    /// [`Request::target`] as bytes, for what must not be blind to bytes that are not UTF-8.
+    #[inline]
+    pub fn target_bytes(&self) -> &[u8] {
+        self.target.get(&self.headers.buf)
+    }
+    /// `$uri`: the path, decoded and normalised as nginx does (`//`, `.`, `..`, `%xx`). Bytes that are not UTF-8 are
+    /// replaced by U+FFFD, so that such a path cannot slip past a route or rule; the upstream gets the target as sent.
     #[inline]
     pub fn path(&self) -> &str {
         text(self.path.get(&self.headers.buf))
@@ -100,7 +105,7 @@ impl Request {
 
     /// Replaces the path (`$uri`) for what follows, such as matching and plugins; the target stays as it was sent.
     pub fn set_path(&mut self, path: &[u8]) {
-        self.path = self.headers.store(path);
+        self.path = self.headers.store(String::from_utf8_lossy(path).as_bytes());
     }
     /// Replaces the query (`$args`).
     pub fn set_query(&mut self, query: Option<&[u8]>) {
@@ -158,7 +163,8 @@ impl Request {
         self.query = query.map(|q| Span::of(start + path.len() + 1, q.len()));
         match target::normalize(path) {
             Ok(None) => self.path = Span::of(start, path.len()),
-            Ok(Some(normal)) => self.path = self.headers.store(&normal),
+            // A path that is not UTF-8 once decoded must still be matched: what cannot be shown is replaced.
+            Ok(Some(normal)) => self.path = self.headers.store(String::from_utf8_lossy(&normal).as_bytes()),
             Err(()) => return false,
         }
         true

@@ -2,7 +2,7 @@
 //! for. The one surprise: nothing is sent to idle connections; a worker that sees the drain wakes them all through
 //! `timer::wake_all`, so a connection pays one atomic load per request and registers nowhere.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -15,6 +15,7 @@ struct Shared {
     state: AtomicU8,
     changed: Notify,
     open: AtomicUsize,
+    accepted: AtomicU64,
     idle: Notify,
     panics: AtomicUsize,
 }
@@ -82,12 +83,18 @@ impl Drain {
     /// Counts a connection until the guard is dropped.
     pub fn guard(&self) -> ConnGuard {
         self.0.open.fetch_add(1, Ordering::AcqRel);
+        self.0.accepted.fetch_add(1, Ordering::Relaxed);
         ConnGuard(self.0.clone())
     }
 
     /// Connections open now.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::Acquire)
+    }
+
+    /// Connections counted since the start.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.load(Ordering::Relaxed)
     }
 
     /// Connections that ended in a panic since the start.

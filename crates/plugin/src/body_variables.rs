@@ -34,7 +34,11 @@ pub fn post_arg(cx: &Context, path: &str) -> Option<Value<'static>> {
         for step in steps(path)? {
             found = found.into_iter().flat_map(|v| step.apply(v)).collect();
         }
-        return if found.is_empty() { None } else { Some(Value::List(found.into_iter().filter_map(convert).collect())) };
+        return if found.is_empty() {
+            None
+        } else {
+            Some(Value::List(found.into_iter().filter_map(convert).collect()))
+        };
     }
     let found = path.split('.').try_fold(&json, |v, part| v.as_object()?.get(part))?;
     convert(found)

@@ -10,7 +10,9 @@ pub fn variable<'a>(der: &[u8], variable: &Variable) -> Option<Value<'a>> {
     let text = match variable {
         Variable::SslClientRawCert => pem(der),
         Variable::SslClientCert => pem(der).trim_end().replace('\n', "\n\t"),
-        Variable::SslClientEscapedCert => percent_encoding::utf8_percent_encode(&pem(der), percent_encoding::NON_ALPHANUMERIC).to_string(),
+        Variable::SslClientEscapedCert => {
+            percent_encoding::utf8_percent_encode(&pem(der), percent_encoding::NON_ALPHANUMERIC).to_string()
+        }
         Variable::SslClientSDn => rfc2253(certificate.subject()),
         Variable::SslClientIDn => rfc2253(certificate.issuer()),
         Variable::SslClientSerial => certificate.raw_serial().iter().map(|b| format!("{b:02X}")).collect(),

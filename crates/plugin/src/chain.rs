@@ -74,7 +74,11 @@ impl Chain {
         entries.sort_by_key(|e| std::cmp::Reverse(e.priority));
         let indexes = |phase: Phase| -> Box<[u16]> {
             let has = |(i, e): (usize, &ChainEntry)| e.info.phases.has(phase).then_some(i as u16);
-            entries.iter().enumerate().filter_map(has).collect()
+            let mut hooks: Box<[u16]> = entries.iter().enumerate().filter_map(has).collect();
+            if matches!(phase, Phase::HeaderFilter | Phase::BodyFilter) {
+                hooks.sort_by_key(|i| entries.get(usize::from(*i)).is_some_and(|e| e.info.encodes));
+            }
+            hooks
         };
         let phases = Phase::ALL.map(indexes);
         let gives_way = entries.iter().any(|e| e.info.prefer_route);
@@ -127,7 +131,10 @@ impl Chain {
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
         let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
-        if cx.request_body.is_none() && cx.request.framing != sluice_http::h1::Framing::None && self.reads_body(*index) {
+        if cx.request_body.is_none()
+            && cx.request.framing != sluice_http::h1::Framing::None
+            && self.reads_body(*index, cx)
+        {
             return Step::NeedBody;
         }
         *at += 1;
@@ -144,13 +151,16 @@ impl Chain {
         }
     }
 
-    fn reads_body(&self, index: u16) -> bool {
-        self.entries.get(usize::from(index)).is_some_and(|e| e.reads_body)
+    fn reads_body(&self, index: u16, cx: &Context) -> bool {
+        // A filter that reads the body is asked before the plugin is.
+        let wants = |e: &ChainEntry| e.reads_body && (e.filter.is_some() || e.plugin.wants_request_body(cx));
+        self.entries.get(usize::from(index)).is_some_and(wants)
     }
 
     /// A reply of the hook before `at`, with `_meta.error_response` applied.
     pub fn finish(&self, phase: Phase, at: usize, mut reply: Box<Reply>) -> Box<Reply> {
-        let entry = at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
+        let entry =
+            at.checked_sub(1).and_then(|i| self.hooks(phase).get(i)).and_then(|i| self.entries.get(usize::from(*i)));
         if let Some(entry) = entry.filter(|_| reply.status >= 400)
             && let Some(body) = &entry.error_response
         {

@@ -3,6 +3,7 @@
 use crate::chain::Chain;
 use foldhash::HashMap;
 use serde_json::{Map, Value};
+use sluice_http::Request;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -27,8 +28,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(consumer: Arc<Consumer>, credential_id: Option<Arc<str>>, parsed: Arc<dyn Any + Send + Sync>, raw: Value) -> Identity {
+    pub fn new(
+        consumer: Arc<Consumer>,
+        credential_id: Option<Arc<str>>,
+        parsed: Arc<dyn Any + Send + Sync>,
+        raw: Value,
+    ) -> Identity {
         Identity { consumer, credential_id, parsed, raw }
+    }
+    /// Makes this identity the request's consumer without a [`crate::Context`] as a whole, so that an identity found in
+    /// [`crate::Context::consumers`] needs no clone: pass the context's `request` and `consumer`.
+    pub fn attach_to(&self, request: &mut Request, consumer: &mut Option<ConsumerMatch>, plugin: &'static str) {
+        attach(request, consumer, &self.consumer, self.credential_id.clone(), plugin);
     }
     /// The plugin's consumer configuration as its own type.
     pub fn config<T: 'static>(&self) -> Option<&T> {
@@ -44,6 +55,10 @@ pub struct ConsumerMatch {
     /// Name of the auth plugin that found it.
     pub plugin: &'static str,
 }
+
+/// The user whom an auth plugin that knows no consumers recognised, as the identity provider describes him (APISIX:
+/// `ctx.external_user`). Kept with [`crate::Context::insert`].
+pub struct ExternalUser(pub Value);
 
 /// All consumers of a snapshot.
 #[derive(Default)]
@@ -100,21 +115,32 @@ impl crate::Context {
     }
 
     fn attach(&mut self, consumer: &Arc<Consumer>, credential_id: Option<Arc<str>>, plugin: &'static str) {
-        self.request.headers.set("X-Consumer-Username", consumer.username.as_bytes());
-        match &credential_id {
-            Some(id) => self.request.headers.set("X-Credential-Identifier", id.as_bytes()),
-            None => {
-                self.request.headers.remove("X-Credential-Identifier");
-            }
-        }
-        match consumer.labels.get("custom_id").and_then(Value::as_str) {
-            Some(id) => self.request.headers.set("X-Consumer-Custom-ID", id.as_bytes()),
-            None => {
-                self.request.headers.remove("X-Consumer-Custom-ID");
-            }
-        }
-        self.consumer = Some(ConsumerMatch { consumer: consumer.clone(), credential_id, plugin });
+        attach(&mut self.request, &mut self.consumer, consumer, credential_id, plugin);
     }
+}
+
+fn attach(
+    request: &mut Request,
+    slot: &mut Option<ConsumerMatch>,
+    consumer: &Arc<Consumer>,
+    credential_id: Option<Arc<str>>,
+    plugin: &'static str,
+) {
+    let headers = &mut request.headers;
+    headers.set("X-Consumer-Username", consumer.username.as_bytes());
+    match &credential_id {
+        Some(id) => headers.set("X-Credential-Identifier", id.as_bytes()),
+        None => {
+            headers.remove("X-Credential-Identifier");
+        }
+    }
+    match consumer.labels.get("custom_id").and_then(Value::as_str) {
+        Some(id) => headers.set("X-Consumer-Custom-ID", id.as_bytes()),
+        None => {
+            headers.remove("X-Consumer-Custom-ID");
+        }
+    }
+    *slot = Some(ConsumerMatch { consumer: consumer.clone(), credential_id, plugin });
 }
 
 /// The plugins that a consumer (and its group) brings, as found by the proxy for a (route, consumer) pair.

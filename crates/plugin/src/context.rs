@@ -2,7 +2,7 @@
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
-use sluice_http::{Request, Response};
+use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::borrow::Cow;
@@ -90,6 +90,44 @@ pub struct UpstreamRequest {
     pub upstream: Option<UpstreamRef>,
     /// A body instead of the client's.
     pub body: Option<Vec<u8>>,
+    withheld: u32,
+}
+
+impl UpstreamRequest {
+    /// Keeps the gateway from adding this field of its own, such as `X-Forwarded-Host`: a plugin has removed it.
+    pub fn withhold(&mut self, known: Known) {
+        self.withheld |= 1 << known as u32;
+    }
+    /// Whether [`UpstreamRequest::withhold`] was called for the field.
+    #[inline]
+    pub fn withholds(&self, known: Known) -> bool {
+        self.withheld & (1 << known as u32) != 0
+    }
+}
+
+/// The outcome of a rate limit, kept as numbers because few logs print it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RateLimiting {
+    /// The counter's whole key.
+    pub key: SmallVec<[u8; 64]>,
+    pub limit: u64,
+    pub remaining: u64,
+    /// Whole seconds until the window ends.
+    pub reset: u64,
+}
+
+impl RateLimiting {
+    /// `$rate_limiting_info` (apisix/core/utils.lua `set_var_rate_limiting_info`). The key is not escaped there either.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = b"{\"rate_limiting_key\":\"".to_vec();
+        out.extend_from_slice(&self.key);
+        let RateLimiting { limit, remaining, reset, .. } = self;
+        let rest = format!(
+            "\",\"rate_limiting_limit\":{limit},\"rate_limiting_remaining\":{remaining},\"rate_limiting_reset\":{reset}}}"
+        );
+        out.extend_from_slice(rest.as_bytes());
+        out
+    }
 }
 
 /// One try to get an answer from a node.
@@ -141,14 +179,18 @@ pub struct Context {
     pub own_response: bool,
     /// `client-control`: limit of the request's body in bytes instead of `client_max_body_size`.
     pub max_body_size: Option<u64>,
+    /// What the last rate limit of this request found (`$rate_limiting_info`).
+    pub rate_limiting: Option<RateLimiting>,
     /// Plugins that run no more for this request (a `workflow` action ran them already).
     pub skip_plugins: SmallVec<[&'static str; 2]>,
     client: Option<(IpAddr, u16, Box<str>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,
     extensions: Vec<Box<dyn Any>>,
     filter_body: bool,
+    client_head: Option<bool>,
     request_id: Option<Box<str>>,
-    early_headers: Vec<(Cow<'static, str>, Vec<u8>)>,
+    apisix_request_id: Option<Box<str>>,
+    early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
 }
 
 impl Context {
@@ -173,12 +215,15 @@ impl Context {
             upstream_body_bytes: 0,
             own_response: false,
             max_body_size: None,
+            rate_limiting: None,
             skip_plugins: SmallVec::new(),
             client: None,
             variables: Vec::new(),
             extensions: Vec::new(),
             filter_body: false,
+            client_head: None,
             request_id: None,
+            apisix_request_id: None,
             early_headers: Vec::new(),
         }
     }
@@ -200,12 +245,15 @@ impl Context {
         self.upstream_body_bytes = 0;
         self.own_response = false;
         self.max_body_size = None;
+        self.rate_limiting = None;
         self.skip_plugins.clear();
         self.client = None;
         self.variables.clear();
         self.extensions.clear();
         self.filter_body = false;
+        self.client_head = None;
         self.request_id = None;
+        self.apisix_request_id = None;
         self.early_headers.clear();
     }
 
@@ -242,9 +290,10 @@ impl Context {
         self.variables.is_empty()
     }
 
-    /// Adds a field to the response before it exists: it will stand beside the upstream's fields, or the reply's.
-    pub fn set_response_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
-        let (name, value) = (name.into(), value.into());
+    /// Adds a field to the response before it exists: it will stand beside the upstream's fields, or the reply's. A short
+    /// value costs no allocation.
+    pub fn set_response_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) {
+        let (name, value) = (name.into(), SmallVec::from_slice(value.as_ref()));
         match self.early_headers.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(&name)) {
             Some((_, v)) => *v = value,
             None => self.early_headers.push((name, value)),
@@ -253,7 +302,7 @@ impl Context {
     /// Moves the fields of [`Context::set_response_header`] into [`Context::response`].
     pub fn apply_early_headers(&mut self) {
         for (name, value) in self.early_headers.drain(..) {
-            self.response.headers.append(&name, value);
+            self.response.headers.append(&name, &value);
         }
     }
 
@@ -294,6 +343,14 @@ impl Context {
     pub fn filter_body(&mut self) {
         self.filter_body = true;
     }
+    /// As [`Context::filter_body`], where the body will be another: removes the fields that describe the old one
+    /// (apisix/core/response.lua `clear_header_as_body_modified`).
+    pub fn body_modified(&mut self) {
+        for name in ["content-length", "content-encoding", "last-modified", "etag"] {
+            self.response.headers.remove(name);
+        }
+        self.filter_body();
+    }
     /// Whether some plugin wants the body.
     pub fn wants_body(&self) -> bool {
         self.filter_body
@@ -306,6 +363,26 @@ impl Context {
     /// `$request_id`, if it was made.
     pub fn known_request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
+    }
+
+    /// Changes the method for the upstream. What the client asked for still decides whether it gets a body.
+    pub fn set_method(&mut self, token: &str) {
+        self.client_head.get_or_insert(self.request.method == Method::Head);
+        self.request.set_method(token);
+    }
+    /// Whether the client sent HEAD, whatever the upstream gets.
+    #[inline]
+    pub fn client_sent_head(&self) -> bool {
+        self.client_head.unwrap_or(self.request.method == Method::Head)
+    }
+
+    /// Sets `$apisix_request_id`, which is `$request_id` otherwise (plugin `request-id`).
+    pub fn set_apisix_request_id(&mut self, id: impl Into<Box<str>>) {
+        self.apisix_request_id = Some(id.into());
+    }
+    /// `$apisix_request_id`, if a plugin has set it or `$request_id` was made.
+    pub fn apisix_request_id(&self) -> Option<&str> {
+        self.apisix_request_id.as_deref().or(self.request_id.as_deref())
     }
 
     /// The path and query that the upstream will get.

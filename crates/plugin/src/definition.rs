@@ -1,4 +1,5 @@
 //! How a plugin is defined: its types, its schema, its constructor; erased into a [`Definition`] for the list of plugins.
+use crate::endpoint::EndpointsOf;
 use crate::env::Env;
 use crate::info::Info;
 use crate::plugin::Plugin;
@@ -31,6 +32,10 @@ pub trait Define: Plugin + Sized {
     /// Refine it where types cannot say it (`oneOf`, `if`).
     fn schema() -> Value {
         schema_of::<Self::Config>()
+    }
+    /// Another wording for a violation of the schema, where APISIX's plugin rephrases it.
+    fn rephrase(_config: &Value, _message: &str) -> Option<String> {
+        None
     }
     /// What the schema cannot say. Runs when a configuration is written and when it is compiled.
     fn check(_config: &Self::Config) -> Result<(), BuildError> {
@@ -73,10 +78,18 @@ pub struct Definition {
     pub info: Info,
     pub schema: fn() -> Value,
     pub check: fn(&Value) -> Result<(), BuildError>,
+    pub rephrase: fn(&Value, &str) -> Option<String>,
     pub build: fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>,
     pub consumer: Option<ConsumerDefinition>,
     pub metadata_schema: Option<fn() -> Value>,
+    /// Checks and completes configurations of other plugins inside this one's.
+    pub nested: Option<NestedCheck>,
+    /// Paths that the plugin answers itself; `public-api` exposes them.
+    pub endpoints: Option<EndpointsOf>,
 }
+
+/// See [`Definition::nested`].
+pub type NestedCheck = fn(&mut Value, &crate::Registry) -> Result<(), BuildError>;
 
 /// Erases a plugin's definition, for a family's `PLUGINS` slice.
 pub const fn define<P: Define>() -> Definition {
@@ -84,6 +97,7 @@ pub const fn define<P: Define>() -> Definition {
         info: P::INFO,
         schema: P::schema,
         check: |config| P::check(&parse::<P::Config>(config)?),
+        rephrase: P::rephrase,
         build: |config, env| {
             let config = parse::<P::Config>(config)?;
             P::check(&config)?;
@@ -91,6 +105,8 @@ pub const fn define<P: Define>() -> Definition {
         },
         consumer: None,
         metadata_schema: None,
+        nested: None,
+        endpoints: None,
     }
 }
 
@@ -107,9 +123,17 @@ impl Definition {
         };
         Definition { consumer: Some(consumer), ..self }
     }
+    /// Adds the check of other plugins' configurations inside this one's (`multi-auth`).
+    pub const fn nested(self, check: NestedCheck) -> Definition {
+        Definition { nested: Some(check), ..self }
+    }
     /// Adds `plugin_metadata` of this type; read it at build time with [`Env::metadata`].
     pub const fn metadata<M: JsonSchema>(self) -> Definition {
         Definition { metadata_schema: Some(schema_of::<M>), ..self }
+    }
+    /// Adds public endpoints (APISIX: `_M.api()`).
+    pub const fn endpoints(self, endpoints: EndpointsOf) -> Definition {
+        Definition { endpoints: Some(endpoints), ..self }
     }
     /// Adds `plugin_metadata` with a schema of its own.
     pub const fn metadata_schema(self, schema: fn() -> Value) -> Definition {
@@ -139,7 +163,10 @@ fn plain(schema: &mut schemars::Schema) {
     if object.get("default").is_some_and(Value::is_null) {
         object.remove("default");
     }
-    let number_format = object.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint") || f.starts_with("int") || f == "float" || f == "double");
+    let number_format = object
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|f| f.starts_with("uint") || f.starts_with("int") || f == "float" || f == "double");
     if number_format {
         object.remove("format");
     }

@@ -96,6 +96,8 @@ pub struct Env {
     pub version: u64,
     /// Directory against which relative paths of configuration are resolved (the gateway's prefix).
     pub prefix: Arc<std::path::Path>,
+    /// Ports that serve TLS (`apisix.ssl.listen`); empty where TLS is off.
+    pub https_ports: Arc<[u16]>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -117,6 +119,7 @@ impl Env {
             resource_key: "".into(),
             version: 0,
             prefix: std::path::Path::new(".").into(),
+            https_ports: Arc::default(),
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,
@@ -129,6 +132,10 @@ impl Env {
     /// `plugin_attr` of config.yaml.
     pub fn with_attributes(self, attributes: Value) -> Env {
         Env { attributes: Arc::new(attributes), ..self }
+    }
+    /// Ports of `apisix.ssl.listen`.
+    pub fn with_https_ports(self, ports: impl Into<Arc<[u16]>>) -> Env {
+        Env { https_ports: ports.into(), ..self }
     }
     /// All `plugin_metadata` by plugin name.
     pub fn with_metadata(self, metadata: Arc<HashMap<String, Value>>) -> Env {
@@ -159,6 +166,10 @@ impl Env {
             Some(compiler) => compiler.compile(&format!("{}#{name}", self.resource_key), upstream),
             None => Err("no upstreams can be compiled here".into()),
         }
+    }
+    /// All plugins, where they are known.
+    pub fn registry(&self) -> Option<&Arc<crate::Registry>> {
+        self.registry.as_ref()
     }
     /// Builds another plugin from a plugin's configuration (`workflow`, `multi-auth`).
     pub fn plugin(&self, name: &str, config: &Value) -> Result<Arc<dyn crate::Plugin>, String> {

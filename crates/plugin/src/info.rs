@@ -71,6 +71,8 @@ pub enum Scope {
 pub struct Info {
     /// APISIX's name.
     pub name: &'static str,
+    /// As `/v1/schema` tells it; APISIX's figure where the plugin is APISIX's.
+    pub version: f64,
     /// Higher runs first. APISIX's figure where the plugin is APISIX's.
     pub priority: i32,
     /// The phases in which it has hooks. A hook without its phase here never runs.
@@ -83,12 +85,28 @@ pub struct Info {
     pub request_body: bool,
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,
+    /// It encodes response bodies (compression): its `header_filter` and `body_filter` run after those of all other plugins
+    /// of the chain, whatever its priority, as nginx's own filters run after Lua's.
+    pub encodes: bool,
 }
 
 impl Info {
     /// A plugin with nothing special; refine with struct update syntax or the methods below.
     pub const fn new(name: &'static str, priority: i32, phases: Phases) -> Info {
-        Info { name, priority, phases, auth: false, secrets: &[], request_body: false, prefer_route: false }
+        Info {
+            name,
+            version: 0.1,
+            priority,
+            phases,
+            auth: false,
+            secrets: &[],
+            request_body: false,
+            prefer_route: false,
+            encodes: false,
+        }
+    }
+    pub const fn version(self, version: f64) -> Info {
+        Info { version, ..self }
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }
@@ -101,5 +119,8 @@ impl Info {
     }
     pub const fn prefer_route(self) -> Info {
         Info { prefer_route: true, ..self }
+    }
+    pub const fn encodes(self) -> Info {
+        Info { encodes: true, ..self }
     }
 }

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod consumer;
 pub mod context;
 pub mod definition;
+pub mod endpoint;
 pub mod env;
 mod graphql;
 pub mod info;
@@ -19,9 +20,12 @@ pub mod reply;
 pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
-pub use consumer::{Consumer, ConsumerMatch, Consumers};
-pub use context::{Attempt, BodyChunk, Connection, Context, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest};
-pub use definition::{BuildError, Definition, Define, define, schema_of};
+pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
+pub use context::{
+    Attempt, BodyChunk, Connection, Context, RateLimiting, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest,
+};
+pub use definition::{BuildError, Define, Definition, define, schema_of};
+pub use endpoint::{Endpoint, EndpointHandler};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};
 pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};

@@ -54,17 +54,22 @@ impl Context {
             Variable::Http(name) => self.request_header(name),
             Variable::Cookie(name) => request.cookie(name).map(Value::bytes),
             Variable::Uri => Some(Value::bytes(request.path_bytes())),
-            Variable::RequestUri => text(request.target()),
+            Variable::RequestUri => Some(self.normal_request_uri()),
+            Variable::Custom(name) if name.as_ref() == "real_request_uri" => text(request.target()),
             Variable::Args | Variable::QueryString => request.query().map(Value::str),
             Variable::IsArgs => text(if request.query().is_some_and(|q| !q.is_empty()) { "?" } else { "" }),
-            Variable::Request | Variable::RequestLine => {
-                Some(Value::owned(format!("{} {} {}", request.method_text(), request.target(), request.version.as_str())))
-            }
+            Variable::Request | Variable::RequestLine => Some(Value::owned(format!(
+                "{} {} {}",
+                request.method_text(),
+                request.target(),
+                request.version.as_str()
+            ))),
             Variable::RequestMethod => text(request.method_text()),
             Variable::RequestBody => self.request_body.as_deref().map(Value::bytes),
             Variable::RequestLength => number(request.received),
             Variable::RequestTime => Some(Value::owned(seconds(self.started.elapsed()))),
-            Variable::RequestId | Variable::ApisixRequestId => self.known_request_id().map(Value::str),
+            Variable::RequestId => self.known_request_id().map(Value::str),
+            Variable::ApisixRequestId => self.apisix_request_id().map(Value::str),
             Variable::RequestCompletion => text("OK"),
             Variable::RequestType => text("traditional_http"),
             Variable::Host => text(request.host()),
@@ -79,6 +84,19 @@ impl Context {
             Variable::PostArgPath(path) => crate::body_variables::post_arg(self, path),
             Variable::Graphql(name) => crate::body_variables::graphql(self, name),
             _ => None,
+        }
+    }
+
+    /// `request_uri` as APISIX's plugins see it: the normalised path with the query as sent (apisix/init.lua, "To prevent
+    /// being hacked by untrusted request_uri"); `real_request_uri` is what the client sent.
+    fn normal_request_uri(&self) -> Value<'_> {
+        let target = self.request.target();
+        let (path, query) = target::split(target.as_bytes());
+        let normal = self.request.path_bytes();
+        match query {
+            Some(query) if !query.is_empty() && path == normal => Value::str(target),
+            Some(query) if !query.is_empty() => Value::owned([normal, b"?", query].concat()),
+            _ => Value::bytes(normal),
         }
     }
 
@@ -99,7 +117,9 @@ impl Context {
         if !kind.starts_with(b"application/x-www-form-urlencoded") {
             return None;
         }
-        target::args(self.request_body.as_deref()?).find(|(k, _)| k.as_ref() == name.as_bytes()).map(|(_, v)| Value::Bytes(v))
+        target::args(self.request_body.as_deref()?)
+            .find(|(k, _)| k.as_ref() == name.as_bytes())
+            .map(|(_, v)| Value::Bytes(v))
     }
 
     /// The user name of `Authorization: Basic`.
@@ -124,12 +144,18 @@ impl Context {
                 IpAddr::V4(ip) => ip.octets().to_vec(),
                 IpAddr::V6(ip) => ip.octets().to_vec(),
             })),
+            // nginx has an empty value where `real-ip` was given an address without port.
+            Variable::RemotePort if self.client_port() == 0 => text(""),
             Variable::RemotePort => number(u64::from(self.client_port())),
             Variable::RealipRemoteAddr => text(&connection.peer_text),
             Variable::RealipRemotePort => number(u64::from(connection.peer.port())),
             Variable::ProxyProtocolAddr => connection.proxy_peer.map(|_| Value::str(&connection.peer_text)),
-            Variable::ProxyProtocolPort => connection.proxy_peer.and_then(|_| number(u64::from(connection.peer.port()))),
-            Variable::ProxyProtocolServerAddr => connection.proxy_peer.map(|_| Value::owned(peer_of_socket.ip().to_string())),
+            Variable::ProxyProtocolPort => {
+                connection.proxy_peer.and_then(|_| number(u64::from(connection.peer.port())))
+            }
+            Variable::ProxyProtocolServerAddr => {
+                connection.proxy_peer.map(|_| Value::owned(peer_of_socket.ip().to_string()))
+            }
             Variable::ProxyAddXForwardedFor => Some(Value::owned(self.forwarded_for())),
             Variable::OriginalXForwardedFor => self.request.headers.joined("x-forwarded-for").map(Value::Bytes),
             Variable::ServerAddr => Some(Value::owned(connection.local.ip().to_canonical().to_string())),
@@ -139,7 +165,9 @@ impl Context {
             Variable::ConnectionRequests => number(connection.requests.get()),
             Variable::Hostname | Variable::ServerName => Some(Value::owned(host_name())),
             Variable::Pid => number(u64::from(std::process::id())),
-            Variable::Msec => Some(Value::owned(seconds(self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default()))),
+            Variable::Msec => {
+                Some(Value::owned(seconds(self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default())))
+            }
             Variable::TimeIso8601 => Some(formatted(time_format::time_iso8601)),
             Variable::TimeLocal => Some(formatted(time_format::time_local)),
             Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
@@ -147,9 +175,15 @@ impl Context {
             Variable::SslCipher => text(&tls?.cipher),
             Variable::SslSessionReused => text(if tls?.session_reused { "r" } else { "." }),
             Variable::SslClientVerify => text(&tls?.client_verify),
-            Variable::SslClientRawCert | Variable::SslClientCert | Variable::SslClientEscapedCert
-            | Variable::SslClientSDn | Variable::SslClientIDn | Variable::SslClientSerial
-            | Variable::SslClientFingerprint | Variable::SslClientVStart | Variable::SslClientVEnd => {
+            Variable::SslClientRawCert
+            | Variable::SslClientCert
+            | Variable::SslClientEscapedCert
+            | Variable::SslClientSDn
+            | Variable::SslClientIDn
+            | Variable::SslClientSerial
+            | Variable::SslClientFingerprint
+            | Variable::SslClientVStart
+            | Variable::SslClientVEnd => {
                 crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable)
             }
             _ => None,
@@ -190,13 +224,17 @@ impl Context {
         match variable {
             Variable::UpstreamAddr => each(&|a| a.address.to_string()),
             Variable::UpstreamStatus => each(&|a| a.status.to_string()),
-            Variable::UpstreamResponseTime | Variable::ApisixUpstreamResponseTime => each(&|a| seconds(a.response_time)),
+            Variable::UpstreamResponseTime | Variable::ApisixUpstreamResponseTime => {
+                each(&|a| seconds(a.response_time))
+            }
             Variable::UpstreamConnectTime => each(&|a| time(a.connect_time)),
             Variable::UpstreamHeaderTime => each(&|a| time(a.header_time)),
             Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived if !self.attempts.is_empty() => {
                 number(self.upstream_body_bytes)
             }
-            Variable::BalancerIp => self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string())),
+            Variable::BalancerIp => {
+                self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string()))
+            }
             Variable::BalancerPort => self.attempts.last().map(|a| Value::Number(f64::from(a.address.port()))),
             Variable::UpstreamHost => match &self.upstream.host {
                 Some(host) => Some(Value::bytes(host)),
@@ -221,6 +259,7 @@ impl Context {
             Variable::CredentialId => text(consumer?.credential_id.as_deref()?),
             Variable::MatchedUri => text(self.matched_uri.as_deref()?),
             Variable::MatchedHost => text(self.matched_host.as_deref()?),
+            Variable::RateLimitingInfo => Some(Value::owned(self.rate_limiting.as_ref()?.to_json())),
             _ => None,
         }
     }
@@ -238,4 +277,3 @@ fn host_name() -> String {
     })
     .clone()
 }
-

@@ -4,6 +4,7 @@ use crate::info::Scope;
 use foldhash::HashMap;
 use serde_json::{Map, Value, json};
 use sluice_model::Schema;
+use std::sync::Arc;
 
 struct Entry {
     definition: Definition,
@@ -14,9 +15,10 @@ struct Entry {
 }
 
 /// All known plugins; only those enabled by the `plugins` list of config.yaml may be configured.
+#[derive(Clone)]
 pub struct Registry {
-    entries: HashMap<&'static str, Entry>,
-    enabled: Option<Vec<String>>,
+    entries: Arc<HashMap<&'static str, Entry>>,
+    enabled: Option<Arc<[String]>>,
 }
 
 impl Registry {
@@ -25,7 +27,9 @@ impl Registry {
         let mut entries = HashMap::default();
         for definition in families.iter().flat_map(|f| f.iter()) {
             let name = definition.info.name;
-            let compile = |document: &Value| Schema::new(document.clone()).map_err(|e| BuildError(format!("schema of {name}: {e}")));
+            let compile = |document: &Value| {
+                Schema::new(document.clone()).map_err(|e| BuildError(format!("schema of {name}: {e}")))
+            };
             let mut schema_document = (definition.schema)();
             sluice_model::inject_meta(&mut schema_document);
             let optional = |f: Option<fn() -> Value>| f.map(|f| f()).map(|d| compile(&d).map(|s| (s, d))).transpose();
@@ -40,13 +44,12 @@ impl Registry {
                 return Err(BuildError(format!("plugin {name} is defined twice")));
             }
         }
-        Ok(Registry { entries, enabled: None })
+        Ok(Registry { entries: Arc::new(entries), enabled: None })
     }
 
     /// Lets only these plugins be configured (`plugins` of config.yaml).
-    pub fn enable_only(mut self, names: Vec<String>) -> Registry {
-        self.enabled = Some(names);
-        self
+    pub fn enable_only(&self, names: &[String]) -> Registry {
+        Registry { entries: self.entries.clone(), enabled: Some(names.into()) }
     }
 
     /// A plugin that is known and enabled.
@@ -84,9 +87,17 @@ impl Registry {
                 None => Ok(()),
             },
             Scope::Route => {
-                entry.schema.check(config).map_err(BuildError::new)?;
+                if let Err(violation) = entry.schema.check(config) {
+                    return Err(BuildError(
+                        (definition.rephrase)(config, &violation.message).unwrap_or(violation.message),
+                    ));
+                }
                 if let Some(filter) = config.pointer("/_meta/filter") {
-                    sluice_expr::Expr::compile(filter).map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
+                    sluice_expr::Expr::compile(filter)
+                        .map_err(|e| BuildError(format!("failed to validate the 'vars' expression: {e}")))?;
+                }
+                if let Some(nested) = definition.nested {
+                    nested(config, self)?;
                 }
                 (definition.check)(config)
             }
@@ -98,7 +109,7 @@ impl Registry {
         let entry = self.entries.get(name)?;
         let mut document = Map::new();
         document.insert("priority".into(), entry.definition.info.priority.into());
-        document.insert("version".into(), json!(0.1));
+        document.insert("version".into(), json!(entry.definition.info.version));
         document.insert("schema".into(), entry.schema_document.clone());
         if entry.definition.info.auth {
             document.insert("type".into(), "auth".into());

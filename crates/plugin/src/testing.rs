@@ -24,17 +24,20 @@ impl Harness {
 
     /// As [`Harness::new`], in this environment.
     pub fn with_env(definition: Definition, mut config: Value, env: Env) -> Result<Harness, BuildError> {
-        check(definition, Scope::Route, &mut config)?;
+        match env.registry() {
+            Some(registry) => registry.check(definition.info.name, Scope::Route, &mut config)?,
+            None => check(definition, Scope::Route, &mut config)?,
+        }
         let plugin = (definition.build)(&config, &env)?;
         let entry = ChainEntry {
             info: definition.info,
             priority: definition.info.priority,
+            reads_body: definition.info.request_body || plugin.reads_body(),
             plugin,
             filter: None,
             error_response: None,
             source: ChainSource::Route,
             config: Arc::new(config),
-            reads_body: definition.info.request_body,
         };
         Ok(Harness { env, chain: Chain::new(vec![entry]) })
     }
@@ -73,6 +76,11 @@ impl Harness {
             body.extend_from_slice(&chunk.data);
         }
         body
+    }
+
+    /// Runs `body_filter` on one piece, where several plugins see the same body.
+    pub fn body(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+        self.chain.body_filter(0, cx, chunk);
     }
 
     /// Runs `log`.

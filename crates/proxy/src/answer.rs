@@ -23,6 +23,8 @@ enum Encoding {
     /// Payload alone: its length is known, or the connection's end is the body's.
     Identity,
     Chunked,
+    /// Not at all: a plugin has made the response one without body.
+    Discarded,
 }
 
 /// What reading the upstream came to.
@@ -51,7 +53,12 @@ impl Exchange<'_> {
         outgoing: &mut Outgoing,
         timeouts: Timeouts,
     ) -> Result<(Duration, bool), AttemptError> {
-        let mut relay = Relay { reader: BodyReader::new(Framing::None), encoding: Encoding::Untouched, filtered: false, surplus: false };
+        let mut relay = Relay {
+            reader: BodyReader::new(Framing::None),
+            encoding: Encoding::Untouched,
+            filtered: false,
+            surplus: false,
+        };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
         let event = poll_fn(|task| self.poll_head(task, cx, outgoing, &mut before, &mut relay, timeouts)).await?;
@@ -60,7 +67,8 @@ impl Exchange<'_> {
         let elapsed = match event {
             Event::Started { elapsed } => elapsed,
             Event::Switched { elapsed, early } => {
-                let result = Box::pin(crate::tunnel::run(self.client, outgoing, early, timeouts.read, &self.worker.drain)).await;
+                let result =
+                    Box::pin(crate::tunnel::run(self.client, outgoing, early, timeouts.read, &self.worker.drain)).await;
                 self.keep = false;
                 cx.bytes_sent += result.to_client;
                 cx.body_bytes_sent += result.to_client;
@@ -119,7 +127,8 @@ impl Exchange<'_> {
                         before.clear();
                         break;
                     }
-                    let head = match parse_response(data, self.worker.settings.response_head, to_head, &mut cx.response) {
+                    let head = match parse_response(data, self.worker.settings.response_head, to_head, &mut cx.response)
+                    {
                         Ok(Some(head)) => head,
                         Ok(None) => {
                             *before = data.to_vec();
@@ -139,7 +148,15 @@ impl Exchange<'_> {
                             write::status_line(&cx.response, &mut scratch.out);
                             cx.response.headers.write_to(&mut scratch.out, |_| false);
                             scratch.out.extend_from_slice(b"\r\n");
-                            if scratch::send(&mut self.client.stream, task, &mut scratch.out, &[], &mut self.client.pending).is_err() {
+                            if scratch::send(
+                                &mut self.client.stream,
+                                task,
+                                &mut scratch.out,
+                                &[],
+                                &mut self.client.pending,
+                            )
+                            .is_err()
+                            {
                                 return Poll::Ready(Err(AttemptError::Gone));
                             }
                             scratch.out.clear();
@@ -150,14 +167,23 @@ impl Exchange<'_> {
                     let elapsed = now - outgoing.begun;
                     let status = cx.response.status;
                     let (address, time) = (outgoing.address, Some(elapsed));
-                    cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: time, response_time: elapsed });
+                    cx.attempts.push(AttemptLog {
+                        address,
+                        status,
+                        connect_time: None,
+                        header_time: time,
+                        response_time: elapsed,
+                    });
                     let rest = data.get(head..).unwrap_or_default();
                     if status == 101 {
                         if !self.upgrades(cx) {
                             return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
                         }
                         let early = rest.to_vec();
-                        return Poll::Ready(self.start_switched(task, cx, &mut scratch.out).map(|()| Event::Switched { elapsed, early }));
+                        return Poll::Ready(
+                            self.start_switched(task, cx, &mut scratch.out)
+                                .map(|()| Event::Switched { elapsed, early }),
+                        );
                     }
                     relay.reader = BodyReader::new(cx.response.framing);
                     // The body's beginning is checked before a byte is sent: a bad one still can become a 502.
@@ -165,9 +191,12 @@ impl Exchange<'_> {
                     if check.scan(rest).is_err() {
                         return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
                     }
-                    let upstream_status = cx.attempts.len() > 1 || status >= 500 || self.worker.settings.show_upstream_status;
+                    let upstream_status =
+                        cx.attempts.len() > 1 || status >= 500 || self.worker.settings.show_upstream_status;
                     self.start(cx, relay, upstream_status, &mut scratch.out);
-                    return Poll::Ready(self.pass(task, cx, relay, rest, &mut scratch.out).map(|()| Event::Started { elapsed }));
+                    return Poll::Ready(
+                        self.pass(task, cx, relay, rest, &mut scratch.out).map(|()| Event::Started { elapsed }),
+                    );
                 }
             }
         })
@@ -186,7 +215,13 @@ impl Exchange<'_> {
         self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
     }
 
-    fn poll_body(&mut self, task: &mut Task<'_>, cx: &mut Context, outgoing: &mut Outgoing, relay: &mut Relay) -> Poll<Result<(), AttemptError>> {
+    fn poll_body(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        outgoing: &mut Outgoing,
+        relay: &mut Relay,
+    ) -> Poll<Result<(), AttemptError>> {
         scratch::with(|scratch| {
             let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
                 Poll::Pending => {
@@ -216,12 +251,14 @@ impl Exchange<'_> {
             self.tell_upstream_status(cx);
         }
         self.header_filter(cx);
-        let body = !(cx.request.method == Method::Head || matches!(cx.response.status, 100..200 | 204 | 304));
-        relay.filtered = body && cx.wants_body() && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
+        let body = !(cx.client_sent_head() || matches!(cx.response.status, 100..200 | 204 | 304));
+        relay.filtered = body
+            && cx.wants_body()
+            && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
         let has_length = cx.response.headers.known(Known::ContentLength).is_some();
         let old_client = cx.request.version == Version::Http10;
         relay.encoding = match relay.reader.framing() {
-            _ if !body => Encoding::Untouched,
+            _ if !body => Encoding::Discarded,
             Framing::None if !relay.filtered => Encoding::Untouched,
             Framing::Length(_) if !relay.filtered && has_length => Encoding::Untouched,
             Framing::Chunked if !relay.filtered && !old_client => Encoding::Untouched,
@@ -229,7 +266,13 @@ impl Exchange<'_> {
             _ if old_client => Encoding::Identity,
             _ => Encoding::Chunked,
         };
-        let chunked = body && (relay.encoding == Encoding::Chunked || relay.encoding == Encoding::Untouched && relay.reader.framing() == Framing::Chunked);
+        if body && !relay.filtered && relay.reader.framing() == Framing::None {
+            // Of a 204, or to HEAD: with another status, or method, the client waits for a body.
+            cx.response.headers.set("Content-Length", "0");
+        }
+        let chunked = body
+            && (relay.encoding == Encoding::Chunked
+                || relay.encoding == Encoding::Untouched && relay.reader.framing() == Framing::Chunked);
         let until_close = body && relay.encoding == Encoding::Identity && !has_length;
         if until_close || !self.body.is_done() && cx.request_body.is_none() && !self.streaming_is_over() {
             self.keep = false;
@@ -284,9 +327,22 @@ impl Exchange<'_> {
     }
 
     /// Sends a part of the body, behind what already stands in `out`.
-    fn pass(&mut self, task: &mut Task<'_>, cx: &mut Context, relay: &mut Relay, data: &[u8], out: &mut Vec<u8>) -> Result<(), AttemptError> {
+    fn pass(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        relay: &mut Relay,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), AttemptError> {
         let gone = |_| AttemptError::Gone;
         let bad = |_| AttemptError::upstream(FailureKind::BadResponse, true);
+        if relay.encoding == Encoding::Discarded {
+            let used = relay.reader.scan(data).map_err(bad)?;
+            relay.surplus |= used < data.len();
+            cx.upstream_body_bytes += used as u64;
+            return scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(gone);
+        }
         if relay.encoding == Encoding::Untouched {
             let used = relay.reader.scan(data).map_err(bad)?;
             relay.surplus |= used < data.len();
@@ -346,7 +402,7 @@ impl Exchange<'_> {
 
     /// The gateway's own response.
     pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
-        let to_head = cx.request.method == Method::Head;
+        let to_head = cx.client_sent_head();
         // The upstream's status is told even where its answer could not be used.
         cx.response.clear();
         cx.own_response = true;

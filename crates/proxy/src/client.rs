@@ -35,7 +35,14 @@ pub struct Client {
 
 impl Client {
     pub fn new(stream: Stream, connection: Rc<Connection>) -> Client {
-        Client { stream, connection, buffered: Vec::new(), pending: Vec::new(), timeout: Timeout::new(), unread_body: false }
+        Client {
+            stream,
+            connection,
+            buffered: Vec::new(),
+            pending: Vec::new(),
+            timeout: Timeout::new(),
+            unread_body: false,
+        }
     }
 
     /// Waits for the next request. An idle connection holds no buffer and no context meanwhile.
@@ -109,7 +116,12 @@ impl Client {
     }
 
     /// Reads the next part of the body into `out` (payload only). Ready with the number of wire bytes consumed.
-    pub async fn read_body(&mut self, body: &mut BodyReader, limit: Duration, out: &mut Vec<u8>) -> Result<u64, BodyError> {
+    pub async fn read_body(
+        &mut self,
+        body: &mut BodyReader,
+        limit: Duration,
+        out: &mut Vec<u8>,
+    ) -> Result<u64, BodyError> {
         if !self.buffered.is_empty() {
             let used = body.decode(&self.buffered, out).map_err(|_| BodyError::Malformed)?;
             consume(&mut self.buffered, used);

@@ -42,6 +42,8 @@ pub struct Exchange<'a> {
     pub(crate) answered: bool,
     /// Body bytes in the client's buffer that were sent with the head, kept until the answer begins.
     pub(crate) first_part: usize,
+    /// Wire bytes of the request's head.
+    pub(crate) head_bytes: u64,
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     continued: bool,
@@ -49,17 +51,34 @@ pub struct Exchange<'a> {
 
 /// Serves one request; says whether the connection can carry another.
 pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+    worker.figures.requests.inc();
+    let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
     let connection = &client.connection;
     let requests = connection.requests.get() + 1;
     connection.requests.set(requests);
     cx.started = std::time::Instant::now();
     let settings = &worker.settings;
-    let keep = cx.request.keep_alive && (settings.keepalive_requests == 0 || requests < settings.keepalive_requests) && !worker.drain.is_draining();
+    let keep = cx.request.keep_alive
+        && (settings.keepalive_requests == 0 || requests < settings.keepalive_requests)
+        && !worker.drain.is_draining();
     let body = BodyReader::new(cx.request.framing);
     let chain = snapshot.empty_chain.clone();
-    let mut exchange =
-        Exchange { worker, client, snapshot, route: None, chain, skip: 0, body, keep, answered: false, first_part: 0, streamed: false, continued: false };
+    let mut exchange = Exchange {
+        worker,
+        client,
+        snapshot,
+        route: None,
+        chain,
+        skip: 0,
+        body,
+        keep,
+        answered: false,
+        first_part: 0,
+        head_bytes: cx.request.received,
+        streamed: false,
+        continued: false,
+    };
     let result = exchange.serve(cx).await;
     if result.is_err() {
         exchange.keep = false;
@@ -75,13 +94,43 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     keep
 }
 
+/// Counts a request for as long as it is served, also where its task is dropped.
+struct InFlight<'a>(&'a sluice_telemetry::GaugeHandle);
+
+impl<'a> InFlight<'a> {
+    fn new(gauge: &'a sluice_telemetry::GaugeHandle) -> InFlight<'a> {
+        gauge.inc();
+        InFlight(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Answers a head that could not be read, and counts it like any request.
 pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, status: u16, reason: &str) {
     let snapshot = worker.snapshot();
     let chain = snapshot.empty_chain.clone();
     let body = BodyReader::new(Framing::None);
     cx.started = std::time::Instant::now();
-    let mut exchange = Exchange { worker, client, snapshot, route: None, chain, skip: u64::MAX, body, keep: false, answered: false, first_part: 0, streamed: false, continued: false };
+    let mut exchange = Exchange {
+        worker,
+        client,
+        snapshot,
+        route: None,
+        chain,
+        skip: u64::MAX,
+        body,
+        keep: false,
+        answered: false,
+        first_part: 0,
+        head_bytes: cx.request.received,
+        streamed: false,
+        continued: false,
+    };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
     exchange.log(cx);
@@ -90,7 +139,14 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
 
 impl Exchange<'_> {
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
+        if let Some(real_ip) = &self.worker.settings.real_ip {
+            crate::real_ip::apply(cx, real_ip);
+        }
         crate::forwarded::neutralize(cx, &self.worker.settings);
+        if !crate::client_certificate::accepted(cx, &self.snapshot) {
+            let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
+            return self.reply(cx, reply).await;
+        }
         let verdict = self.request_phases(cx).await;
         let reply = match verdict {
             Verdict::Reply(reply) => *reply,
@@ -110,7 +166,10 @@ impl Exchange<'_> {
             crate::path_rules::apply(cx, settings);
         }
         let snapshot = self.snapshot.clone();
-        if snapshot.router_reads_body && has_body(cx.request.framing) && let Err(e) = self.buffer_body(cx).await {
+        if snapshot.router_reads_body
+            && has_body(cx.request.framing)
+            && let Err(e) = self.buffer_body(cx).await
+        {
             return Verdict::Trouble(Trouble::Body(e));
         }
         let global = &snapshot.global;
@@ -170,7 +229,8 @@ impl Exchange<'_> {
 
     fn find_route(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
         let settings = &self.worker.settings;
-        let keeping_slash = if settings.match_uri_encoded_slash { crate::path_rules::keep_encoded_slash(cx) } else { None };
+        let keeping_slash =
+            if settings.match_uri_encoded_slash { crate::path_rules::keep_encoded_slash(cx) } else { None };
         let request = RouterRequest {
             path: keeping_slash.as_deref().unwrap_or(cx.request.path()),
             host: cx.request.host(),
@@ -232,7 +292,11 @@ impl Exchange<'_> {
     }
 
     /// The route's chain with the consumer's and its group's plugins, if they bring any.
-    fn consumer_chain(&self, cx: &Context, snapshot: &Snapshot) -> Result<Option<Arc<sluice_config::ConsumerChain>>, Trouble> {
+    fn consumer_chain(
+        &self,
+        cx: &Context,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Arc<sluice_config::ConsumerChain>>, Trouble> {
         let (Some(found), Some(route)) = (&cx.consumer, &self.route) else { return Ok(None) };
         let merged = self.worker.consumer_chain(route, &found.consumer.username, snapshot);
         merged.map_err(|_| Trouble::MissingConsumerGroup)
@@ -303,6 +367,8 @@ impl Exchange<'_> {
 
     /// Whether the client asked for another protocol and the route lets it.
     pub(crate) fn upgrades(&self, cx: &Context) -> bool {
-        cx.request.upgrade && self.route.as_ref().is_some_and(|r| r.enable_websocket) && cx.request.headers.may_have(Known::Upgrade)
+        cx.request.upgrade
+            && self.route.as_ref().is_some_and(|r| r.enable_websocket)
+            && cx.request.headers.may_have(Known::Upgrade)
     }
 }

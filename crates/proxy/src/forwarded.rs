@@ -27,7 +27,7 @@ pub fn neutralize(cx: &mut Context, settings: &ProxySettings) {
     }
 }
 
-/// Writes the fields that the upstream gets from the gateway. What a plugin has set stands.
+/// Writes the fields that the upstream gets from the gateway. What a plugin has set stands, what it removed stays away.
 #[inline]
 pub fn write(cx: &Context, out: &mut Vec<u8>) {
     let headers = &cx.request.headers;
@@ -37,15 +37,16 @@ pub fn write(cx: &Context, out: &mut Vec<u8>) {
     } else {
         write::field(b"X-Forwarded-For", cx.client_ip_text().as_bytes(), out);
     }
-    if headers.known(Known::XForwardedProto).is_none() {
+    let adds = |known: Known| headers.known(known).is_none() && !cx.upstream.withholds(known);
+    if adds(Known::XForwardedProto) {
         write::field(b"X-Forwarded-Proto", cx.connection.scheme().as_bytes(), out);
     }
-    if headers.known(Known::XForwardedHost).is_none()
+    if adds(Known::XForwardedHost)
         && let Some(host) = headers.known(Known::Host)
     {
         write::field(b"X-Forwarded-Host", host, out);
     }
-    if headers.known(Known::XForwardedPort).is_none() {
+    if adds(Known::XForwardedPort) {
         out.extend_from_slice(b"X-Forwarded-Port: ");
         write::number(u64::from(cx.connection.local.port()), out);
         out.extend_from_slice(b"\r\n");

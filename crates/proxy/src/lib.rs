@@ -6,10 +6,13 @@
 
 mod answer;
 pub mod client;
+mod client_certificate;
 pub mod connection;
 mod exchange;
+mod figures;
 mod forwarded;
 mod path_rules;
+mod real_ip;
 pub mod rescue;
 mod scratch;
 mod send;
@@ -18,5 +21,6 @@ mod tunnel;
 pub mod worker;
 
 pub use connection::serve;
+pub use figures::Figures;
 pub use settings::{ProxySettings, RealIp};
 pub use worker::{AccessLogSink, Worker};

@@ -49,7 +49,13 @@ pub fn poll_read(stream: &mut Stream, task: &mut Context<'_>, buffer: &mut [u8])
 
 /// Sends `head` and `body` as far as the socket takes them now; what it does not take is appended to `pending`.
 #[inline]
-pub fn send(stream: &mut Stream, task: &mut Context<'_>, head: &mut Vec<u8>, body: &[u8], pending: &mut Vec<u8>) -> io::Result<()> {
+pub fn send(
+    stream: &mut Stream,
+    task: &mut Context<'_>,
+    head: &mut Vec<u8>,
+    body: &[u8],
+    pending: &mut Vec<u8>,
+) -> io::Result<()> {
     if !pending.is_empty() {
         pending.extend_from_slice(head);
         pending.extend_from_slice(body);

@@ -9,7 +9,9 @@ use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
 use sluice_plugin::{Attempt as AttemptLog, Context, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
-use sluice_upstream::{Algorithm, Attempt, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Tried, Upstream};
+use sluice_upstream::{
+    Algorithm, Attempt, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Tried, Upstream,
+};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +52,9 @@ impl Exchange<'_> {
     fn upstream(&self, cx: &Context) -> Result<Arc<Upstream>, Trouble> {
         match &cx.upstream.upstream {
             Some(UpstreamRef::Inline(upstream)) => return Ok(upstream.clone()),
-            Some(UpstreamRef::Id(id)) => return self.snapshot.upstreams.get(id).cloned().ok_or(Trouble::MissingUpstream),
+            Some(UpstreamRef::Id(id)) => {
+                return self.snapshot.upstreams.get(id).cloned().ok_or(Trouble::MissingUpstream);
+            }
             None => {}
         }
         let route = self.route.as_ref().ok_or(Trouble::NoRoute)?;
@@ -178,14 +182,28 @@ impl Exchange<'_> {
         }
     }
 
-    async fn connect(&self, cx: &Context, upstream: &Upstream, key: &PoolKey, tls: bool, host: Option<&str>) -> Result<Pooled, AttemptError> {
+    async fn connect(
+        &self,
+        cx: &Context,
+        upstream: &Upstream,
+        key: &PoolKey,
+        tls: bool,
+        host: Option<&str>,
+    ) -> Result<Pooled, AttemptError> {
         let options = ConnectOptions { timeout: self.timeouts(upstream).connect, ..ConnectOptions::default() };
         let name = match (&upstream.tls.sni, host) {
             (Some(sni), _) => sni.to_string(),
             (None, Some(host)) => host.to_string(),
-            (None, None) => cx.upstream.host.as_deref().and_then(|h| std::str::from_utf8(h).ok()).unwrap_or(cx.request.host()).to_string(),
+            (None, None) => cx
+                .upstream
+                .host
+                .as_deref()
+                .and_then(|h| std::str::from_utf8(h).ok())
+                .unwrap_or(cx.request.host())
+                .to_string(),
         };
-        let bare = sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
+        let bare =
+            sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
         let tls = tls.then_some((&upstream.tls.client, bare));
         match connect(&key.address, &options, tls).await {
             Ok(stream) => Ok(Pooled { stream, requests: 0 }),
@@ -230,17 +248,22 @@ impl Exchange<'_> {
 
     /// Head and what is there of the body, in one piece. Body bytes stay in the client's buffer until the answer begins,
     /// so that they can be sent again.
-    async fn send_head(&mut self, cx: &mut Context, host: Option<&str>, outgoing: &mut Outgoing) -> Result<(), AttemptError> {
+    async fn send_head(
+        &mut self,
+        cx: &mut Context,
+        host: Option<&str>,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), AttemptError> {
         let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
         if own_body.is_none() {
             // A retry scans the same bytes again.
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
             self.first_part = self.body.scan(buffered).map_err(|_| AttemptError::Body(BodyError::Malformed))?;
-            if self.over_limit(cx, self.first_part as u64) && cx.request.framing == Framing::Chunked {
+            if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
-            cx.request.received += self.first_part as u64;
+            cx.request.received = self.head_bytes + self.first_part as u64;
         }
         let upgrade = self.upgrades(cx);
         let own_length = own_body.map(<[u8]>::len);
@@ -261,14 +284,18 @@ impl Exchange<'_> {
     }
 
     /// Passes the rest of the body on as it arrives, with its framing. Ends early where the node answers early.
-    async fn stream_body(&mut self, cx: &mut Context, outgoing: &mut Outgoing, timeouts: sluice_upstream::Timeouts) -> Result<(), AttemptError> {
+    async fn stream_body(
+        &mut self,
+        cx: &mut Context,
+        outgoing: &mut Outgoing,
+        timeouts: sluice_upstream::Timeouts,
+    ) -> Result<(), AttemptError> {
         let mut total = cx.request.received;
         let read_limit = self.worker.settings.body_timeout;
         while !self.body.is_done() {
             if !outgoing.pending.is_empty() {
                 self.flush_request(outgoing, timeouts).await?;
             }
-            let over = self.worker.settings.max_body_size.min(cx.max_body_size.unwrap_or(u64::MAX));
             let client = &mut *self.client;
             let body = &mut self.body;
             client.timeout.arm(read_limit);
@@ -278,7 +305,9 @@ impl Exchange<'_> {
                 }
                 scratch::with(|scratch| {
                     let n = match scratch::poll_read(&mut client.stream, task, &mut scratch.read) {
-                        Poll::Pending => return client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout))),
+                        Poll::Pending => {
+                            return client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout)));
+                        }
                         Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::Gone)),
                         Poll::Ready(Ok(n)) => n,
                     };
@@ -290,14 +319,15 @@ impl Exchange<'_> {
                     total += used as u64;
                     client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
                     scratch.out.extend_from_slice(data.get(..used).unwrap_or_default());
-                    let sent = scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
+                    let sent =
+                        scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
                     // A node that closes while we send may have answered: the answer is looked for next.
                     Poll::Ready(Ok(sent.is_err()))
                 })
             })
             .await?;
             cx.request.received = total;
-            if over != 0 && body.framing() == Framing::Chunked && total > over {
+            if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
             if early {
@@ -310,7 +340,11 @@ impl Exchange<'_> {
     }
 
     /// Sends what is pending to the node; an early answer ends the wait.
-    async fn flush_request(&mut self, outgoing: &mut Outgoing, timeouts: sluice_upstream::Timeouts) -> Result<(), AttemptError> {
+    async fn flush_request(
+        &mut self,
+        outgoing: &mut Outgoing,
+        timeouts: sluice_upstream::Timeouts,
+    ) -> Result<(), AttemptError> {
         let timeout = &self.client.timeout;
         timeout.arm(timeouts.send);
         poll_fn(|task| {
@@ -339,7 +373,10 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
         (None, Some(host)) => host,
         (None, None) => request.headers.known(Known::Host).unwrap_or(request.host().as_bytes()),
     };
-    write::field(b"Host", host, out);
+    // HTTP/1.0 requests may have none; nginx sends no empty field.
+    if !host.is_empty() {
+        write::field(b"Host", host, out);
+    }
     if upgrade && let Some(protocol) = request.headers.known(Known::Upgrade) {
         write::field(b"Upgrade", protocol, out);
         write::field(b"Connection", b"upgrade", out);
@@ -347,7 +384,8 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
     forwarded::write(cx, out);
     let replaced = own_length.is_some();
     request.headers.write_to(out, |known| {
-        matches!(known, Known::Host | Known::XRealIp | Known::XForwardedFor) || replaced && known == Known::ContentLength
+        matches!(known, Known::Host | Known::XRealIp | Known::XForwardedFor)
+            || replaced && known == Known::ContentLength
     });
     match own_length {
         Some(length) => {

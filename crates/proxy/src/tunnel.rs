@@ -24,7 +24,13 @@ struct Lane {
 
 impl Lane {
     /// Moves what can be moved now; true where anything was. A full `to` stops reading: back-pressure.
-    fn poll(&mut self, task: &mut Task<'_>, from: &mut Stream, to: &mut Stream, pending: &mut Vec<u8>) -> io::Result<bool> {
+    fn poll(
+        &mut self,
+        task: &mut Task<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+        pending: &mut Vec<u8>,
+    ) -> io::Result<bool> {
         let mut moved = false;
         loop {
             let before = pending.len();
@@ -59,7 +65,13 @@ impl Lane {
 }
 
 /// Runs until the end of either direction has been passed on.
-pub async fn run(client: &mut Client, outgoing: &mut Outgoing, early: Vec<u8>, idle: Duration, drain: &Drain) -> Passed {
+pub async fn run(
+    client: &mut Client,
+    outgoing: &mut Outgoing,
+    early: Vec<u8>,
+    idle: Duration,
+    drain: &Drain,
+) -> Passed {
     let mut down = Lane { ended: false, bytes: early.len() as u64 };
     let mut up = Lane { ended: false, bytes: client.buffered.len() as u64 };
     client.pending.extend_from_slice(&early);

@@ -1,10 +1,11 @@
 //! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
+use crate::figures::Figures;
 use crate::settings::ProxySettings;
 use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
+use sluice_net::timer;
 use sluice_plugin::{Connection, Context};
 use sluice_telemetry::{AccessLogFormat, AccessLogWriter};
-use sluice_net::timer;
 use sluice_upstream::pool::Pool;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,6 +28,7 @@ pub struct Worker {
     pub settings: Arc<ProxySettings>,
     pub drain: Drain,
     pub pool: RefCell<Pool>,
+    pub figures: Figures,
     access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
     seen: Cell<u64>,
@@ -38,7 +40,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(id: u16, workers: u16, settings: Arc<ProxySettings>, published: Arc<Published>, drain: Drain, access_log: Option<AccessLogSink>) -> Worker {
+    pub fn new(
+        id: u16,
+        workers: u16,
+        settings: Arc<ProxySettings>,
+        published: Arc<Published>,
+        drain: Drain,
+        access_log: Option<AccessLogSink>,
+        figures: Figures,
+    ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
         Worker {
@@ -46,6 +56,7 @@ impl Worker {
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
+            figures,
             access_log: access_log.map(RefCell::new),
             published,
             seen: Cell::new(seen),

@@ -100,7 +100,9 @@ impl<V: Clone> Hamt<V> {
         let had = old.is_some();
         match (change(old), had) {
             (Some(value), true) => self.root.replace(hash, 0, key, value),
-            (Some(value), false) => self.root.insert(hash, 0, Arc::new(Leaf { key: key.as_bytes().into(), value, next: None })),
+            (Some(value), false) => {
+                self.root.insert(hash, 0, Arc::new(Leaf { key: key.as_bytes().into(), value, next: None }))
+            }
             (None, true) => self.root.remove(hash, 0, key),
             (None, false) => {}
         }
@@ -173,7 +175,8 @@ impl<V: Clone> Node<V> {
         let Some(slot) = self.slot_mut(hash, depth) else {
             let at = self.rank(bit);
             let (before, after) = self.slots.split_at_checked(at).unwrap_or((&self.slots, &[]));
-            self.slots = before.iter().cloned().chain([Slot::Leaf { hash, leaf: new }]).chain(after.iter().cloned()).collect();
+            self.slots =
+                before.iter().cloned().chain([Slot::Leaf { hash, leaf: new }]).chain(after.iter().cloned()).collect();
             self.bitmap |= bit;
             return;
         };

@@ -52,7 +52,11 @@ impl Pattern {
         if let Some(source) = text.strip_prefix('~') {
             let regex = Regex::new(source, "").map_err(|e| e.to_string())?;
             let names = regex.group_names().into_iter().map(|(i, n)| (i, n.into())).collect();
-            return Ok(Pattern { text: text.into(), filing: Filing::Regex, demand: Demand::Regex(Box::new(Expression { regex, names })) });
+            return Ok(Pattern {
+                text: text.into(),
+                filing: Filing::Regex,
+                demand: Demand::Regex(Box::new(Expression { regex, names })),
+            });
         }
         let colon = if parameters { text.find(':') } else { None };
         let Some(prefix) = colon.or_else(|| text.find('*')) else {
@@ -61,7 +65,11 @@ impl Pattern {
         let segments = Segments::compile(text);
         let demand = match &*segments.tails {
             [] if segments.head.iter().all(|t| matches!(t, Token::Literal(_))) => Demand::Nothing,
-            [(name, rest)] if rest.is_empty() && matches!(&*segments.head, [Token::Literal(l)] if l.len() == prefix) => Demand::Rest(name.clone()),
+            [(name, rest)]
+                if rest.is_empty() && matches!(&*segments.head, [Token::Literal(l)] if l.len() == prefix) =>
+            {
+                Demand::Rest(name.clone())
+            }
             [(name, rest)] if rest.is_empty() && segments.head.is_empty() => Demand::Rest(name.clone()),
             _ => Demand::Segments(Box::new(segments)),
         };
@@ -175,8 +183,20 @@ impl Segments {
                 (limit, limit)
             } else {
                 // What follows a `*` begins with `/`.
-                let mut starts = path.as_bytes().iter().enumerate().take(limit).skip(head_end).rev().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
-                starts.find_map(|at| run(tokens, path, at).filter(|end| if i == 0 { *end == path.len() } else { *end <= limit }).map(|end| (at, end)))?
+                let mut starts = path
+                    .as_bytes()
+                    .iter()
+                    .enumerate()
+                    .take(limit)
+                    .skip(head_end)
+                    .rev()
+                    .filter(|(_, b)| **b == b'/')
+                    .map(|(at, _)| at);
+                starts.find_map(|at| {
+                    run(tokens, path, at)
+                        .filter(|end| if i == 0 { *end == path.len() } else { *end <= limit })
+                        .map(|end| (at, end))
+                })?
             };
             spans.push((start, end));
             limit = start;
@@ -234,7 +254,8 @@ mod tests {
             Filing::Prefix(_) => path.starts_with(p.prefix()),
             Filing::Regex => true,
         };
-        (found && p.matches(path)).then(|| p.params(path).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        (found && p.matches(path))
+            .then(|| p.params(path).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
     fn params(list: &[(&str, &str)]) -> Option<Vec<(String, String)>> {

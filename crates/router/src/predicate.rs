@@ -24,7 +24,9 @@ impl MethodSet {
 
     /// The set of the named methods; the first unknown name is the error.
     pub fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<MethodSet, String> {
-        names.into_iter().try_fold(MethodSet(0), |set, name| Self::bit(name).map(|bit| MethodSet(set.0 | bit)).ok_or_else(|| name.to_owned()))
+        names.into_iter().try_fold(MethodSet(0), |set, name| {
+            Self::bit(name).map(|bit| MethodSet(set.0 | bit)).ok_or_else(|| name.to_owned())
+        })
     }
 
     /// Whether a request with this method may match.
@@ -39,7 +41,8 @@ impl MethodSet {
 
 impl std::fmt::Display for MethodSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<&str> = METHODS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0).map(|(_, m)| *m).collect();
+        let names: Vec<&str> =
+            METHODS.iter().enumerate().filter(|(i, _)| self.0 & (1 << i) != 0).map(|(_, m)| *m).collect();
         f.write_str(&names.join(", "))
     }
 }
@@ -156,7 +159,8 @@ impl<T> Route<T> {
         if spec.uris.is_empty() {
             return Err("route has no uri".to_owned());
         }
-        let patterns = spec.uris.iter().map(|uri| Pattern::compile(uri, parameters).map_err(|e| format!("uri {uri}: {e}")));
+        let patterns =
+            spec.uris.iter().map(|uri| Pattern::compile(uri, parameters).map_err(|e| format!("uri {uri}: {e}")));
         Ok(Route {
             patterns: patterns.collect::<Result<_, _>>()?,
             hosts: spec.hosts.iter().map(|h| Host::new(h)).collect(),
@@ -172,7 +176,10 @@ impl<T> Route<T> {
 
     /// Whether [`Route::allows`] always holds.
     pub(crate) fn is_open(&self, check_host: bool) -> bool {
-        self.methods == MethodSet::ANY && self.remote_addrs.is_empty() && self.vars.is_none() && (!check_host || self.hosts.is_empty())
+        self.methods == MethodSet::ANY
+            && self.remote_addrs.is_empty()
+            && self.vars.is_none()
+            && (!check_host || self.hosts.is_empty())
     }
 
     /// Whether everything but the URI holds.

@@ -175,7 +175,9 @@ mod tests {
         }
         let mut b = a.clone();
         b.alter(b"/a/b/", |_| Some(2));
-        let under = |r: &Radix<i32>, byte| Arc::clone(&r.root.children[0].1.children.iter().find(|(b, _)| *b == byte).unwrap().1);
+        let under = |r: &Radix<i32>, byte| {
+            Arc::clone(&r.root.children[0].1.children.iter().find(|(b, _)| *b == byte).unwrap().1)
+        };
         assert!(Arc::ptr_eq(&under(&a, b'x'), &under(&b, b'x')));
         assert!(!Arc::ptr_eq(&under(&a, b'a'), &under(&b, b'a')));
         assert_eq!((a.get(b"/a/b/"), b.get(b"/a/b/")), (Some(&1), Some(&2)));

@@ -44,7 +44,15 @@ impl<T> Clone for Router<T> {
 impl<T> Router<T> {
     /// A router without routes.
     pub fn new(mode: Mode) -> Router<T> {
-        Router { mode, routes: Hamt::default(), count: 0, next_sequence: 0, any: Table::default(), hosts: Hamt::default(), wildcards: Radix::default() }
+        Router {
+            mode,
+            routes: Hamt::default(),
+            count: 0,
+            next_sequence: 0,
+            any: Table::default(),
+            hosts: Hamt::default(),
+            wildcards: Radix::default(),
+        }
     }
 
     /// Routes in the order of their creation. Those that do not compile are left out and reported.
@@ -149,7 +157,13 @@ impl<T> Router<T> {
         let pattern = entry.pattern()?;
         let route = &*entry.route;
         let host = if subject.check_host && !route.hosts.is_empty() { route.matched_host(&subject) } else { host };
-        Some(Found { id: &route.id, handle: &route.handle, uri: &pattern.text, host, params: pattern.params(request.path) })
+        Some(Found {
+            id: &route.id,
+            handle: &route.handle,
+            uri: &pattern.text,
+            host,
+            params: pattern.params(request.path),
+        })
     }
 
     /// Exact host, then the longest wildcard and shorter ones, then the routes without host (radixtree_host_uri.lua).
@@ -210,5 +224,9 @@ impl<T> Router<T> {
 
 /// Copies only what a careless caller left in capitals.
 fn lower(host: &str) -> Cow<'_, str> {
-    if host.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
 }

@@ -54,7 +54,8 @@ impl<T> Entry<T> {
     }
 
     pub(crate) fn matches(&self, subject: &Subject<'_>) -> bool {
-        (self.direct || self.pattern().is_some_and(|p| p.matches(subject.request.path))) && (self.open || self.route.allows(subject))
+        (self.direct || self.pattern().is_some_and(|p| p.matches(subject.request.path)))
+            && (self.open || self.route.allows(subject))
     }
 }
 
@@ -74,7 +75,9 @@ impl<T> Clone for Bucket<T> {
     fn clone(&self) -> Self {
         match self {
             Bucket::Few(list) => Bucket::Few(list.clone()),
-            Bucket::Many(many) => Bucket::Many(Box::new(Many { general: many.general.clone(), by_host: many.by_host.clone() })),
+            Bucket::Many(many) => {
+                Bucket::Many(Box::new(Many { general: many.general.clone(), by_host: many.by_host.clone() }))
+            }
         }
     }
 }
@@ -260,7 +263,13 @@ impl<T> Clone for Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Table { exact: Hamt::default(), folders: Hamt::default(), depths: Depths::default(), prefixes: Radix::default(), regexes: None }
+        Table {
+            exact: Hamt::default(),
+            folders: Hamt::default(),
+            depths: Depths::default(),
+            prefixes: Radix::default(),
+            regexes: None,
+        }
     }
 }
 
@@ -284,7 +293,12 @@ impl<T> Table<T> {
                 sequence: route.sequence,
                 uri: u32::try_from(i).unwrap_or(u32::MAX),
             };
-            let entry = Entry { place, direct: pattern.is_direct(), open: route.is_open(mode != Mode::HostUri), route: Arc::clone(route) };
+            let entry = Entry {
+                place,
+                direct: pattern.is_direct(),
+                open: route.is_open(mode != Mode::HostUri),
+                route: Arc::clone(route),
+            };
             let change = |old: Option<&Bucket<T>>| {
                 let bucket = match (old, add) {
                     (Some(old), true) => old.with(&entry),
@@ -308,7 +322,9 @@ impl<T> Table<T> {
                             self.depths.change(depth, keys);
                         }
                     }
-                    None => self.prefixes.alter(pattern.prefix().as_bytes(), |old| Some((len, change(old.map(|(_, b)| b))?))),
+                    None => self
+                        .prefixes
+                        .alter(pattern.prefix().as_bytes(), |old| Some((len, change(old.map(|(_, b)| b))?))),
                 },
                 Filing::Regex => self.regexes = change(self.regexes.as_deref()).map(Arc::new),
             }
@@ -333,7 +349,8 @@ impl<T> Table<T> {
 
     /// The match of the highest priority; among equals in the order of [`Table::find`].
     pub(crate) fn find_by_priority(&self, subject: &Subject<'_>) -> Option<&Entry<T>> {
-        let mut lists: SmallVec<[Merged<'_, T>; 8]> = self.buckets(subject.request.path).map(|b| b.candidates(subject.host)).collect();
+        let mut lists: SmallVec<[Merged<'_, T>; 8]> =
+            self.buckets(subject.request.path).map(|b| b.candidates(subject.host)).collect();
         loop {
             let (mut best, mut priority) = (None, Reverse(i64::MIN));
             for (i, list) in lists.iter().enumerate() {

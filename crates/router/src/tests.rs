@@ -1,3 +1,4 @@
+//! Tests of the crate.
 use std::sync::Arc;
 
 use serde_json::json;
@@ -64,8 +65,18 @@ fn id(router: &Router<u32>, path: &str, host: &str) -> Option<String> {
 
 #[test]
 fn exact_then_longest_prefix_then_regex() {
-    let r = build(Mode::Uri, vec![spec("re", &["~^/a"]), spec("all", &["/*"]), spec("ab", &["/a/b*"]), spec("a", &["/a/*"]), spec("x", &["/a/b/c"])]);
-    for (path, want) in [("/a/b/c", "x"), ("/a/b/d", "ab"), ("/a/bx", "ab"), ("/a/c", "a"), ("/a", "all"), ("/", "all")] {
+    let r = build(
+        Mode::Uri,
+        vec![
+            spec("re", &["~^/a"]),
+            spec("all", &["/*"]),
+            spec("ab", &["/a/b*"]),
+            spec("a", &["/a/*"]),
+            spec("x", &["/a/b/c"]),
+        ],
+    );
+    for (path, want) in [("/a/b/c", "x"), ("/a/b/d", "ab"), ("/a/bx", "ab"), ("/a/c", "a"), ("/a", "all"), ("/", "all")]
+    {
         assert_eq!(id(&r, path, "h").as_deref(), Some(want), "{path}");
     }
     let (r, _) = r.update(vec![], &["all"]);
@@ -97,7 +108,12 @@ fn falls_back_when_predicates_fail() {
 fn same_path_by_priority_then_age() {
     let r = build(
         Mode::Uri,
-        vec![spec("old", &["/a"]), spec("new", &["/a"]), priority(vars(spec("v", &["/a"]), json!([["arg_v", "==", "1"]])), 5), priority(spec("low", &["/a"]), -1)],
+        vec![
+            spec("old", &["/a"]),
+            spec("new", &["/a"]),
+            priority(vars(spec("v", &["/a"]), json!([["arg_v", "==", "1"]])), 5),
+            priority(spec("low", &["/a"]), -1),
+        ],
     );
     assert_eq!(id(&r, "/a", "h").as_deref(), Some("old"));
     assert_eq!(r.find(&request("/a", "h"), &Args(Some("1"), None)).unwrap().id.as_ref(), "v");
@@ -110,7 +126,14 @@ fn same_path_by_priority_then_age() {
 
 #[test]
 fn priority_counts_only_within_a_path_but_in_priority_mode() {
-    let specs = || vec![spec("exact", &["/a/b"]), priority(spec("prefix", &["/a/*"]), 10), priority(spec("regex", &["~b$"]), 10), spec("param", &["/a/:id"])];
+    let specs = || {
+        vec![
+            spec("exact", &["/a/b"]),
+            priority(spec("prefix", &["/a/*"]), 10),
+            priority(spec("regex", &["~b$"]), 10),
+            spec("param", &["/a/:id"]),
+        ]
+    };
     assert_eq!(id(&build(Mode::Uri, specs()), "/a/b", "h").as_deref(), Some("exact"));
     let strict = build(Mode::Priority, specs());
     assert_eq!(id(&strict, "/a/b", "h").as_deref(), Some("prefix"));
@@ -123,7 +146,14 @@ fn priority_counts_only_within_a_path_but_in_priority_mode() {
 
 #[test]
 fn hosts_as_predicate() {
-    let r = build(Mode::Uri, vec![hosts(spec("exact", &["/*"]), &["Foo.com"]), hosts(spec("wild", &["/*"]), &["*.foo.com"]), hosts(spec("port", &["/*"]), &["bar.com:8080"])]);
+    let r = build(
+        Mode::Uri,
+        vec![
+            hosts(spec("exact", &["/*"]), &["Foo.com"]),
+            hosts(spec("wild", &["/*"]), &["*.foo.com"]),
+            hosts(spec("port", &["/*"]), &["bar.com:8080"]),
+        ],
+    );
     let found = r.find(&request("/x", "foo.com"), &()).unwrap();
     assert_eq!((found.id.as_ref(), found.host, found.uri), ("exact", Some("foo.com"), "/*"));
     let found = r.find(&request("/x", "A.Foo.com"), &()).unwrap();
@@ -163,7 +193,10 @@ fn host_mode_leads_by_host() {
 
 #[test]
 fn parameters() {
-    let r = build(Mode::UriWithParameter, vec![spec("p", &["/u/:id/posts/:post"]), spec("q", &["/u/:id/*rest"]), spec("r", &["~^/(?<lang>[a-z]{2})$"])]);
+    let r = build(
+        Mode::UriWithParameter,
+        vec![spec("p", &["/u/:id/posts/:post"]), spec("q", &["/u/:id/*rest"]), spec("r", &["~^/(?<lang>[a-z]{2})$"])],
+    );
     let params = |path| r.find(&request(path, "h"), &()).map(|f| (f.id.to_string(), f.params.to_vec()));
     assert_eq!(params("/u/7/posts/x"), Some(("p".into(), vec![("id", "7"), ("post", "x")])));
     assert_eq!(params("/u/7/a/b"), Some(("q".into(), vec![("id", "7"), ("rest", "a/b")])));
@@ -199,7 +232,10 @@ fn many_hosts_on_one_path() {
 
 #[test]
 fn old_router_is_not_disturbed() {
-    let old = build(Mode::Uri, (0..1000).map(|i| spec(&format!("r{i}"), &[&format!("/p{i}"), &format!("/q{i}/*")])).collect());
+    let old = build(
+        Mode::Uri,
+        (0..1000).map(|i| spec(&format!("r{i}"), &[&format!("/p{i}"), &format!("/q{i}/*")])).collect(),
+    );
     let (new, _) = old.update(vec![spec("r500", &["/moved"])], &["r501"]);
     for i in [0, 500, 501, 999] {
         assert_eq!(id(&old, &format!("/p{i}"), "h"), Some(format!("r{i}")));
@@ -222,7 +258,16 @@ fn explains_in_order() {
     addr.remote_addrs = vec!["127.0.0.1".parse().unwrap()];
     let r = build(
         Mode::Uri,
-        vec![spec("star", &["/*"]), spec("tail", &["/*/z"]), addr, priority(post, 1), hosts(spec("host", &["/a"]), &["x.com"]), vars(spec("vars", &["/a"]), json!([["arg_v", "==", "1"]])), spec("none", &["/b"]), spec("re", &["~a"])],
+        vec![
+            spec("star", &["/*"]),
+            spec("tail", &["/*/z"]),
+            addr,
+            priority(post, 1),
+            hosts(spec("host", &["/a"]), &["x.com"]),
+            vars(spec("vars", &["/a"]), json!([["arg_v", "==", "1"]])),
+            spec("none", &["/b"]),
+            spec("re", &["~a"]),
+        ],
     );
     let lines: Vec<String> = r
         .explain(&request("/a", "h"), &())

@@ -1,6 +1,6 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
-use crate::{HostHeader, NodeSet, RetryPolicy};
 use crate::pool::PoolSettings;
+use crate::{HostHeader, NodeSet, RetryPolicy};
 use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;

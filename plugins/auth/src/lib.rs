@@ -1,5 +1,31 @@
-//! The auth family of plugins: one file per plugin.
-use sluice_plugin::Definition;
+//! Plugins that find out who sends a request, and what that consumer may do.
+mod argument;
+pub mod basic_auth;
+mod challenge;
+pub mod consumer_restriction;
+mod credential;
+pub mod hmac_auth;
+pub mod jwt_auth;
+pub mod key_auth;
+pub mod multi_auth;
 
-/// The plugins of this family, alphabetical.
-pub const PLUGINS: &[Definition] = &[];
+use basic_auth::BasicAuth;
+use consumer_restriction::ConsumerRestriction;
+use hmac_auth::HmacAuth;
+use jwt_auth::JwtAuth;
+use key_auth::KeyAuth;
+use multi_auth::MultiAuth;
+use sluice_plugin::{Definition, define};
+
+/// The family's plugins, by name.
+pub static PLUGINS: &[Definition] = &[
+    define::<BasicAuth>().auth::<BasicAuth>(),
+    define::<ConsumerRestriction>(),
+    define::<HmacAuth>().auth::<HmacAuth>(),
+    define::<JwtAuth>().auth::<JwtAuth>(),
+    define::<KeyAuth>().auth::<KeyAuth>(),
+    define::<MultiAuth>().nested(multi_auth::check_nested),
+];
+
+#[cfg(test)]
+mod testing;

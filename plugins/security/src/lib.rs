@@ -1,5 +1,35 @@
-//! The security family of plugins: one file per plugin.
-use sluice_plugin::Definition;
+//! Plugins that keep unwanted requests out: by address, user agent, referring page, URI, origin, token or label.
 
-/// The plugins of this family, alphabetical.
-pub const PLUGINS: &[Definition] = &[];
+mod acl;
+mod attach_consumer_label;
+mod cors;
+mod csrf;
+mod ip_restriction;
+mod ip_set;
+mod json_path;
+mod pattern;
+mod referer_restriction;
+mod ua_restriction;
+mod uri_blocker;
+
+use acl::Acl;
+use attach_consumer_label::AttachConsumerLabel;
+use cors::Cors;
+use csrf::Csrf;
+use ip_restriction::IpRestriction;
+use referer_restriction::RefererRestriction;
+use sluice_plugin::{Definition, define};
+use ua_restriction::UaRestriction;
+use uri_blocker::UriBlocker;
+
+/// The family's plugins, by name.
+pub static PLUGINS: &[Definition] = &[
+    define::<Acl>(),
+    define::<AttachConsumerLabel>(),
+    define::<Cors>().metadata::<cors::Metadata>(),
+    define::<Csrf>(),
+    define::<IpRestriction>(),
+    define::<RefererRestriction>(),
+    define::<UaRestriction>(),
+    define::<UriBlocker>(),
+];

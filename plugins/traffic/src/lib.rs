@@ -1,5 +1,21 @@
-//! The traffic family of plugins: one file per plugin.
-use sluice_plugin::Definition;
+//! Plugins that limit and split traffic: `limit-conn`, `limit-count`, `limit-req`, `traffic-split`.
+//!
+//! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
+mod counters;
+mod limit_conn;
+mod limit_count;
+mod limit_key;
+mod limit_number;
+mod limit_req;
+mod redis_schema;
+mod traffic_split;
 
-/// The plugins of this family, alphabetical.
-pub const PLUGINS: &[Definition] = &[];
+use sluice_plugin::{Definition, define};
+
+/// The family, alphabetical.
+pub static PLUGINS: &[Definition] = &[
+    define::<limit_conn::LimitConn>(),
+    define::<limit_count::LimitCount>().metadata::<limit_count::Metadata>(),
+    define::<limit_req::LimitReq>(),
+    define::<traffic_split::TrafficSplit>(),
+];

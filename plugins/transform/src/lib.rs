@@ -1,5 +1,32 @@
-//! The transform family of plugins: one file per plugin.
-use sluice_plugin::Definition;
+//! The transform family: plugins that change requests and responses on their way.
+
+mod client_control;
+mod echo;
+mod example_plugin;
+mod fault_injection;
+mod gzip;
+mod mocking;
+mod proxy_rewrite;
+mod real_ip;
+mod redirect;
+mod reply_parts;
+mod request_id;
+mod response_rewrite;
+mod uri_escape;
+
+use sluice_plugin::{Definition, define};
 
 /// The plugins of this family, alphabetical.
-pub const PLUGINS: &[Definition] = &[];
+pub static PLUGINS: &[Definition] = &[
+    define::<client_control::ClientControl>(),
+    define::<echo::Echo>(),
+    define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>(),
+    define::<fault_injection::FaultInjection>(),
+    define::<gzip::Gzip>(),
+    define::<mocking::Mocking>(),
+    define::<proxy_rewrite::ProxyRewrite>(),
+    define::<real_ip::RealIp>(),
+    define::<redirect::Redirect>(),
+    define::<request_id::RequestId>(),
+    define::<response_rewrite::ResponseRewrite>(),
+];

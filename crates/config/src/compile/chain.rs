@@ -42,8 +42,10 @@ impl Compiler {
         Ok(Some(ChainEntry {
             info: definition.info,
             priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(definition.info.priority),
+            reads_body: definition.info.request_body
+                || plugin.reads_body()
+                || filter.as_ref().is_some_and(|f| f.needs_request_body()),
             plugin,
-            reads_body: definition.info.request_body || filter.as_ref().is_some_and(|f| f.needs_request_body()),
             filter,
             error_response: match &meta["error_response"] {
                 Value::Null => None,
@@ -84,7 +86,8 @@ impl Compiler {
         for (id, body) in configs {
             match serde_json::from_value::<sluice_model::PluginConfig>(body) {
                 Ok(config) => {
-                    let entries = self.entries(&config.plugins, ChainSource::PluginConfig, Kind::PluginConfig, &id, work);
+                    let entries =
+                        self.entries(&config.plugins, ChainSource::PluginConfig, Kind::PluginConfig, &id, work);
                     self.shared_entries.insert((Kind::PluginConfig, id.clone()), Arc::new(entries));
                     self.plugin_configs.insert(id, Arc::new(config));
                 }

@@ -13,7 +13,13 @@ impl Compiler {
     pub(super) fn compile_consumers(&mut self, work: &mut Work) -> (Consumers, HashMap<Arc<str>, ConsumerPlugins>) {
         let mut groups: HashMap<Arc<str>, Vec<ChainEntry>> = HashMap::new();
         for (id, body) in self.accepted(Kind::ConsumerGroup) {
-            let entries = self.own_entries(body["plugins"].as_object(), ChainSource::ConsumerGroup, Kind::ConsumerGroup, &id, work);
+            let entries = self.own_entries(
+                body["plugins"].as_object(),
+                ChainSource::ConsumerGroup,
+                Kind::ConsumerGroup,
+                &id,
+                work,
+            );
             groups.insert(id, entries);
         }
         let mut consumers = Consumers::default();
@@ -28,7 +34,12 @@ impl Compiler {
             };
             let username: Arc<str> = typed.username.as_str().into();
             let group_id: Option<Arc<str>> = typed.group_id.as_deref().map(Into::into);
-            let consumer = Arc::new(Consumer { username: username.clone(), group_id: group_id.clone(), labels: typed.labels.clone(), raw: body.clone() });
+            let consumer = Arc::new(Consumer {
+                username: username.clone(),
+                group_id: group_id.clone(),
+                labels: typed.labels.clone(),
+                raw: body.clone(),
+            });
             consumers.add(consumer.clone());
             self.index(&mut consumers, &consumer, None, &typed.plugins, Kind::Consumer, &id, work);
             let entries = self.own_entries(Some(&typed.plugins), ChainSource::Consumer, Kind::Consumer, &id, work);
@@ -53,7 +64,14 @@ impl Compiler {
     }
 
     /// Plugins but auth plugins: those only say how a consumer is recognised.
-    fn own_entries(&self, plugins: Option<&Map<String, Value>>, source: ChainSource, kind: Kind, id: &Arc<str>, work: &mut Work) -> Vec<ChainEntry> {
+    fn own_entries(
+        &self,
+        plugins: Option<&Map<String, Value>>,
+        source: ChainSource,
+        kind: Kind,
+        id: &Arc<str>,
+        work: &mut Work,
+    ) -> Vec<ChainEntry> {
         let auth = |name: &str| self.registry.get(name).is_some_and(|d| d.consumer.is_some());
         let own = plugins.map(|p| p.iter().filter(|(n, _)| !auth(n)).map(|(n, c)| (n.clone(), c.clone())).collect());
         self.entries(&own.unwrap_or_default(), source, kind, id, work)
@@ -71,7 +89,9 @@ impl Compiler {
         work: &mut Work,
     ) {
         for (name, config) in plugins {
-            let Some((definition, auth)) = self.registry.get(name).and_then(|d| d.consumer.map(|c| (d, c))) else { continue };
+            let Some((definition, auth)) = self.registry.get(name).and_then(|d| d.consumer.map(|c| (d, c))) else {
+                continue;
+            };
             match (auth.parse)(config) {
                 Ok((key, parsed)) => {
                     let identity = Identity::new(consumer.clone(), credential.cloned(), parsed, config.clone());

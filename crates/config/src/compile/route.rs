@@ -11,7 +11,12 @@ use std::sync::Arc;
 
 impl Compiler {
     /// Compiles the routes that changed, and those that refer to something that did.
-    pub(super) fn compile_routes(&mut self, work: &mut Work, kinds: &HashSet<Kind>, router: Router<Arc<CompiledRoute>>) -> Router<Arc<CompiledRoute>> {
+    pub(super) fn compile_routes(
+        &mut self,
+        work: &mut Work,
+        kinds: &HashSet<Kind>,
+        router: Router<Arc<CompiledRoute>>,
+    ) -> Router<Arc<CompiledRoute>> {
         let mut deletes: Vec<Arc<str>> = Vec::new();
         for id in work.deleted_of(Kind::Route) {
             self.forget(&id);
@@ -58,7 +63,8 @@ impl Compiler {
             return router;
         }
         let deletes: Vec<&str> = deletes.iter().map(|id| id.as_ref()).collect();
-        let (router, errors) = if router.is_empty() { Router::build(self.settings.mode, specs) } else { router.update(specs, &deletes) };
+        let (router, errors) =
+            if router.is_empty() { Router::build(self.settings.mode, specs) } else { router.update(specs, &deletes) };
         for error in errors {
             work.problem(Kind::Route, &error.id, "", error.reason);
         }
@@ -72,9 +78,11 @@ impl Compiler {
             return Vec::new();
         }
         let changed = work.changed.iter().map(|(k, id, _)| (*k, id.clone()));
-        let mut keys: Vec<_> = changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
+        let mut keys: Vec<_> =
+            changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
         // An upstream reaches routes through services, too.
-        let upstreams: Vec<Arc<str>> = keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
+        let upstreams: Vec<Arc<str>> =
+            keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
         for (id, service) in &self.services {
             if service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
                 keys.push((Kind::Service, id.clone()));
@@ -120,11 +128,18 @@ impl Compiler {
         self.body_readers.remove(id);
     }
 
-    fn compile_route(&mut self, id: &Arc<str>, route: &Route, work: &mut Work) -> Result<RouteSpec<Arc<CompiledRoute>>, String> {
+    fn compile_route(
+        &mut self,
+        id: &Arc<str>,
+        route: &Route,
+        work: &mut Work,
+    ) -> Result<RouteSpec<Arc<CompiledRoute>>, String> {
         if route.filter_func.is_some() {
             return Err("filter_func: Lua functions cannot be run, the route is left out".into());
         }
-        if route.script.is_some() || route.script_id.is_some() {
+        // A script stands in for the plugins. One that returns nothing has no phases and does nothing (apisix/script.lua).
+        let scripted = route.script.is_some() || route.script_id.is_some();
+        if route.script.as_deref().map_or(scripted, |script| script.contains("return")) {
             return Err("script: Lua scripts cannot be run, the route is left out".into());
         }
         let service = route.service_id.as_deref().and_then(|s| self.services.get(s).cloned());
@@ -135,7 +150,7 @@ impl Compiler {
         } else {
             None
         };
-        let entries = self.merged_entries(id, route, work);
+        let entries = if scripted { Vec::new() } else { self.merged_entries(id, route, work) };
         let chain = Arc::new(Chain::new(entries.clone()));
         let upstream = self.route_upstream(id, route, work)?;
         let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
@@ -152,7 +167,8 @@ impl Compiler {
             uris: arcs(&route.uris),
             hosts: hosts.iter().map(|h| Arc::<str>::from(h.to_ascii_lowercase())).collect(),
         };
-        let enable_websocket = route.enable_websocket.or(service.as_ref().and_then(|s| s.enable_websocket)).unwrap_or(false);
+        let enable_websocket =
+            route.enable_websocket.or(service.as_ref().and_then(|s| s.enable_websocket)).unwrap_or(false);
         let compiled = Arc::new(CompiledRoute {
             info: Arc::new(info),
             chain,
@@ -168,13 +184,18 @@ impl Compiler {
         } else {
             self.body_readers.remove(id);
         }
-        let remote_addrs = route.remote_addrs.iter().map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string())).collect::<Result<_, _>>()?;
+        let remote_addrs = route
+            .remote_addrs
+            .iter()
+            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
+            .collect::<Result<_, _>>()?;
         self.compiled.insert(id.clone(), compiled.clone());
         Ok(RouteSpec {
             id: id.clone(),
             uris: route.uris.iter().map(|u| u.as_str().into()).collect(),
             hosts: hosts.iter().map(|h| h.as_str().into()).collect(),
-            methods: MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?,
+            methods: MethodSet::of(route.methods.iter().map(String::as_str))
+                .map_err(|m| format!("unknown method {m}"))?,
             remote_addrs,
             vars,
             priority: route.priority,
@@ -191,7 +212,8 @@ impl Compiler {
             let Some(more) = self.shared_entries.get(&(kind, reference.into())) else { continue };
             for entry in more.iter() {
                 // A plugin that the route disables stands in the way of the service's, too.
-                let named = route.plugins.contains_key(entry.info.name) || entries.iter().any(|e| e.info.name == entry.info.name);
+                let named = route.plugins.contains_key(entry.info.name)
+                    || entries.iter().any(|e| e.info.name == entry.info.name);
                 if !named {
                     entries.push(entry.clone());
                 }
@@ -200,9 +222,13 @@ impl Compiler {
         entries
     }
 
-    /// The route's own upstream, else the service's (apisix/plugin.lua `merge_service_route`).
+    /// APISIX's order: the route's `upstream_id`, its `upstream`, then the service's likewise (apisix/init.lua
+    /// `handle_upstream`, apisix/plugin.lua `merge_service_route`).
     fn route_upstream(&self, id: &Arc<str>, route: &Route, work: &mut Work) -> Result<RouteUpstream, String> {
         let by_id = |id: &str| self.upstreams.get(id).cloned().map_or(RouteUpstream::Missing, RouteUpstream::Found);
+        if let Some(id) = &route.upstream_id {
+            return Ok(by_id(id));
+        }
         if let Some(typed) = &route.upstream {
             let previous = self.compiled.get(id).and_then(|old| match &old.upstream {
                 RouteUpstream::Found(upstream) if upstream.key.starts_with("routes/") => Some(upstream.clone()),
@@ -211,16 +237,10 @@ impl Compiler {
             let upstream = self.compile_inline(&format!("routes/{id}"), typed, previous.as_deref(), work);
             return upstream.map(RouteUpstream::Found).map_err(|m| format!("upstream: {m}"));
         }
-        if let Some(id) = &route.upstream_id {
+        let Some(service_id) = route.service_id.as_deref() else { return Ok(RouteUpstream::None) };
+        if let Some(id) = self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
             return Ok(by_id(id));
         }
-        let Some(service_id) = route.service_id.as_deref() else { return Ok(RouteUpstream::None) };
-        if let Some(upstream) = self.service_upstreams.get(service_id) {
-            return Ok(RouteUpstream::Found(upstream.clone()));
-        }
-        match self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
-            Some(id) => Ok(by_id(id)),
-            None => Ok(RouteUpstream::None),
-        }
+        Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
     }
 }

@@ -9,8 +9,8 @@ use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
-    Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates, PassHost,
-    RetryPolicy, Scheme, Timeouts, Upstream,
+    Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
+    PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -56,7 +56,12 @@ fn seconds(s: f64) -> Duration {
 }
 
 /// Compiles one upstream; `previous` is what it replaces, for the addresses of its names.
-pub(super) fn compile(key: &str, upstream: &model::Upstream, parts: &Parts<'_>, previous: Option<&Upstream>) -> Result<Upstream, String> {
+pub(super) fn compile(
+    key: &str,
+    upstream: &model::Upstream,
+    parts: &Parts<'_>,
+    previous: Option<&Upstream>,
+) -> Result<Upstream, String> {
     let settings = parts.settings;
     let hash_on = match upstream.hash_on {
         model::HashOn::Vars => HashOn::Vars,
@@ -80,7 +85,8 @@ pub(super) fn compile(key: &str, upstream: &model::Upstream, parts: &Parts<'_>, 
         metadata: node.metadata.clone().map(|m| Arc::new(Value::Object(m))),
     });
     let set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
-    let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes)).map_err(|e| e.to_string())?;
+    let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
+        .map_err(|e| e.to_string())?;
     let nodes = Arc::new(nodes);
     let refresh = match (&settings.resolver, parts.control) {
         (Some(resolver), Some(control)) if nodes.has_names() => {
@@ -139,7 +145,13 @@ fn tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Tls, String> {
 
 impl Compiler {
     fn parts<'a>(&'a self, ssls: &'a [(Arc<str>, Ssl)]) -> Parts<'a> {
-        Parts { settings: &self.settings, states: &self.states, tls: &self.tls, ssls, control: self.env.control.as_ref() }
+        Parts {
+            settings: &self.settings,
+            states: &self.states,
+            tls: &self.tls,
+            ssls,
+            control: self.env.control.as_ref(),
+        }
     }
 
     /// Stored upstreams that changed, and those that show a client certificate when certificates changed.
@@ -189,8 +201,15 @@ impl Compiler {
     }
 
     /// An upstream that stands in a route or service.
-    pub(super) fn compile_inline(&self, key: &str, typed: &model::Upstream, previous: Option<&Upstream>, work: &mut Work) -> Result<Arc<Upstream>, String> {
-        let ssls = if typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some()) { self.ssls.clone() } else { Arc::default() };
+    pub(super) fn compile_inline(
+        &self,
+        key: &str,
+        typed: &model::Upstream,
+        previous: Option<&Upstream>,
+        work: &mut Work,
+    ) -> Result<Arc<Upstream>, String> {
+        let shows_certificate = typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some());
+        let ssls = if shows_certificate { self.ssls.clone() } else { Arc::default() };
         let upstream = compile(key, typed, &self.parts(&ssls), previous)?;
         if upstream.nodes.has_names() {
             work.unresolved.push(upstream.nodes.clone());
@@ -208,7 +227,12 @@ pub(super) struct InlineCompiler {
 }
 
 impl InlineCompiler {
-    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Arc<Vec<(Arc<str>, Ssl)>>) -> InlineCompiler {
+    pub(super) fn new(
+        settings: CompileSettings,
+        states: Arc<NodeStates>,
+        tls: TlsCache,
+        ssls: Arc<Vec<(Arc<str>, Ssl)>>,
+    ) -> InlineCompiler {
         InlineCompiler { settings, states, tls, ssls }
     }
 }
@@ -217,7 +241,13 @@ impl UpstreamCompiler for InlineCompiler {
     fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
         let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
         let control = tokio::runtime::Handle::try_current().ok();
-        let parts = Parts { settings: &self.settings, states: &self.states, tls: &self.tls, ssls: &self.ssls, control: control.as_ref() };
+        let parts = Parts {
+            settings: &self.settings,
+            states: &self.states,
+            tls: &self.tls,
+            ssls: &self.ssls,
+            control: control.as_ref(),
+        };
         compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
     }
 }

@@ -14,7 +14,17 @@ pub(super) fn parse(file: &Arc<str>, text: &str, limits: Limits) -> Result<Docum
         let reason = message.split(" at line ").next().unwrap_or(&message);
         ConfigError::at(file, position, "", format!("not valid JSON: {reason}"))
     })?;
-    let mut walker = Walker { text, offset: 0, line: 1, column: 1, file, notices: Vec::new(), nodes: 0, limits, outline: Outline::default() };
+    let mut walker = Walker {
+        text,
+        offset: 0,
+        line: 1,
+        column: 1,
+        file,
+        notices: Vec::new(),
+        nodes: 0,
+        limits,
+        outline: Outline::default(),
+    };
     let root = walker.value("", 0)?;
     let outline = Outline { nodes: walker.nodes, ..walker.outline };
     Ok(Document { file: file.clone(), value, root, notices: walker.notices, outline })

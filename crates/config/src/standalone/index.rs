@@ -71,7 +71,8 @@ pub(super) struct Reading<'a> {
 
 /// The objects of a file that was read as a whole, by list.
 pub(super) fn lists(text: &[u8], json: bool, raw: RawConfig, outline: &Outline) -> Vec<List> {
-    let mut lists: Vec<List> = FILE_KINDS.iter().map(|kind| List { kind: *kind, items: Vec::new(), layout: None }).collect();
+    let mut lists: Vec<List> =
+        FILE_KINDS.iter().map(|kind| List { kind: *kind, items: Vec::new(), layout: None }).collect();
     for object in raw.objects {
         let kind = if object.kind == Kind::Credential { Kind::Consumer } else { object.kind };
         if let Some(list) = lists.iter_mut().find(|list| list.kind == kind) {
@@ -303,7 +304,9 @@ fn json_items(reading: &Reading<'_>, region: &str, last: bool) -> Option<Parsed>
 
 /// Puts a patch into the lists. `shift` turns an offset behind the change into that of the new text.
 pub(super) fn apply(lists: &mut [List], patch: Patch, shift: impl Fn(usize) -> usize) {
-    let Some(end) = lists.get(patch.list).and_then(|list| list.layout.as_ref()).map(|layout| layout.end) else { return };
+    let Some(end) = lists.get(patch.list).and_then(|list| list.layout.as_ref()).map(|layout| layout.end) else {
+        return;
+    };
     for (index, list) in lists.iter_mut().enumerate() {
         let Some(layout) = &mut list.layout else { continue };
         let behind = layout.starts.first().is_some_and(|first| *first >= end);
@@ -326,7 +329,13 @@ pub(super) fn apply(lists: &mut [List], patch: Patch, shift: impl Fn(usize) -> u
 }
 
 /// The position of a value (JSON pointer) in an item, by parsing its text again. `None` where that cannot tell.
-pub(super) fn position(reading: &Reading<'_>, text: &[u8], layout: &Layout, index: usize, pointer: &str) -> Option<Position> {
+pub(super) fn position(
+    reading: &Reading<'_>,
+    text: &[u8],
+    layout: &Layout,
+    index: usize,
+    pointer: &str,
+) -> Option<Position> {
     let start = *layout.starts.get(index)?;
     let end = layout.starts.get(index + 1).copied().unwrap_or(layout.end);
     let item = text.get(start..end)?;

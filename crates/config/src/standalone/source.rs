@@ -7,7 +7,7 @@
 
 use super::difference::Difference;
 use super::index::{self, Item, List, Patch, Reading};
-use super::{RawConfig, StandaloneFile, is_complete, is_json};
+use super::{PluginEntry, RawConfig, StandaloneFile, is_complete, is_json};
 use crate::compile::{ChangeSet, Object, Problem};
 use crate::document::Limits;
 use crate::environment::Environment;
@@ -40,6 +40,8 @@ pub struct Update {
     /// For [`StandaloneSource::applied`].
     pub revision: u64,
     pub changes: Changes,
+    /// The file's own list of plugins. None: config.yaml's holds.
+    pub plugins: Option<Vec<PluginEntry>>,
     /// What is new to report.
     pub notices: Vec<Notice>,
     /// Objects that are no objects: left out, the rest holds.
@@ -60,6 +62,7 @@ pub struct StandaloneSource {
 struct State {
     text: Vec<u8>,
     lists: Vec<List>,
+    plugins: Option<Vec<PluginEntry>>,
     notices: Vec<Notice>,
     errors: Vec<ConfigError>,
     /// Values in the file, at most.
@@ -184,16 +187,18 @@ impl StandaloneSource {
             let notices = state.notices.iter().map(|notice| (&notice.path, notice.position));
             notices.chain(state.errors.iter().map(|error| (&error.path, error.position)))
         };
-        let unmoved = if self.json { remarks().next().is_none() } else { remarks().all(|(path, _)| !path.starts_with(&about)) };
+        let unmoved =
+            if self.json { remarks().next().is_none() } else { remarks().all(|(path, _)| !path.starts_with(&about)) };
         (unmoved && state.nodes + patch.nodes <= limits.nodes).then_some(patch)
     }
 
     fn accept(&self, slot: &mut Option<State>, text: Vec<u8>) -> Result<Update, Vec<ConfigError>> {
         let (mut raw, outline) = StandaloneFile::parse_outlined(&self.file, &text, self.json, &self.environment)?;
         let (notices, errors) = (raw.notices.clone(), std::mem::take(&mut raw.errors));
+        let plugins = raw.plugins.take();
         let lists = index::lists(&text, self.json, raw, &outline);
         let revision = slot.as_ref().map_or(0, |state| state.revision) + 1;
-        let state = State { text, lists, notices, errors, nodes: outline.nodes, revision, pending: None };
+        let state = State { text, lists, plugins, notices, errors, nodes: outline.nodes, revision, pending: None };
         let state = slot.insert(state);
         let update = state.update(self.applied.load(Ordering::Relaxed));
         Ok(Update { notices: state.notices.clone(), errors: state.errors.clone(), ..update })
@@ -244,7 +249,8 @@ impl State {
             None => Changes::Whole(self.lists.iter().flat_map(|list| list.items.iter().map(objects)).collect()),
             Some(pending) => Changes::Part(change_set(pending)),
         };
-        Update { revision: self.revision, changes, notices: Vec::new(), errors: Vec::new() }
+        let plugins = self.plugins.clone();
+        Update { revision: self.revision, changes, plugins, notices: Vec::new(), errors: Vec::new() }
     }
 
     fn change(&mut self, patch: Patch, difference: Difference) {
@@ -264,8 +270,13 @@ impl State {
     fn note(&mut self, patch: &Patch) {
         let Some(list) = self.lists.get(patch.list) else { return };
         let Some(pending) = &mut self.pending else { return };
-        let old: HashMap<(Kind, &Arc<str>), &Arc<Value>> =
-            list.items.get(patch.from..patch.to).unwrap_or_default().iter().map(|item| ((item.kind, &item.id), &item.value)).collect();
+        let old: HashMap<(Kind, &Arc<str>), &Arc<Value>> = list
+            .items
+            .get(patch.from..patch.to)
+            .unwrap_or_default()
+            .iter()
+            .map(|item| ((item.kind, &item.id), &item.value))
+            .collect();
         let new: HashSet<(Kind, &Arc<str>)> = patch.items.iter().map(|item| (item.kind, &item.id)).collect();
         for (kind, id) in old.keys().filter(|key| !new.contains(*key)) {
             pending.push((*kind, (*id).clone(), None));

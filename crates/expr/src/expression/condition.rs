@@ -149,7 +149,11 @@ impl Condition {
         let op = word(op.ok_or_else(invalid)?).ok_or_else(invalid)?.to_ascii_lowercase();
         // The short form `[name, value]`, kept by lua-resty-expr for compatibility: the value has been lower-cased.
         let short = Json::String(op.clone());
-        let (op, operand) = if operand.is_none() && !OPERATORS.contains(&op.as_str()) { ("==", Some(&short)) } else { (op.as_str(), operand) };
+        let (op, operand) = if operand.is_none() && !OPERATORS.contains(&op.as_str()) {
+            ("==", Some(&short))
+        } else {
+            (op.as_str(), operand)
+        };
         let number = || match operand {
             Some(Json::Number(n)) => n.as_f64(),
             Some(Json::String(s)) => parse_number(s.as_bytes()),

@@ -1,3 +1,4 @@
+//! Tests of `expression`.
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -54,7 +55,14 @@ fn error_wording() {
 
 #[test]
 fn comparisons() {
-    let v = vars(&[("arg_n", "10".into()), ("arg_s", "foo".into()), ("arg_hex", "0x0a".into()), ("post_arg.n", 10.0.into()), ("post_arg.t", true.into()), ("post_arg.f", false.into())]);
+    let v = vars(&[
+        ("arg_n", "10".into()),
+        ("arg_s", "foo".into()),
+        ("arg_hex", "0x0a".into()),
+        ("post_arg.n", 10.0.into()),
+        ("post_arg.t", true.into()),
+        ("post_arg.f", false.into()),
+    ]);
     for (rule, want) in [
         (json!(["arg_n", "==", "10"]), true),
         (json!(["arg_n", "==", 10]), true),
@@ -157,13 +165,19 @@ fn logic() {
 fn explanations_are_readable() {
     let v = vars(&[("arg_a", "1".into())]);
     let say = |rule: Json| Expr::compile(&rule).unwrap().explain(&v);
-    assert_eq!(say(json!([["arg_a", "==", "1"], ["http_X-B", "==", "2"]])).as_deref(), Some(r#"http_x_b == "2": http_x_b is nil"#));
+    assert_eq!(
+        say(json!([["arg_a", "==", "1"], ["http_X-B", "==", "2"]])).as_deref(),
+        Some(r#"http_x_b == "2": http_x_b is nil"#)
+    );
     assert_eq!(say(json!([["arg_a", "!", "~~", "^1"]])).as_deref(), Some(r#"arg_a ! ~~ "^1": arg_a is "1""#));
     assert_eq!(
         say(json!(["OR", ["arg_a", "==", 2], ["arg_b", ">", 3]])).as_deref(),
         Some(r#"none of OR holds: arg_a == 2: arg_a is "1"; arg_b > 3: arg_b is nil"#)
     );
-    assert_eq!(say(json!(["!OR", ["arg_a", "==", 1], ["arg_b", ">", 3]])).as_deref(), Some("[arg_a == 1] holds inside !OR"));
+    assert_eq!(
+        say(json!(["!OR", ["arg_a", "==", 1], ["arg_b", ">", 3]])).as_deref(),
+        Some("[arg_a == 1] holds inside !OR")
+    );
     assert_eq!(
         say(json!(["!AND", ["arg_a", "==", 1], ["arg_a", "==", "1"]])).as_deref(),
         Some(r#"all of ["!AND", [arg_a == 1], [arg_a == "1"]] hold"#)
@@ -187,11 +201,16 @@ fn naive(rule: &Json, vars: &Map) -> bool {
         "!OR" => return !rest.any(|r| naive(r, vars)),
         _ => {}
     }
-    let (not, op, operand) = if items.len() == 4 { (true, &items[2], &items[3]) } else { (false, &items[1], &items[2]) };
+    let (not, op, operand) =
+        if items.len() == 4 { (true, &items[2], &items[3]) } else { (false, &items[1], &items[2]) };
     let left = vars.0.get(items[0].as_str().unwrap()).map(|v| v.as_str().into_owned());
     let number = |s: &str| s.parse::<f64>().ok();
     let (l, r) = (left.as_deref().and_then(number), operand.as_f64().or_else(|| operand.as_str().and_then(number)));
-    let equal = if operand.is_number() { l.is_some() && l == operand.as_f64() } else { left.is_some() && left.as_deref() == operand.as_str() };
+    let equal = if operand.is_number() {
+        l.is_some() && l == operand.as_f64()
+    } else {
+        left.is_some() && left.as_deref() == operand.as_str()
+    };
     let both = l.zip(r);
     not != match op.as_str().unwrap() {
         "==" => equal,
@@ -207,17 +226,28 @@ fn naive(rule: &Json, vars: &Map) -> bool {
 }
 
 fn rules() -> impl Strategy<Value = Json> {
-    let scalar = prop_oneof![prop::sample::select(vec!["0", "1", "2", "a", "b", ""]).prop_map(|s| json!(s)), (0..3).prop_map(|n| json!(n))];
-    let compare = (prop::sample::select(vec!["==", "~=", ">", ">=", "<", "<="]), scalar).prop_map(|(op, v)| (json!(op), v));
-    let list = prop::collection::vec(prop::sample::select(vec!["0", "1", "a", "b", "c", "d"]), 0..14).prop_map(|l| (json!("in"), json!(l)));
+    let scalar = prop_oneof![
+        prop::sample::select(vec!["0", "1", "2", "a", "b", ""]).prop_map(|s| json!(s)),
+        (0..3).prop_map(|n| json!(n))
+    ];
+    let compare =
+        (prop::sample::select(vec!["==", "~=", ">", ">=", "<", "<="]), scalar).prop_map(|(op, v)| (json!(op), v));
+    let list = prop::collection::vec(prop::sample::select(vec!["0", "1", "a", "b", "c", "d"]), 0..14)
+        .prop_map(|l| (json!("in"), json!(l)));
     let pattern = prop::sample::select(vec!["0", "a", "b"]).prop_map(|p| (json!("~~"), json!(p)));
-    let leaf = (prop::sample::select(vec!["arg_x", "arg_y", "arg_z"]), prop_oneof![4 => compare, 1 => list, 1 => pattern], any::<bool>())
+    let leaf = (
+        prop::sample::select(vec!["arg_x", "arg_y", "arg_z"]),
+        prop_oneof![4 => compare, 1 => list, 1 => pattern],
+        any::<bool>(),
+    )
         .prop_map(|(name, (op, v), not)| if not { json!([name, "!", op, v]) } else { json!([name, op, v]) });
     let tree = leaf.prop_recursive(4, 24, 4, |inner| {
-        (prop::sample::select(vec!["AND", "OR", "!AND", "!OR"]), prop::collection::vec(inner, 2..4)).prop_map(|(op, mut list)| {
-            list.insert(0, json!(op));
-            json!(list)
-        })
+        (prop::sample::select(vec!["AND", "OR", "!AND", "!OR"]), prop::collection::vec(inner, 2..4)).prop_map(
+            |(op, mut list)| {
+                list.insert(0, json!(op));
+                json!(list)
+            },
+        )
     });
     prop::collection::vec(tree, 0..4).prop_map(|l| json!(l))
 }

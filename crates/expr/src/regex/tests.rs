@@ -1,3 +1,4 @@
+//! Tests of `regex`.
 use proptest::prelude::*;
 
 use super::*;

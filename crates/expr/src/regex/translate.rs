@@ -13,7 +13,8 @@ pub(super) struct Translated {
 
 /// Reads `pattern` as PCRE does. `extended` is option `x`; `unicode` is option `u`, where `\d`, `\w`, `\s` stay ASCII in PCRE.
 pub(super) fn translate(pattern: &str, extended: bool, unicode: bool) -> Translated {
-    let mut t = Pass { rest: pattern, out: String::with_capacity(pattern.len() + 8), backtracks: false, extended, unicode };
+    let mut t =
+        Pass { rest: pattern, out: String::with_capacity(pattern.len() + 8), backtracks: false, extended, unicode };
     while let Some(c) = t.next() {
         t.outside(c);
     }
@@ -51,7 +52,13 @@ impl Pass<'_> {
                 self.out.push('(');
                 // Atomic groups, look-around, conditionals, recursion; a name also starts with `?<`.
                 let r = self.rest;
-                if r.starts_with("?>") || r.starts_with("?=") || r.starts_with("?!") || r.starts_with("?<=") || r.starts_with("?<!") || r.starts_with("?(") {
+                if r.starts_with("?>")
+                    || r.starts_with("?=")
+                    || r.starts_with("?!")
+                    || r.starts_with("?<=")
+                    || r.starts_with("?<!")
+                    || r.starts_with("?(")
+                {
                     self.backtracks = true;
                 } else if let Some(name) = r.strip_prefix("?'") {
                     self.out.push_str("?<");
@@ -147,7 +154,8 @@ impl Pass<'_> {
     fn literal(&mut self, c: char) {
         match c {
             ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c' => self.out.push_str(&format!("\\x{:02x}", c as u32)),
-            '\\' | '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' | '#' | '&' | '-' | '~' => {
+            '\\' | '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' | '#' | '&' | '-'
+            | '~' => {
                 self.out.push('\\');
                 self.out.push(c);
             }

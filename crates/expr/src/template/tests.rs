@@ -1,3 +1,4 @@
+//! Tests of `template`.
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -97,7 +98,10 @@ fn naive(text: &str, vars: &Map) -> String {
                     continue;
                 }
             } else {
-                let name: String = chars[i + 1..].iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '_' || **c == '.').collect();
+                let name: String = chars[i + 1..]
+                    .iter()
+                    .take_while(|c| c.is_ascii_alphanumeric() || **c == '_' || **c == '.')
+                    .collect();
                 if !name.is_empty() {
                     out += &get(&name);
                     i += 1 + name.len();

@@ -27,6 +27,7 @@ const MAX_TRAILERS: u16 = 8192;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
+    SizeSpace,
     Extension,
     SizeLf,
     Data,
@@ -53,6 +54,7 @@ pub struct BodyReader {
     left: u64,
     digits: u8,
     extra: u16,
+    payload: u64,
 }
 
 /// A piece of a body found by [`BodyReader::next`].
@@ -76,7 +78,7 @@ impl BodyReader {
             Framing::Chunked => (State::Size, 0),
             Framing::Close => (State::Data, u64::MAX),
         };
-        BodyReader { framing, state, left, digits: 0, extra: 0 }
+        BodyReader { framing, state, left, digits: 0, extra: 0, payload: 0 }
     }
 
     pub fn framing(&self) -> Framing {
@@ -86,6 +88,11 @@ impl BodyReader {
     /// Whether the whole body has passed.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Payload bytes that have passed, without their chunk framing.
+    pub fn payload(&self) -> u64 {
+        self.payload
     }
 
     /// Bytes that must still come, where the framing tells.
@@ -117,6 +124,7 @@ impl BodyReader {
                 State::Done => break,
                 State::Data => {
                     let n = self.left.min((input.len() - i) as u64) as usize;
+                    self.payload += n as u64;
                     if self.framing != Framing::Close {
                         self.left -= n as u64;
                     }
@@ -163,7 +171,17 @@ impl BodyReader {
                 State::Size
             }
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
-            (State::Size, b';' | b' ' | b'\t') if self.digits > 0 => {
+            // RFC 9112 section 7.1.1: white space may stand before an extension; a second number may not.
+            (State::Size, b' ' | b'\t') if self.digits > 0 => {
+                self.extra = 0;
+                State::SizeSpace
+            }
+            (State::SizeSpace, b' ' | b'\t') if self.extra < MAX_EXTENSION => {
+                self.extra += 1;
+                State::SizeSpace
+            }
+            (State::SizeSpace, b'\r') => State::SizeLf,
+            (State::Size | State::SizeSpace, b';') if self.digits > 0 => {
                 self.extra = 0;
                 State::Extension
             }
@@ -227,12 +245,15 @@ mod tests {
     fn chunked_bodies() {
         assert_eq!(whole(Framing::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((13, b"abc".to_vec(), true)));
         assert_eq!(whole(Framing::Chunked, b"3;a=b\r\nabc\r\n00\r\nX: 1\r\n\r\n"), Ok((24, b"abc".to_vec(), true)));
+        assert_eq!(whole(Framing::Chunked, b"3 \t;a\r\nabc\r\n0  \r\n\r\n"), Ok((19, b"abc".to_vec(), true)));
         assert_eq!(whole(Framing::Chunked, b"A\r\n01234"), Ok((8, b"01234".to_vec(), false)));
         for bad in [
             "\r\n",
             "-1\r\n",
             "+1\r\n",
             "0x1\r\n",
+            "1 1\r\n",
+            "1\t;a\n",
             " 1\r\n",
             "1\nab",
             "1\r\nab\r\n",

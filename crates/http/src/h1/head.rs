@@ -52,11 +52,12 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let n = match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, data, &mut fields) {
-        Ok(Status::Complete(n)) if n <= limits.head => n,
-        Ok(Status::Complete(_)) => return Err(reject(431, "request head too large")),
+        Ok(Status::Complete(n)) => n,
         Ok(Status::Partial) => return incomplete(data, limits),
         Err(httparse::Error::TooManyHeaders) => return Err(reject(431, "too many header fields")),
-        Err(httparse::Error::Version) if names_a_version(data) => return Err(reject(505, "HTTP version not supported")),
+        Err(httparse::Error::Version) if names_a_version(data) => {
+            return Err(reject(505, "HTTP version not supported"));
+        }
         Err(_) => return Err(reject(400, "malformed request head")),
     };
     let (Some(method), Some(path), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
@@ -64,6 +65,9 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     };
     if path.len() + method.len() + 11 > limits.request_line {
         return Err(reject(414, "request line too long"));
+    }
+    if n > limits.head {
+        return Err(reject(431, "request head too large"));
     }
     if parsed.headers.len() > limits.fields {
         return Err(reject(431, "too many header fields"));
@@ -112,11 +116,12 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     Ok(Some(n))
 }
 
-/// Whether the request line has three parts of which the last is some `HTTP/x`: an unknown version, not garbage.
+/// Whether the request line has three parts of which the last is some `HTTP/1.2`: an unknown version, not garbage.
 fn names_a_version(data: &[u8]) -> bool {
     let line = data.split(|b| *b == b'\n').next().unwrap_or_default();
     let mut parts = line.trim_ascii_end().split(|b| *b == b' ').skip(2);
-    parts.next().is_some_and(|v| v.starts_with(b"HTTP/")) && parts.next().is_none()
+    let version = |v: &[u8]| matches!(v, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
+    parts.next().is_some_and(version) && parts.next().is_none()
 }
 
 /// A head that is not whole yet may still be known to be too large.
@@ -184,6 +189,11 @@ pub fn parse_response(
     if code < 100 {
         return Err(BadResponse("invalid status"));
     }
+    // `httparse` takes empty lines before the status line, and a bare LF at its end.
+    let line_end = memchr::memchr(b'\n', data).unwrap_or(0);
+    if !data.starts_with(b"HTTP/") || line_end.checked_sub(1).and_then(|i| data.get(i)) != Some(&b'\r') {
+        return Err(BadResponse("status line must end with CR LF"));
+    }
     let base = data.as_ptr() as usize;
     response.clear();
     response.headers.buf.extend_from_slice(&data[..n]);
@@ -207,7 +217,9 @@ pub fn parse_response(
             None => Framing::Close,
         }
     };
-    response.keep_alive = scan.keep_alive && response.framing != Framing::Close;
+    // Chunks from a node of HTTP/1.0: nobody on its way need have understood them, so the connection is not used again
+    // (RFC 9112 section 6.1).
+    response.keep_alive = scan.keep_alive && response.framing != Framing::Close && !(scan.chunked && minor == 0);
     Ok(Some(n))
 }
 
@@ -234,7 +246,7 @@ fn scan_fields(
 ) -> Result<Scan, &'static str> {
     let base = data.as_ptr() as usize;
     let mut scan = Scan { keep_alive: http11, ..Scan::default() };
-    let mut nominated = false;
+    let (mut nominated, mut closing) = (false, false);
     for (i, field) in fields.iter().enumerate() {
         let name = Span::of(field.name.as_ptr() as usize - base, field.name.len());
         let value_start = match field.value.len() {
@@ -267,7 +279,7 @@ fn scan_fields(
                 hop = true;
                 for token in field.value.split(|b| *b == b',').map(|t| t.trim_ascii()) {
                     if token.eq_ignore_ascii_case(b"close") {
-                        scan.keep_alive = false;
+                        closing = true;
                     } else if token.eq_ignore_ascii_case(b"upgrade") {
                         scan.connection_upgrade = true;
                     } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -307,6 +319,8 @@ fn scan_fields(
     if data.get(head - 2..head) != Some(b"\r\n") {
         return Err("head must end with CR LF");
     }
+    // Whatever another line says: whoever wants to close, closes.
+    scan.keep_alive &= !closing;
     if nominated {
         headers.drop_nominated();
     }

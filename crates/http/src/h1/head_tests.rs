@@ -55,6 +55,7 @@ fn versions_and_persistence() {
     assert!(ok("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").keep_alive);
     assert!(!ok("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").keep_alive);
     assert!(!ok("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, keep-alive\r\n\r\n").keep_alive);
+    assert!(!ok("GET / HTTP/1.0\r\nHost: a\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n").keep_alive);
     assert_eq!(parse("GET / HTTP/2.0\r\nHost: a\r\n\r\n").unwrap_err().status, 505);
     let ws = ok("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert!(ws.upgrade);
@@ -137,6 +138,14 @@ fn ambiguous_or_malformed_heads_are_refused() {
 }
 
 #[test]
+fn a_path_that_is_not_utf8_can_still_be_matched() {
+    let r = ok("GET /admin/%ff?x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((r.path(), r.target()), ("/admin/\u{fffd}", "/admin/%ff?x"));
+    let raw = b"GET /a\xff HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert!(parse_request(raw, &Limits::default(), &mut Request::default()).is_err());
+}
+
+#[test]
 fn limits() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(9000));
     assert_eq!(parse(&long).unwrap_err().status, 414);
@@ -162,6 +171,13 @@ fn response_framing() {
     assert_eq!(framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false), Framing::None);
     assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false), Framing::Chunked);
     assert_eq!(framing("HTTP/1.1 200\r\n\r\n", false), Framing::Close);
+    for bad in
+        ["HTTP/1.1 200 OK\n\r\n", "HTTP/1.1 200\n\r\n", "\r\nHTTP/1.1 200 OK\r\n\r\n", "\nHTTP/1.1 200 OK\r\n\r\n"]
+    {
+        assert!(answer(bad, false).is_err(), "{bad:?}");
+    }
+    let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert!(!answer(old, false).unwrap().unwrap().1.keep_alive);
     let (_, r) = answer("HTTP/1.1 200 Fine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", false).unwrap().unwrap();
     assert_eq!((r.reason(), r.keep_alive), (&b"Fine"[..], false));
     for bad in [

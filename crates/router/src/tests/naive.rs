@@ -24,7 +24,8 @@ fn uri_matches(uri: &str, mode: Mode, path: &str) -> Option<(u8, usize)> {
             _ => item.chars().map(|c| format!("\\x{:02x}", c as u32)).collect(),
         })
         .collect();
-    let found = path.starts_with(&uri[..at]) && (names == 0 || Regex::new(&format!("\\A{}\\z", items.join("/")), "").unwrap().is_match(path.as_bytes()));
+    let found = path.starts_with(&uri[..at])
+        && (names == 0 || Regex::new(&format!("\\A{}\\z", items.join("/")), "").unwrap().is_match(path.as_bytes()));
     found.then_some((1, at))
 }
 
@@ -44,11 +45,20 @@ fn naive(specs: &[RouteSpec<u32>], mode: Mode, request: &Request<'_>, lookup: &d
     let mut candidates = Vec::new();
     for (age, spec) in specs.iter().enumerate() {
         for (n, uri) in spec.uris.iter().enumerate() {
-            let Some((class, prefix)) = uri_matches(uri, mode, request.path).filter(|_| others_match(spec, request, lookup)) else { continue };
+            let Some((class, prefix)) =
+                uri_matches(uri, mode, request.path).filter(|_| others_match(spec, request, lookup))
+            else {
+                continue;
+            };
             // Every way in by host: rank, smaller first.
             let ways: Vec<i64> = match mode {
                 Mode::HostUri if spec.hosts.is_empty() => vec![i64::MAX],
-                Mode::HostUri => spec.hosts.iter().filter(|h| host_matches(h, request.host)).map(|h| if h.starts_with('*') { 1000 - h.len() as i64 } else { 0 }).collect(),
+                Mode::HostUri => spec
+                    .hosts
+                    .iter()
+                    .filter(|h| host_matches(h, request.host))
+                    .map(|h| if h.starts_with('*') { 1000 - h.len() as i64 } else { 0 })
+                    .collect(),
                 _ if spec.hosts.is_empty() || spec.hosts.iter().any(|h| host_matches(h, request.host)) => vec![0],
                 _ => vec![],
             };
@@ -82,23 +92,36 @@ fn routes() -> impl Strategy<Value = RouteSpec<u32>> {
         3 => prop::collection::vec(prop::sample::select(vec!["x.com", "a.x.com", "*.x.com", "*.com", "*x.com"]), 1..3),
     ];
     let methods = prop::sample::select(vec![vec![], vec![], vec![], vec!["GET"], vec!["POST", "PUT"]]);
-    let addrs = prop::sample::select(vec![vec![], vec![], vec!["10.0.0.0/8"], vec!["!10.0.0.1"], vec!["1.1.1.1", "10.0.0.1"], vec!["10.0.0.0/8", "!10.0.0.2"]]);
+    let addrs = prop::sample::select(vec![
+        vec![],
+        vec![],
+        vec!["10.0.0.0/8"],
+        vec!["!10.0.0.1"],
+        vec!["1.1.1.1", "10.0.0.1"],
+        vec!["10.0.0.0/8", "!10.0.0.2"],
+    ]);
     let vars = prop::sample::select(vec![None, None, None, Some("1"), Some("2")]);
-    (0..30u32, uris(), hosts, methods, addrs, vars, -1..3i64, any::<u32>()).prop_map(|(id, uris, hosts, methods, addrs, vars, priority, handle)| RouteSpec {
-        id: id.to_string().into(),
-        uris,
-        hosts: hosts.into_iter().map(Into::into).collect(),
-        methods: MethodSet::of(methods).unwrap(),
-        remote_addrs: addrs.into_iter().map(|a| a.parse().unwrap()).collect(),
-        vars: vars.map(|v| Arc::new(Expr::compile(&json!([["arg_v", "==", v]])).unwrap())),
-        priority,
-        handle,
-    })
+    (0..30u32, uris(), hosts, methods, addrs, vars, -1..3i64, any::<u32>()).prop_map(
+        |(id, uris, hosts, methods, addrs, vars, priority, handle)| RouteSpec {
+            id: id.to_string().into(),
+            uris,
+            hosts: hosts.into_iter().map(Into::into).collect(),
+            methods: MethodSet::of(methods).unwrap(),
+            remote_addrs: addrs.into_iter().map(|a| a.parse().unwrap()).collect(),
+            vars: vars.map(|v| Arc::new(Expr::compile(&json!([["arg_v", "==", v]])).unwrap())),
+            priority,
+            handle,
+        },
+    )
 }
 
 type Batch = (Vec<RouteSpec<u32>>, Vec<u32>);
 
-fn check(mode: Mode, batches: &[Batch], requests: &[(String, &str, &str, u8, Option<&str>)]) -> Result<(), TestCaseError> {
+fn check(
+    mode: Mode,
+    batches: &[Batch],
+    requests: &[(String, &str, &str, u8, Option<&str>)],
+) -> Result<(), TestCaseError> {
     let mut router = Router::new(mode);
     let mut specs: Vec<RouteSpec<u32>> = Vec::new();
     for (upserts, deletes) in batches {
@@ -124,7 +147,11 @@ fn check(mode: Mode, batches: &[Batch], requests: &[(String, &str, &str, u8, Opt
                 let got = found.as_ref().map(|f| (f.id.to_string(), f.uri.to_owned()));
                 prop_assert_eq!(&got, &want, "{:?} {:?}", mode, request);
                 let explained = router.explain(&request, &lookup);
-                let won: Vec<_> = explained.iter().filter(|c| c.outcome == Outcome::Won).map(|c| (c.id.to_string(), c.uri.to_string())).collect();
+                let won: Vec<_> = explained
+                    .iter()
+                    .filter(|c| c.outcome == Outcome::Won)
+                    .map(|c| (c.id.to_string(), c.uri.to_string()))
+                    .collect();
                 prop_assert_eq!(won, got.into_iter().collect::<Vec<_>>());
                 if let Some(found) = found {
                     let spec = specs.iter().find(|s| s.id == *found.id).unwrap();
@@ -139,7 +166,8 @@ fn check(mode: Mode, batches: &[Batch], requests: &[(String, &str, &str, u8, Opt
 }
 
 fn requests() -> impl Strategy<Value = Vec<(String, &'static str, &'static str, u8, Option<&'static str>)>> {
-    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "", "*", ":x", "b:"]), 1..5).prop_map(|s| format!("/{}", s.join("/")));
+    let path = prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "", "*", ":x", "b:"]), 1..5)
+        .prop_map(|s| format!("/{}", s.join("/")));
     let one = (
         path,
         prop::sample::select(vec!["x.com", "a.x.com", "b.x.com", "y.com", "", "z"]),

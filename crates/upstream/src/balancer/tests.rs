@@ -1,3 +1,4 @@
+//! Tests of `balancer`.
 use std::sync::atomic::AtomicU32;
 
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! Tests of `chash`.
 use proptest::prelude::*;
 
 use super::*;

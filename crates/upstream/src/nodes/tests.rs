@@ -1,3 +1,4 @@
+//! Tests of `nodes`.
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 

@@ -61,6 +61,7 @@ impl Followed {
             (Ok(whole), Ok(update)) => (whole, update),
             (whole, part) => panic!("as a whole {whole:?}, in part {part:?}"),
         };
+        assert_eq!(update.plugins, whole.plugins);
         let partly = matches!(update.changes, Changes::Part(_));
         {
             let state = self.source.lock();
@@ -163,7 +164,10 @@ fn one_change_is_read_in_part() {
     assert!(matches!(&update.changes, Changes::Part(set) if set.is_empty()), "nothing is left to do");
     let state = file.source.lock();
     let notice = &state.as_ref().unwrap().notices[0];
-    assert_eq!(notice.to_string().rsplit('/').next().unwrap(), "apisix.yaml:17:1: nonsense: ignored: unknown kind of resource");
+    assert_eq!(
+        notice.to_string().rsplit('/').next().unwrap(),
+        "apisix.yaml:17:1: nonsense: ignored: unknown kind of resource"
+    );
 }
 
 #[test]
@@ -194,7 +198,8 @@ fn what_was_not_applied_comes_again() {
     file.write(FILE.as_bytes());
     std::fs::write(file.path(), FILE.replace("/a", "/x")).unwrap();
     assert_eq!(file.check(false), (true, true), "read, then lost");
-    std::fs::write(file.path(), FILE.replace("/a", "/x").replace("/c", "/y").replace("  - id: 2", "  - id: 20")).unwrap();
+    std::fs::write(file.path(), FILE.replace("/a", "/x").replace("/c", "/y").replace("  - id: 2", "  - id: 20"))
+        .unwrap();
     file.check(true);
     assert_eq!(file.held[&(Kind::Route, "1".into())]["uri"], "/x");
     assert_eq!(file.held.len(), 5);
@@ -221,9 +226,14 @@ fn problems_have_their_places() {
     let mut file = Followed::new("apisix.yaml");
     file.write(FILE.as_bytes());
     file.write(FILE.replace("uri: /a", "uri: /a\n    name: x").as_bytes());
-    let list = [problem(Kind::Route, "3", "/uri"), problem(Kind::Service, "s2", "/name"), problem(Kind::Route, "5", "")];
-    let found: Vec<String> = file.source.errors(&list).iter().map(|e| e.to_string().rsplit('/').next().unwrap().to_owned()).collect();
-    assert_eq!(found, ["apisix.yaml:15:5: routes[2].uri: wrong", "apisix.yaml:21:3: services[1].name: wrong", "5: wrong"]);
+    let list =
+        [problem(Kind::Route, "3", "/uri"), problem(Kind::Service, "s2", "/name"), problem(Kind::Route, "5", "")];
+    let found: Vec<String> =
+        file.source.errors(&list).iter().map(|e| e.to_string().rsplit('/').next().unwrap().to_owned()).collect();
+    assert_eq!(
+        found,
+        ["apisix.yaml:15:5: routes[2].uri: wrong", "apisix.yaml:21:3: services[1].name: wrong", "5: wrong"]
+    );
     let many: Vec<Problem> = (0..MAX_PLACED + 1).map(|_| problem(Kind::Route, "3", "/uri")).collect();
     let found = file.source.errors(&many);
     assert_eq!(found.len(), many.len());
@@ -256,18 +266,74 @@ fn values_are_shared_and_unchanged_objects_not_named() {
 
 /// Lines that mean something to YAML, to `#END`, or to the replacement of variables.
 const LINES: &[&str] = &[
-    "routes:", "services:", "consumers:", "plugins:", "unknown: 1", "- id: 1", "  - id: 2", "  - id: 3", "  - uri: /x", "- uri: /y",
-    "    uri: /a", "  name: b", "    desc: |", "    desc: >-", "      - id: 7", "    text", "  - {id: 5, uri: /f}", "    vars: [[a, \"==\", b]]",
-    "    q: \"two", "  - lines\"", "    q: 'it''s", "# comment", "  # comment", "#END", "", "---", "...", "%YAML 1.2", "    a: &x 1",
-    "    b: *x", "    <<: *x", "    e: ${{NAME}}", "    e: ${{NONE}}", "    e: ${{NONE:=1", "}}", "    p:", "      q: 1", "        r: 1", "- nonsense",
-    "  - 7", "    id: 8", "    id: arr_2", "  -", "-   id: 9", "  - username: rose", "  - id: rose/credentials/1", "\t- id: 4", "    uri:\t/t",
-    "  - ? complex", "    : v", "    l: {a: {b: 1}}", "    l: [1,", "    2]", "    id: 2", "  - !!map {id: 6}", "    u: ä\u{2028}ö", "    k: |+", "   x: 1",
-    "  - - 1", "? a", ": b", "    uri: /a", "    uri: /z",
+    "routes:",
+    "services:",
+    "consumers:",
+    "plugins:",
+    "unknown: 1",
+    "- id: 1",
+    "  - id: 2",
+    "  - id: 3",
+    "  - uri: /x",
+    "- uri: /y",
+    "    uri: /a",
+    "  name: b",
+    "    desc: |",
+    "    desc: >-",
+    "      - id: 7",
+    "    text",
+    "  - {id: 5, uri: /f}",
+    "    vars: [[a, \"==\", b]]",
+    "    q: \"two",
+    "  - lines\"",
+    "    q: 'it''s",
+    "# comment",
+    "  # comment",
+    "#END",
+    "",
+    "---",
+    "...",
+    "%YAML 1.2",
+    "    a: &x 1",
+    "    b: *x",
+    "    <<: *x",
+    "    e: ${{NAME}}",
+    "    e: ${{NONE}}",
+    "    e: ${{NONE:=1",
+    "}}",
+    "    p:",
+    "      q: 1",
+    "        r: 1",
+    "- nonsense",
+    "  - 7",
+    "    id: 8",
+    "    id: arr_2",
+    "  -",
+    "-   id: 9",
+    "  - username: rose",
+    "  - id: rose/credentials/1",
+    "\t- id: 4",
+    "    uri:\t/t",
+    "  - ? complex",
+    "    : v",
+    "    l: {a: {b: 1}}",
+    "    l: [1,",
+    "    2]",
+    "    id: 2",
+    "  - !!map {id: 6}",
+    "    u: ä\u{2028}ö",
+    "    k: |+",
+    "   x: 1",
+    "  - - 1",
+    "? a",
+    ": b",
+    "    uri: /a",
+    "    uri: /z",
 ];
 
 const CHARACTERS: &[&str] = &[
-    " ", "  ", "-", "- ", "\n", ":", ": ", "#", "'", "\"", "{", "}", "[", "]", "|", ">", "&a", "*a", "!", "%", "\t", "$", "${{", "}}", ",", "a", "1", "\r", "\r\n",
-    "\u{0}", "\u{feff}", "\u{85}", "é", "?",
+    " ", "  ", "-", "- ", "\n", ":", ": ", "#", "'", "\"", "{", "}", "[", "]", "|", ">", "&a", "*a", "!", "%", "\t",
+    "$", "${{", "}}", ",", "a", "1", "\r", "\r\n", "\u{0}", "\u{feff}", "\u{85}", "é", "?",
 ];
 
 const BASES: &[&str] = &[
@@ -312,7 +378,9 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 
 fn edit(text: &str, accepted: &str, edit: &Edit) -> String {
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let place = |at: usize| (0..=text.len()).filter(|i| text.is_char_boundary(*i)).nth(at % (text.chars().count() + 1)).unwrap();
+    let place = |at: usize| {
+        (0..=text.len()).filter(|i| text.is_char_boundary(*i)).nth(at % (text.chars().count() + 1)).unwrap()
+    };
     let count = lines.len().max(1);
     let with_end = |line: &str| format!("{line}\n");
     let (a, b);
