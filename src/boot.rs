@@ -130,6 +130,7 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
             header: http.real_ip_header.as_str().into(),
+            known: sluice_http::Known::from_name(http.real_ip_header.as_bytes()),
             recursive: http.real_ip_recursive,
             from: http.real_ip_from.clone(),
         }),

@@ -41,7 +41,7 @@ enum Command {
 }
 
 /// Which configuration.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 struct ConfigArgument {
     /// config.yaml; apisix.yaml or apisix.json is looked for beside it.
     #[arg(short, long, value_name = "FILE")]

@@ -12,12 +12,6 @@ pub struct Run {
     data_dir: Option<PathBuf>,
 }
 
-impl Default for ConfigArgument {
-    fn default() -> Self {
-        ConfigArgument { config: None }
-    }
-}
-
 impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let quickstart = self.config.config.is_none() && !std::path::Path::new("conf/config.yaml").exists();

@@ -36,9 +36,8 @@ fn cors_answers_preflights_of_known_origins() {
     let upstream = Upstream::start().unwrap();
     let gateway = boot("cors", &upstream);
     let mut wire = gateway.connect().unwrap();
-    let mut ask = |origin: &str| {
-        wire.request(&format!("OPTIONS /api/x HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n")).unwrap()
-    };
+    let mut ask =
+        |origin: &str| wire.request(format!("OPTIONS /api/x HTTP/1.1\r\nHost: h\r\nOrigin: {origin}\r\n\r\n")).unwrap();
     let known = ask("https://shop.example.com");
     assert_eq!((known.status, known.header("access-control-allow-origin")), (200, Some("https://shop.example.com")));
     let other = ask("https://elsewhere.example.com");

@@ -105,5 +105,12 @@ fn a_broken_object_is_left_out_and_the_rest_serves() {
     }
     gateway.dir().write_resources(&resources).unwrap();
     in_force(&gateway, 1);
-    gateway.wait_for_log("broken", LIMIT).unwrap();
+    let line = gateway.wait_for_log("left out", LIMIT).unwrap();
+    // The place is where the plugin's name stands in the file, counted from 1.
+    let text = std::fs::read_to_string(gateway.dir().path().join("conf/apisix.yaml")).unwrap();
+    let (before, _) = text.split_once("\"limit-count\"").unwrap();
+    let column = before.rsplit('\n').next().map_or(0, str::len) + 1;
+    let place = format!("apisix.yaml:{}:{column}: routes[3].plugins.limit-count: ", before.lines().count());
+    let why = "plugin limit-count err: value should match only one schema, but matches none";
+    assert!(line.contains(&place) && line.contains(why), "{place}…{why}\n{line}");
 }

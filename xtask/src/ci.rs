@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 
 use crate::{fuzz, layers, process, reference, test};
 
-/// Everything a change must pass: format, lints, layers, references, tests, a minute of fuzzing.
+/// Everything a change must pass: format, lints, layers, references, a little fuzzing, tests.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cargo xtask ci --fuzz-seconds 10")]
 pub struct Args {
     /// Seconds for each fuzz target
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 20)]
     fuzz_seconds: u64,
 }
 

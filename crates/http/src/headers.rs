@@ -51,29 +51,33 @@ impl Known {
     /// Resolves a field name, whatever its case.
     #[inline]
     pub fn from_name(name: &[u8]) -> Known {
-        let is = |n: &[u8]| name.eq_ignore_ascii_case(n);
-        match name.len() {
-            2 if is(b"te") => Known::Te,
-            4 if is(b"host") => Known::Host,
-            4 if is(b"date") => Known::Date,
-            6 if is(b"expect") => Known::Expect,
-            6 if is(b"server") => Known::Server,
-            7 if is(b"upgrade") => Known::Upgrade,
-            7 if is(b"trailer") => Known::Trailer,
-            9 if is(b"x-real-ip") => Known::XRealIp,
-            9 if is(b"forwarded") => Known::Forwarded,
-            10 if is(b"connection") => Known::Connection,
-            10 if is(b"keep-alive") => Known::KeepAlive,
-            12 if is(b"content-type") => Known::ContentType,
-            14 if is(b"content-length") => Known::ContentLength,
-            15 if is(b"x-forwarded-for") => Known::XForwardedFor,
-            16 if is(b"x-forwarded-host") => Known::XForwardedHost,
-            16 if is(b"x-forwarded-port") => Known::XForwardedPort,
-            16 if is(b"proxy-connection") => Known::ProxyConnection,
-            17 if is(b"x-forwarded-proto") => Known::XForwardedProto,
-            17 if is(b"transfer-encoding") => Known::TransferEncoding,
-            _ => Known::Other,
-        }
+        let Some(first) = name.first() else { return Known::Other };
+        // Length and first letter leave one candidate, so that most names cost no comparison at all.
+        let (candidate, known): (&[u8], Known) = match (name.len(), first | 0x20) {
+            (2, b't') => (b"te", Known::Te),
+            (4, b'h') => (b"host", Known::Host),
+            (4, b'd') => (b"date", Known::Date),
+            (6, b'e') => (b"expect", Known::Expect),
+            (6, b's') => (b"server", Known::Server),
+            (7, b'u') => (b"upgrade", Known::Upgrade),
+            (7, b't') => (b"trailer", Known::Trailer),
+            (9, b'x') => (b"x-real-ip", Known::XRealIp),
+            (9, b'f') => (b"forwarded", Known::Forwarded),
+            (10, b'c') => (b"connection", Known::Connection),
+            (10, b'k') => (b"keep-alive", Known::KeepAlive),
+            (12, b'c') => (b"content-type", Known::ContentType),
+            (14, b'c') => (b"content-length", Known::ContentLength),
+            (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
+            (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
+            (16, b'x') if name.ends_with(b"t") || name.ends_with(b"T") => match name.get(12).map(|b| b | 0x20) {
+                Some(b'h') => (b"x-forwarded-host", Known::XForwardedHost),
+                _ => (b"x-forwarded-port", Known::XForwardedPort),
+            },
+            (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
+            (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
+            _ => return Known::Other,
+        };
+        if name.eq_ignore_ascii_case(candidate) { known } else { Known::Other }
     }
 }
 
@@ -142,6 +146,14 @@ impl Headers {
     fn value_of(&self, f: &Field) -> &[u8] {
         Span { start: f.value, len: f.value_len }.get(&self.buf)
     }
+    /// Whether a field has this name; `known` is the name's own.
+    #[inline]
+    fn is(&self, f: &Field, name: &[u8], known: Known) -> bool {
+        match known {
+            Known::Other => f.known == Known::Other && self.name_of(f).eq_ignore_ascii_case(name),
+            known => f.known == known,
+        }
+    }
     #[inline]
     fn live(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(|f| f.flags & REMOVED == 0)
@@ -160,9 +172,11 @@ impl Headers {
     #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let name = name.as_bytes();
-        self.live()
-            .find(|f| usize::from(f.name_len) == name.len() && self.name_of(f).eq_ignore_ascii_case(name))
-            .map(|f| self.value_of(f))
+        let known = Known::from_name(name);
+        if known != Known::Other && !self.may_have(known) {
+            return None;
+        }
+        self.live().find(|f| self.is(f, name, known)).map(|f| self.value_of(f))
     }
 
     /// The first value, if it is UTF-8.
@@ -239,10 +253,14 @@ impl Headers {
     /// Replaces the field's first value in place and removes the others; adds it if it is missing.
     pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let wanted = clean(name.as_bytes());
+        let known = Known::from_name(wanted);
+        if known != Known::Other && !self.may_have(known) {
+            return self.append(name, value);
+        }
         let mut found = None;
         for i in 0..self.fields.len() {
             let f = self.fields[i];
-            if f.flags & REMOVED == 0 && self.name_of(&f).eq_ignore_ascii_case(wanted) {
+            if f.flags & REMOVED == 0 && self.is(&f, wanted, known) {
                 match found {
                     None => found = Some(i),
                     Some(_) => self.fields[i].flags |= REMOVED,
@@ -259,10 +277,14 @@ impl Headers {
 
     /// Removes every field of this name; says whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
+        let known = Known::from_name(name.as_bytes());
+        if known != Known::Other && !self.may_have(known) {
+            return false;
+        }
         let mut removed = false;
         for i in 0..self.fields.len() {
             let f = self.fields[i];
-            if f.flags & REMOVED == 0 && self.name_of(&f).eq_ignore_ascii_case(name.as_bytes()) {
+            if f.flags & REMOVED == 0 && self.is(&f, name.as_bytes(), known) {
                 self.fields[i].flags |= REMOVED;
                 removed = true;
             }
@@ -356,6 +378,37 @@ mod tests {
         assert_eq!(written(&h), "A: 9\r\nC: x\r\n");
         assert_eq!(h.len(), 2);
         assert_eq!(h.get("c"), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn known_names_are_found_in_any_case() {
+        for name in [
+            "te",
+            "host",
+            "date",
+            "expect",
+            "server",
+            "upgrade",
+            "trailer",
+            "x-real-ip",
+            "forwarded",
+            "connection",
+            "keep-alive",
+            "content-type",
+            "content-length",
+            "x-forwarded-for",
+            "proxy-connection",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-forwarded-proto",
+            "transfer-encoding",
+        ] {
+            assert_ne!(Known::from_name(name.as_bytes()), Known::Other, "{name}");
+            assert_eq!(Known::from_name(name.as_bytes()), Known::from_name(name.to_uppercase().as_bytes()), "{name}");
+        }
+        for name in ["", "x", "hosf", "x-forwarded-hast", "x-forwarded-tort", "user-agent", "accept"] {
+            assert_eq!(Known::from_name(name.as_bytes()), Known::Other, "{name}");
+        }
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub struct ChainEntry {
     pub source: ChainSource,
     /// The configuration as completed by the schema's defaults.
     pub config: Arc<Value>,
-    /// The filter or the plugin reads the request's body.
-    pub reads_body: bool,
+    /// `_meta.filter` reads the request's body. What the plugin reads, it says itself ([`Info::request_body`]).
+    pub filter_reads_body: bool,
 }
 
 impl std::fmt::Debug for ChainEntry {
@@ -152,8 +152,7 @@ impl Chain {
     }
 
     fn reads_body(&self, index: u16, cx: &Context) -> bool {
-        // A filter that reads the body is asked before the plugin is.
-        let wants = |e: &ChainEntry| e.reads_body && (e.filter.is_some() || e.plugin.wants_request_body(cx));
+        let wants = |e: &ChainEntry| e.filter_reads_body || e.info.request_body && e.plugin.wants_request_body(cx);
         self.entries.get(usize::from(index)).is_some_and(wants)
     }
 

@@ -60,10 +60,13 @@ pub struct ConsumerMatch {
 /// `ctx.external_user`). Kept with [`crate::Context::insert`].
 pub struct ExternalUser(pub Value);
 
+/// The identities of one auth plugin by key.
+type Keys = HashMap<Box<str>, Arc<Identity>>;
+
 /// All consumers of a snapshot.
 #[derive(Default)]
 pub struct Consumers {
-    by_plugin: Vec<(&'static str, HashMap<Box<str>, Arc<Identity>>)>,
+    by_plugin: Vec<(&'static str, Keys)>,
     by_name: HashMap<Arc<str>, Arc<Consumer>>,
 }
 
@@ -77,7 +80,7 @@ impl Consumers {
         let index = match self.by_plugin.iter().position(|(name, _)| *name == plugin) {
             Some(i) => i,
             None => {
-                self.by_plugin.push((plugin, HashMap::default()));
+                self.by_plugin.push((plugin, Keys::default()));
                 self.by_plugin.len() - 1
             }
         };

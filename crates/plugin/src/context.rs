@@ -387,7 +387,7 @@ impl Context {
 
     /// The path and query that the upstream will get.
     pub fn upstream_target(&self) -> &[u8] {
-        self.upstream.target.as_deref().unwrap_or(self.request.target().as_bytes())
+        self.upstream.target.as_deref().unwrap_or(self.request.target_bytes())
     }
 
     /// A context for unit tests: a client at 127.0.0.1 with no route.

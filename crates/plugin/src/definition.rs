@@ -79,7 +79,7 @@ pub struct Definition {
     pub schema: fn() -> Value,
     pub check: fn(&Value) -> Result<(), BuildError>,
     pub rephrase: fn(&Value, &str) -> Option<String>,
-    pub build: fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>,
+    pub build: Build,
     pub consumer: Option<ConsumerDefinition>,
     pub metadata_schema: Option<fn() -> Value>,
     /// Checks and completes configurations of other plugins inside this one's.
@@ -87,6 +87,9 @@ pub struct Definition {
     /// Paths that the plugin answers itself; `public-api` exposes them.
     pub endpoints: Option<EndpointsOf>,
 }
+
+/// Makes a plugin of a configuration that was checked and completed.
+pub type Build = fn(&Value, &Env) -> Result<Arc<dyn Plugin>, BuildError>;
 
 /// See [`Definition::nested`].
 pub type NestedCheck = fn(&mut Value, &crate::Registry) -> Result<(), BuildError>;

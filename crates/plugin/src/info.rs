@@ -81,7 +81,7 @@ pub struct Info {
     pub auth: bool,
     /// Fields of the configuration that are secrets: encrypted at rest, masked in logs (APISIX: `encrypt_fields`).
     pub secrets: &'static [&'static str],
-    /// The request's body must be in memory when the first hook of this plugin runs.
+    /// The plugin may read the request's body: before its first hook, [`crate::Plugin::wants_request_body`] is asked.
     pub request_body: bool,
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,

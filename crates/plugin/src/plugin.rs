@@ -49,9 +49,9 @@ impl From<Outcome> for Flow<'_> {
 /// Hooks run in the phases that the plugin's [`crate::Info`] names, in order of priority.
 #[allow(unused_variables)]
 pub trait Plugin: Send + Sync + 'static {
-    /// Whether this configuration needs the request's body in memory before its first hook, where
-    /// [`crate::Info::request_body`] does not say so for all.
-    fn reads_body(&self) -> bool {
+    /// Whether this request's body must be in memory before the first hook runs; asked only where
+    /// [`crate::Info::request_body`] says that the plugin may read it.
+    fn wants_request_body(&self, cx: &Context) -> bool {
         false
     }
     /// Before the upstream is chosen: authentication and rewriting of the request.
@@ -65,11 +65,6 @@ pub trait Plugin: Send + Sync + 'static {
     /// The upstream is known, nothing was sent yet.
     fn before_proxy<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         Flow::Next
-    }
-    /// Whether this request's body must be in memory when the first hook runs; asked only where [`crate::Info`] says
-    /// `request_body`, for plugins whose configuration decides.
-    fn wants_request_body(&self, cx: &Context) -> bool {
-        true
     }
     /// The response's head is known ([`Context::response`]) and may be changed. A plugin that will change the body's
     /// length removes `Content-Length` here and calls [`Context::filter_body`].

@@ -32,7 +32,7 @@ impl Harness {
         let entry = ChainEntry {
             info: definition.info,
             priority: definition.info.priority,
-            reads_body: definition.info.request_body || plugin.reads_body(),
+            filter_reads_body: false,
             plugin,
             filter: None,
             error_response: None,

@@ -77,6 +77,7 @@ impl Exchange<'_> {
             }
         };
         let limit = self.worker.settings.send_timeout;
+        let whole = relay.reader.is_done();
         while !relay.reader.is_done() {
             if !self.client.pending.is_empty() || self.client.stream.is_tls() {
                 self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
@@ -85,7 +86,7 @@ impl Exchange<'_> {
             poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
         }
         self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
-        if let Some(attempt) = cx.attempts.last_mut() {
+        if !whole && let Some(attempt) = cx.attempts.last_mut() {
             attempt.response_time = outgoing.begun.elapsed();
         }
         let reusable = cx_reusable(upstream, cx) && !relay.surplus && self.body.is_done();

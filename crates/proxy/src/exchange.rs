@@ -2,14 +2,13 @@
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
 use crate::client::{BodyError, Client, has_body};
 use crate::rescue::{self, Trouble};
-use crate::worker::Worker;
+use crate::worker::{Held, Worker};
 use sluice_config::{CompiledRoute, Snapshot};
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing};
 use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -28,7 +27,7 @@ pub(crate) enum Verdict {
 pub struct Exchange<'a> {
     pub(crate) worker: &'a Worker,
     pub(crate) client: &'a mut Client,
-    pub(crate) snapshot: Rc<Arc<Snapshot>>,
+    pub(crate) snapshot: Held,
     pub(crate) route: Option<Arc<CompiledRoute>>,
     /// The route's chain, with the consumer's plugins once it is known.
     pub(crate) chain: Arc<Chain>,
@@ -47,6 +46,8 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     continued: bool,
+    /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
+    pub(crate) waited: bool,
 }
 
 /// Serves one request; says whether the connection can carry another.
@@ -78,6 +79,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         head_bytes: cx.request.received,
         streamed: false,
         continued: false,
+        waited: false,
     };
     let result = exchange.serve(cx).await;
     if result.is_err() {
@@ -130,6 +132,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         head_bytes: cx.request.received,
         streamed: false,
         continued: false,
+        waited: false,
     };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
@@ -262,7 +265,10 @@ impl Exchange<'_> {
                 Step::Next => continue,
                 Step::NeedBody => None,
                 Step::Reply(reply) => Some(Outcome::Reply(reply)),
-                Step::Wait(future) => Some(future.await),
+                Step::Wait(future) => {
+                    self.waited = true;
+                    Some(future.await)
+                }
             };
             match outcome {
                 Some(Outcome::Next) => {}
@@ -340,6 +346,7 @@ impl Exchange<'_> {
         if self.body_too_large(cx) || self.body.remaining().is_some_and(|n| n > self.worker.settings.buffered_body) {
             return Err(BodyError::TooLarge);
         }
+        self.waited = true;
         self.send_continue(cx).await?;
         let mut body = Vec::with_capacity(self.body.remaining().unwrap_or(0).min(1 << 20) as usize);
         while !self.body.is_done() {

@@ -13,8 +13,10 @@ pub struct Figures {
 impl Figures {
     /// Registers the families, or finds them where they are registered.
     pub fn register(metrics: &Registry) -> Result<Figures, MetricError> {
-        let requests = metrics.counter("sluice_http_requests_total", "Requests since the start", &[], FamilyOptions::default())?;
-        let in_flight = metrics.gauge("sluice_http_requests_in_flight", "Requests being served", &[], FamilyOptions::default())?;
+        let requests =
+            metrics.counter("sluice_http_requests_total", "Requests since the start", &[], FamilyOptions::default())?;
+        let in_flight =
+            metrics.gauge("sluice_http_requests_in_flight", "Requests being served", &[], FamilyOptions::default())?;
         Ok(Figures { requests: requests.with(&[]), in_flight: in_flight.with(&[]) })
     }
 }

@@ -1,11 +1,15 @@
 //! nginx's realip module (`nginx_config.http.real_ip_*`): the client's address as a trusted peer tells it.
 use crate::settings::RealIp;
+use sluice_http::Known;
 use sluice_plugin::Context;
 use std::net::{IpAddr, SocketAddr};
 
 /// Replaces the client's address where the peer is trusted and names one (ngx_http_realip_module.c). With `recursive`,
 /// the last address that is not itself trusted; without, the last one.
 pub fn apply(cx: &mut Context, settings: &RealIp) {
+    if settings.known != Known::Other && !cx.request.headers.may_have(settings.known) {
+        return;
+    }
     let trusted = |ip: IpAddr| settings.from.iter().any(|net| net.contains(&ip.to_canonical()));
     if !trusted(cx.connection.peer.ip()) {
         return;
@@ -42,7 +46,7 @@ mod tests {
 
     fn client(header: &str, recursive: bool) -> String {
         let from = vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
-        let settings = RealIp { header: "X-Forwarded-For".into(), recursive, from };
+        let settings = RealIp { header: "X-Forwarded-For".into(), known: Known::XForwardedFor, recursive, from };
         let mut cx = Context::for_tests("GET", "/");
         cx.request.headers.append("X-Forwarded-For", header);
         apply(&mut cx, &settings);

@@ -94,7 +94,8 @@ impl Exchange<'_> {
             let Some(picked) = balancer.pick(&input, &tried) else { return say(Trouble::Exhausted) };
             let held = balancer.hold(&picked);
             let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
-            let begun = Instant::now();
+            // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
+            let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
             let error = match result {
@@ -102,10 +103,7 @@ impl Exchange<'_> {
                     held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
                     return Ok(None);
                 }
-                Err((error, _)) if self.answered => {
-                    drop(error);
-                    return Err(Gone);
-                }
+                Err(_) if self.answered => return Err(Gone),
                 Err(error) => error,
             };
             drop(held);

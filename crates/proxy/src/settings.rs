@@ -1,4 +1,5 @@
 //! What the request pipeline needs to know of config.yaml, as plain values.
+use sluice_http::Known;
 use sluice_http::h1::Limits;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct ProxySettings {
 pub struct RealIp {
     /// Field to read, or `proxy_protocol`.
     pub header: Box<str>,
+    /// [`RealIp::header`], resolved.
+    pub known: Known,
     pub recursive: bool,
     pub from: Vec<ipnet::IpNet>,
 }

@@ -22,6 +22,12 @@ pub struct AccessLogSink {
     pub writer: AccessLogWriter,
 }
 
+/// A snapshot as requests of one worker hold it: counted without atomics, once per request.
+pub type Held = Rc<Arc<Snapshot>>;
+
+/// Merged chains by route and consumer; none where the consumer adds nothing.
+type ConsumerChains = foldhash::HashMap<(Arc<str>, Arc<str>), Option<Arc<ConsumerChain>>>;
+
 /// A worker's own state. Lives on one thread.
 pub struct Worker {
     pub id: u16,
@@ -32,9 +38,10 @@ pub struct Worker {
     access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
     seen: Cell<u64>,
-    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    snapshot: RefCell<Held>,
+    #[allow(clippy::vec_box, reason = "contexts are large and handed out boxed; a spare one is not moved")]
     contexts: RefCell<Vec<Box<Context>>>,
-    consumer_chains: RefCell<foldhash::HashMap<(Arc<str>, Arc<str>), Option<Arc<ConsumerChain>>>>,
+    consumer_chains: RefCell<ConsumerChains>,
     random: Cell<u64>,
     workers: u16,
 }
@@ -75,7 +82,7 @@ impl Worker {
 
     /// The snapshot in force. One relaxed load when nothing changed.
     #[inline]
-    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub fn snapshot(&self) -> Held {
         if self.published.version() != self.seen.get() {
             self.refresh();
         }

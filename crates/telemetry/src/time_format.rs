@@ -14,9 +14,15 @@ struct Cached {
     http: Vec<u8>,
 }
 
+impl Cached {
+    /// No second yet, so that the first one asked for is formatted.
+    const fn new() -> Cached {
+        Cached { second: i64::MIN, local: Vec::new(), iso8601: Vec::new(), error_log: Vec::new(), http: Vec::new() }
+    }
+}
+
 thread_local! {
-    static CACHED: RefCell<Cached> =
-        const { RefCell::new(Cached { second: i64::MIN, local: Vec::new(), iso8601: Vec::new(), error_log: Vec::new(), http: Vec::new() }) };
+    static CACHED: RefCell<Cached> = const { RefCell::new(Cached::new()) };
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -107,7 +113,7 @@ mod tests {
     use std::time::Duration;
 
     fn texts(second: i64, offset: UtcOffset) -> [String; 3] {
-        let mut cached = Cached { second: 0, local: Vec::new(), iso8601: Vec::new(), error_log: Vec::new() };
+        let mut cached = Cached::new();
         let at = OffsetDateTime::from_unix_timestamp(second).unwrap().to_offset(offset);
         fill_at(&mut cached, second, at, offset);
         [cached.local, cached.iso8601, cached.error_log].map(|text| String::from_utf8(text).unwrap())
@@ -121,6 +127,13 @@ mod tests {
         let west = UtcOffset::from_hms(-3, -30, 0).unwrap();
         let there = ["23/Nov/2026:09:30:00 -0330", "2026-11-23T09:30:00-03:30", "2026/11/23 09:30:00"];
         assert_eq!(texts(second, west), there);
+    }
+
+    #[test]
+    fn the_date_field_has_the_form_of_rfc_9110() {
+        let mut out = Vec::new();
+        http_date(UNIX_EPOCH + Duration::from_secs(784_111_777), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Refusal {
 }
 
 impl Define for HmacAuth {
-    const INFO: Info = Info::new(NAME, 2530, Phases::REWRITE).auth().secrets(&["secret_key"]);
+    const INFO: Info = Info::new(NAME, 2530, Phases::REWRITE).auth().request_body().secrets(&["secret_key"]);
     type Config = Config;
 
     fn schema() -> Value {
@@ -200,7 +200,7 @@ impl DefineAuth for HmacAuth {
 }
 
 impl Plugin for HmacAuth {
-    fn reads_body(&self) -> bool {
+    fn wants_request_body(&self, _cx: &Context) -> bool {
         self.config.validate_request_body
     }
 

@@ -29,7 +29,7 @@ pub struct MultiAuth {
 }
 
 impl Define for MultiAuth {
-    const INFO: Info = Info::new("multi-auth", 2600, Phases::REWRITE).auth();
+    const INFO: Info = Info::new("multi-auth", 2600, Phases::REWRITE).auth().request_body();
     type Config = Config;
 
     fn schema() -> Value {
@@ -67,8 +67,8 @@ pub fn check_nested(config: &mut Value, registry: &Registry) -> Result<(), Build
 }
 
 impl Plugin for MultiAuth {
-    fn reads_body(&self) -> bool {
-        self.plugins.iter().any(|(_, plugin)| plugin.reads_body())
+    fn wants_request_body(&self, cx: &Context) -> bool {
+        self.plugins.iter().any(|(_, plugin)| plugin.wants_request_body(cx))
     }
 
     fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {

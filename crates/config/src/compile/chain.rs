@@ -42,9 +42,7 @@ impl Compiler {
         Ok(Some(ChainEntry {
             info: definition.info,
             priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(definition.info.priority),
-            reads_body: definition.info.request_body
-                || plugin.reads_body()
-                || filter.as_ref().is_some_and(|f| f.needs_request_body()),
+            filter_reads_body: filter.as_ref().is_some_and(|f| f.needs_request_body()),
             plugin,
             filter,
             error_response: match &meta["error_response"] {

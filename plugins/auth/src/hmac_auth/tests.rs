@@ -149,7 +149,7 @@ fn old_requests_are_refused() {
 fn bodies_are_validated() {
     let config = json!({"validate_request_body": true, "max_req_body_size": 4});
     let plugin = HmacAuth::build(serde_json::from_value(config.clone()).unwrap(), &Env::for_tests()).unwrap();
-    assert!(plugin.reads_body());
+    assert!(plugin.wants_request_body(&Context::for_tests("POST", "/")));
     let digest = |body: &[u8]| format!("SHA-256={}", BASE64_STANDARD.encode(digest::digest(&digest::SHA256, body)));
     let good = good();
     let with = |value: &str, body: Option<&[u8]>| {

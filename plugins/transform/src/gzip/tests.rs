@@ -149,7 +149,7 @@ fn chain(plugins: Vec<(Definition, Value)>) -> Chain {
             error_response: None,
             source: ChainSource::Route,
             config: Arc::new(config),
-            reads_body: false,
+            filter_reads_body: false,
         }
     };
     Chain::new(plugins.into_iter().map(entry).collect())
