@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
-use sluice_config::standalone::{RawConfig, StandaloneFile};
+use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler, Published, Snapshot};
 use sluice_net::dns::{DnsSettings, Resolver};
@@ -218,7 +218,7 @@ struct Gateway {
     workers: usize,
     metrics: sluice_telemetry::Registry,
     resolver: Option<Arc<dyn Resolve>>,
-    standalone: Option<PathBuf>,
+    standalone: Option<Arc<StandaloneSource>>,
     /// `plugins` of config.yaml; a list in the standalone file stands before it.
     enabled: Option<Vec<String>>,
 }
@@ -305,16 +305,17 @@ impl Gateway {
             workers,
             metrics,
             resolver,
-            standalone: standalone_path(config, settings.deployment.config_provider),
+            standalone: standalone_path(config, settings.deployment.config_provider)
+                .map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
             enabled: settings.plugins.plugins.clone(),
         })
     }
 
     fn start_workers(&self) -> anyhow::Result<Workers> {
         // The first configuration is in force before the first connection is accepted.
-        if let Some(path) = &self.standalone {
-            match StandaloneFile::load(path, &Environment::Process) {
-                Ok(raw) => self.load_blocking(&raw),
+        if let Some(source) = &self.standalone {
+            match source.load() {
+                Ok(update) => self.load_blocking(source, update),
                 Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
             }
         }
@@ -369,8 +370,8 @@ impl Gateway {
     }
 
     /// The first load: nothing is published before, so that waiting for names is all there is to do.
-    fn load_blocking(&self, raw: &RawConfig) {
-        let (before, snapshot, unresolved) = self.compile(raw);
+    fn load_blocking(&self, source: &StandaloneSource, update: Update) {
+        let (before, snapshot, unresolved) = self.compile(source, update);
         if let (Some(resolver), false) = (&self.resolver, unresolved.is_empty()) {
             let resolver = resolver.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -381,16 +382,21 @@ impl Gateway {
         self.put_into_force(&before, snapshot);
     }
 
-    fn compile(&self, raw: &RawConfig) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
+    fn compile(
+        &self,
+        source: &StandaloneSource,
+        update: Update,
+    ) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
         let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = compiler.snapshot().clone();
-        let named =
-            raw.plugins.as_ref().map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
+        let list = update.plugins.as_ref();
+        let named = list.map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
         compiler.enable(named.or_else(|| self.enabled.clone()));
-        let applied = compiler.replace_all(crate::source::objects(raw));
-        raw.notices.iter().for_each(|n| tracing::warn!("{n}"));
-        raw.errors.iter().for_each(|e| tracing::error!("{e}"));
-        for (error, problem) in crate::source::errors(raw, &applied.problems).iter().zip(&applied.problems) {
+        let applied = compiler.update(update.changes);
+        source.applied(update.revision);
+        update.notices.iter().for_each(|n| tracing::warn!("{n}"));
+        update.errors.iter().for_each(|e| tracing::error!("{e}"));
+        for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
             if problem.kept {
                 tracing::error!("{error}; its last good form stays in force");
             } else {
@@ -436,14 +442,14 @@ impl Gateway {
         let mut watch = self
             .standalone
             .clone()
-            .map(|path| Watcher::start(path, POLL_INTERVAL, |path| StandaloneFile::load(path, &Environment::Process)));
+            .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
         let (mut term, mut quit, mut int) =
             (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
         let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
         loop {
             tokio::select! {
                 change = next(&mut watch) => match change {
-                    Some(Change::Loaded(raw)) => self.reload(raw).await,
+                    Some(Change::Loaded(update)) => self.reload(update).await,
                     Some(Change::Broken(errors)) => {
                         errors.iter().for_each(|e| tracing::error!("{e}"));
                         tracing::error!("the running configuration stays in force");
@@ -477,8 +483,9 @@ impl Gateway {
         Ok(())
     }
 
-    async fn reload(&self, raw: RawConfig) {
-        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(&raw));
+    async fn reload(&self, update: Update) {
+        let Some(source) = &self.standalone else { return };
+        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(source, update));
         if Arc::ptr_eq(&before, &snapshot) {
             return;
         }
@@ -500,9 +507,7 @@ async fn resolve(sets: &[Arc<sluice_upstream::NodeSet>], resolver: &Arc<dyn Reso
     }
 }
 
-async fn next(
-    watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<RawConfig>>)>,
-) -> Option<Change<RawConfig>> {
+async fn next(watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<Update>>)>) -> Option<Change<Update>> {
     match watch {
         Some((_, changes)) => changes.recv().await,
         None => std::future::pending().await,

@@ -17,4 +17,6 @@ pub mod unit;
 pub mod watch;
 
 pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Object, Problem};
-pub use snapshot::{CompiledRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot};
+pub use snapshot::{
+    CompiledRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot, Upstreams,
+};
