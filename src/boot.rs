@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The APISIX whose configuration and answers are followed.
 pub const APISIX_VERSION: &str = "3.18.0";
@@ -139,7 +139,7 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
 }
 
 /// Runs the gateway until a signal ends it.
-pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow::Result<()> {
+pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
     let settings = match Settings::load(config, &Environment::Process) {
         Ok(settings) => settings,
         Err(errors) => {
@@ -147,7 +147,6 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    let _ = data_dir.or(settings.sluice.data_dir.clone());
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -156,8 +155,13 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
         .enable_all()
         .build()?;
     let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
+    // Before the first request is answered, so that a signal sent then never finds the default handler, which kills.
+    let signals = {
+        let _runtime = control.enter();
+        Signals::listen()?
+    };
     let workers = gateway.start_workers()?;
-    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart));
+    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals));
     workers.join()?;
     if let Some(access_log) = &gateway.access_log {
         access_log.sync(Duration::from_secs(5));
@@ -201,6 +205,27 @@ fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
     };
     operator_log::install(&log)?;
     Ok(log)
+}
+
+/// The signals that the gateway obeys.
+struct Signals {
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
 }
 
 /// The running parts.
@@ -431,6 +456,7 @@ impl Gateway {
         config: &Path,
         log: &OperatorLog,
         quickstart: bool,
+        signals: Signals,
     ) -> anyhow::Result<()> {
         if quickstart {
             tokio::spawn(crate::demo::serve());
@@ -443,9 +469,7 @@ impl Gateway {
             .standalone
             .clone()
             .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
-        let (mut term, mut quit, mut int) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
-        let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+        let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
         loop {
             tokio::select! {
                 change = next(&mut watch) => match change {
