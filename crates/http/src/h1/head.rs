@@ -90,14 +90,9 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     match (scan.hosts, minor) {
         (0, 0) => {}
         (0, _) => return Err(reject(400, "missing Host")),
-        (1, _) => {
-            // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
-            if request.host.len == 0 {
-                if !request.adopt_host_at(scan.host) {
-                    return Err(reject(400, "invalid Host"));
-                }
-            }
-        }
+        // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
+        (1, _) if request.host.len == 0 && !request.adopt_host_at(scan.host) => return Err(reject(400, "invalid Host")),
+        (1, _) => {}
         _ => return Err(reject(400, "several Host fields")),
     }
     if scan.chunked && minor == 0 {
