@@ -6,7 +6,7 @@ use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
-use sluice_config::{CompileSettings, Compiler, Published, Snapshot};
+use sluice_config::{CompileSettings, Compiler, Enabled, Published, Snapshot};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -44,7 +44,7 @@ pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 
 /// All plugins of the binary.
 pub fn registry() -> anyhow::Result<Registry> {
-    Ok(Registry::new(crate::plugins::FAMILIES)?)
+    Ok(Registry::new(crate::plugins::FAMILIES)?.with_stream(crate::plugins::STREAM_FAMILIES)?)
 }
 
 /// What plugins and upstreams get of the running process; nothing of it for a command that only looks.
@@ -61,6 +61,9 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let mut registry = registry()?;
     if let Some(names) = &settings.plugins.plugins {
         registry = registry.enable_only(names);
+    }
+    if let Some(names) = &settings.plugins.stream_plugins {
+        registry = registry.enable_only_stream(names);
     }
     let registry = Arc::new(registry);
     let mut env = Env::new(Clock::default(), services.metrics)
@@ -134,6 +137,8 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
             recursive: http.real_ip_recursive,
             from: http.real_ip_from.clone(),
         }),
+        preread_bytes: limits.stream_preread_bytes as usize,
+        preread_timeout: limits.stream_preread_timeout,
         ..ProxySettings::default()
     }
 }
@@ -228,6 +233,44 @@ impl Signals {
     }
 }
 
+/// What a listener's connections are.
+#[derive(Clone, Copy)]
+enum Serves {
+    Http,
+    /// Stream routes; `announce`: nodes get a PROXY protocol header.
+    Stream {
+        announce: bool,
+    },
+}
+
+/// Binds every listener of the configuration, for each worker its own.
+fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
+    let apisix = &settings.apisix;
+    let mut configs = Vec::new();
+    let encrypted = apisix.ssl.listen.iter().filter(|_| apisix.ssl.enable);
+    for listen in apisix.node_listen.iter().chain(encrypted).filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(listen.address);
+        config.tls = listen.tls;
+        config.proxy_protocol = listen.proxy_protocol;
+        config.backlog = listen.backlog.unwrap_or(config.backlog);
+        configs.push((config, Serves::Http));
+    }
+    for listen in &apisix.stream_listen {
+        let mut config = ListenConfig::new(listen.address);
+        config.tls = listen.tls;
+        config.proxy_protocol = listen.proxy_protocol;
+        configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream }));
+    }
+    let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for (mut config, serves) in configs {
+        config.reuseport = apisix.enable_reuseport;
+        for (worker, bound) in listeners.iter_mut().zip(BoundListener::bind(&config, workers)?) {
+            worker.push((bound, serves));
+        }
+    }
+    Ok(listeners)
+}
+
 /// The running parts.
 struct Gateway {
     settings: Arc<ProxySettings>,
@@ -238,14 +281,14 @@ struct Gateway {
     figures: Figures,
     access_log: Option<AccessLog>,
     format: Arc<AccessLogFormat>,
-    listeners: std::sync::Mutex<Vec<Vec<BoundListener>>>,
+    listeners: std::sync::Mutex<Vec<Vec<(BoundListener, Serves)>>>,
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
     resolver: Option<Arc<dyn Resolve>>,
     standalone: Option<Arc<StandaloneSource>>,
-    /// `plugins` of config.yaml; a list in the standalone file stands before it.
-    enabled: Option<Vec<String>>,
+    /// `plugins` and `stream_plugins` of config.yaml; a list in the standalone file stands before them.
+    enabled: Enabled,
 }
 
 impl Gateway {
@@ -275,24 +318,13 @@ impl Gateway {
         let compiler = compiler(settings, services)?;
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
-            alpn: vec![vec![b"http/1.1".to_vec()]],
+            alpn: crate::listen::alpn(),
             fallback_sni: ssl.fallback_sni.clone(),
             session_tickets: ssl.ssl_session_tickets,
             ..ServerTlsSettings::default()
         })?);
         let workers = worker_count(settings);
-        let mut listeners: Vec<Vec<BoundListener>> = (0..workers).map(|_| Vec::new()).collect();
-        let (plain, encrypted) = (&settings.apisix.node_listen, &settings.apisix.ssl.listen);
-        for listen in plain.iter().chain(encrypted.iter().filter(|_| settings.apisix.ssl.enable)) {
-            let mut plain = ListenConfig::new(listen.address);
-            plain.tls = listen.tls;
-            plain.proxy_protocol = listen.proxy_protocol;
-            plain.reuseport = settings.apisix.enable_reuseport;
-            plain.backlog = listen.backlog.unwrap_or(plain.backlog);
-            for (worker, bound) in listeners.iter_mut().zip(BoundListener::bind(&plain, workers)?) {
-                worker.push(bound);
-            }
-        }
+        let listeners = bind(settings, workers)?;
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
@@ -332,7 +364,10 @@ impl Gateway {
             resolver,
             standalone: standalone_path(config, settings.deployment.config_provider)
                 .map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
-            enabled: settings.plugins.plugins.clone(),
+            enabled: Enabled {
+                plugins: settings.plugins.plugins.clone(),
+                stream_plugins: settings.plugins.stream_plugins.clone(),
+            },
         })
     }
 
@@ -358,14 +393,17 @@ impl Gateway {
                 let worker =
                     Rc::new(Worker::new(id.0 as u16, count, settings, published, drain.clone(), sink, figures));
                 let mut accepting = Vec::new();
-                for bound in bound {
+                for (bound, serves) in bound {
+                    let (worker, tls, drain) = (worker.clone(), tls.clone(), drain.clone());
                     match bound.listen() {
-                        Ok(listener) => accepting.push(tokio::task::spawn_local(crate::listen::accept(
-                            listener,
-                            worker.clone(),
-                            tls.clone(),
-                            drain.clone(),
-                        ))),
+                        Ok(listener) => accepting.push(tokio::task::spawn_local(async move {
+                            match serves {
+                                Serves::Http => crate::listen::accept(listener, worker, tls, drain).await,
+                                Serves::Stream { announce } => {
+                                    crate::listen::accept_stream(listener, worker, tls, drain, announce).await;
+                                }
+                            }
+                        })),
                         Err(error) => tracing::error!(%error, "a listener could not be started"),
                     }
                 }
@@ -414,9 +452,11 @@ impl Gateway {
     ) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
         let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = compiler.snapshot().clone();
-        let list = update.plugins.as_ref();
-        let named = list.map(|list| list.iter().filter(|p| !p.stream).map(|p| p.name.clone()).collect());
-        compiler.enable(named.or_else(|| self.enabled.clone()));
+        let named = update.plugins.as_ref().map(|list| {
+            let names = |stream| Some(list.iter().filter(|p| p.stream == stream).map(|p| p.name.clone()).collect());
+            Enabled { plugins: names(false), stream_plugins: names(true) }
+        });
+        compiler.enable(named.unwrap_or_else(|| self.enabled.clone()));
         let applied = compiler.update(update.changes);
         source.applied(update.revision);
         update.notices.iter().for_each(|n| tracing::warn!("{n}"));
@@ -433,7 +473,12 @@ impl Gateway {
 
     fn put_into_force(&self, before: &Snapshot, snapshot: Arc<Snapshot>) {
         crate::certificates::install(&self.tls, before, &snapshot);
-        tracing::info!(revision = snapshot.revision, routes = snapshot.router.len(), "configuration in force");
+        tracing::info!(
+            revision = snapshot.revision,
+            routes = snapshot.router.len(),
+            stream_routes = snapshot.stream_router.len(),
+            "configuration in force"
+        );
         self.published.publish(snapshot);
     }
 

@@ -14,6 +14,16 @@ use std::time::Duration;
 /// How long a PROXY protocol header may take.
 const PROXY_HEADER: Duration = Duration::from_secs(5);
 
+/// Places in the list of ALPN lists that `boot` gives to `ServerTls`. A stream route agrees to no protocol: what goes over
+/// it is between the client and the node.
+const HTTP_ALPN: usize = 0;
+const STREAM_ALPN: usize = 1;
+
+/// ALPN of listeners, by the places above.
+pub fn alpn() -> Vec<Vec<Vec<u8>>> {
+    vec![vec![b"http/1.1".to_vec()], Vec::new()]
+}
+
 /// Accepts on one listener until the gateway drains.
 pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>, drain: Drain) {
     let config = listener.config().clone();
@@ -29,13 +39,30 @@ pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>,
             } else {
                 let (tls, config) = (tls.clone(), config.clone());
                 // Boxed, so that plain connections do not pay for the handshake's state.
-                let opening = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls));
+                let opening = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls, HTTP_ALPN));
                 spawn_connection(&counted, async move {
                     if let Some((stream, connection)) = opening.await {
                         sluice_proxy::serve(worker, stream, connection).await;
                     }
                 });
             }
+        })
+        .await;
+}
+
+/// Accepts connections of stream routes until the gateway drains. `announce`: see [`sluice_proxy::serve_stream`].
+pub async fn accept_stream(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>, drain: Drain, announce: bool) {
+    let config = listener.config().clone();
+    let counted = drain.clone();
+    listener
+        .serve(&drain, move |socket, peer| {
+            let (worker, tls, config) = (worker.clone(), tls.clone(), config.clone());
+            spawn_connection(&counted, async move {
+                let opened = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls, STREAM_ALPN)).await;
+                if let Some((stream, connection)) = opened {
+                    sluice_proxy::serve_stream(worker, stream, connection, announce).await;
+                }
+            });
         })
         .await;
 }
@@ -59,6 +86,7 @@ async fn open(
     proxy_protocol: bool,
     tls: bool,
     server: Arc<ServerTls>,
+    alpn: usize,
 ) -> Option<(Stream, Connection)> {
     let mut connection = connection(&socket, &peer);
     if proxy_protocol {
@@ -81,7 +109,7 @@ async fn open(
     if !tls {
         return Some((Stream::from(socket), connection));
     }
-    match server.accept(socket, 0).await {
+    match server.accept(socket, alpn).await {
         Ok(stream) => {
             connection.tls = stream.tls_info().map(|info| TlsInfo {
                 server_name: info.sni.as_deref().map(Into::into),

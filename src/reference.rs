@@ -30,6 +30,9 @@ pub fn documents() -> anyhow::Result<Vec<(String, String)>> {
     for definition in registry.list() {
         pages.push((format!("plugins/{}.md", definition.info.name), plugin::page(definition)));
     }
+    for definition in registry.list_stream().into_iter().filter(|d| !registry.knows(d.name)) {
+        pages.push((format!("plugins/{}.md", definition.name), plugin::stream_page(definition)));
+    }
     for kind in Kind::ALL {
         pages.push((format!("resources/{}.md", resource::file(kind)), resource::page(kind)));
     }
@@ -66,7 +69,9 @@ pub fn schema() -> anyhow::Result<Value> {
     main.insert("upstream_hash_header_schema".into(), schemas::HASH_HEADER.document().clone());
     let document = |name: &&str| Some(((*name).to_owned(), registry.document(name)?));
     let plugins: Map<String, Value> = registry.names().iter().filter_map(document).collect();
-    Ok(json!({"main": main, "plugins": plugins, "stream_plugins": {}}))
+    let document = |name: &&str| Some(((*name).to_owned(), registry.stream_document(name)?));
+    let stream_plugins: Map<String, Value> = registry.stream_names().iter().filter_map(document).collect();
+    Ok(json!({"main": main, "plugins": plugins, "stream_plugins": stream_plugins}))
 }
 
 #[cfg(test)]
@@ -79,7 +84,8 @@ mod tests {
         let pages = documents().unwrap();
         let names: BTreeSet<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names.len(), pages.len(), "a page twice");
-        for name in crate::boot::registry().unwrap().names() {
+        let registry = crate::boot::registry().unwrap();
+        for name in registry.names().into_iter().chain(registry.stream_names()) {
             assert!(names.contains(format!("plugins/{name}.md").as_str()), "{name}");
         }
         assert!(names.contains("resources/consumer_group.md") && names.contains("resources/ssl.md"));
@@ -105,6 +111,7 @@ mod tests {
         for (group, name) in [("main", "route"), ("main", "consumer_group"), ("main", "upstream_hash_vars_schema")] {
             assert!(all[group][name]["type"].is_string(), "{group}.{name}");
         }
-        assert!(all["plugins"].is_object() && all["stream_plugins"].is_object());
+        assert!(all["plugins"].is_object());
+        assert_eq!(all["stream_plugins"]["mqtt-proxy"]["priority"], 1000);
     }
 }

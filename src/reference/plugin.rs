@@ -4,7 +4,7 @@ use super::table::{attributes, code};
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
 use sluice_plugin::info::Phase;
-use sluice_plugin::{Clock, Definition, Env, Registry};
+use sluice_plugin::{Clock, Definition, Env, Registry, StreamDefinition};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -16,6 +16,10 @@ pub fn index(registry: &Registry) -> String {
     for definition in registry.list() {
         let name = definition.info.name;
         let _ = writeln!(out, "| [{name}]({name}.md) | {} | {} |", definition.info.priority, phases(definition));
+    }
+    out.push_str("\n## On stream routes\n\n| plugin | priority |\n|---|---|\n");
+    for definition in registry.list_stream() {
+        let _ = writeln!(out, "| [{0}]({0}.md) | {1} |", definition.name, definition.priority);
     }
     let mut meta = serde_json::json!({"type": "object"});
     sluice_model::inject_meta(&mut meta);
@@ -76,6 +80,16 @@ pub fn page(definition: &Definition) -> String {
     }
     let _ = write!(out, "\n<!-- cases of {name} -->\n");
     out
+}
+
+/// `plugins/<name>.md` of a plugin that only stream routes can have.
+pub fn stream_page(definition: &StreamDefinition) -> String {
+    let StreamDefinition { name, priority, .. } = definition;
+    let attributes = attributes(&(definition.schema)());
+    format!(
+        "# {name}\n\n<!-- prose of {name} -->\n\n| | |\n|---|---|\n| priority | {priority} |\n| on | stream routes |\n\n\
+         ## Attributes\n\n{attributes}"
+    )
 }
 
 #[cfg(test)]

@@ -29,7 +29,10 @@ pub fn page(kind: Kind) -> String {
         }
         Kind::Secret => return secrets(),
         Kind::Credential => "Authentication of a consumer, stored below it: `consumers/<name>/credentials/<id>`.\n",
-        Kind::StreamRoute => "Checked only: TCP and UDP are not proxied.\n",
+        Kind::StreamRoute => {
+            "For connections over TCP on the ports of `apisix.stream_proxy`. The first that fits, in the order of the file, \
+             takes a connection; one whose `sni` fits goes before those without. UDP and `protocol` are not served yet.\n"
+        }
         _ => "",
     };
     let mut out = format!("# {}\n\nList in `apisix.yaml`: `{}`.\n\n{note}\n", kind.name(), kind.dir());

@@ -49,7 +49,22 @@ const NOTES: &[(&str, &str, &str)] = &[
     ),
     ("nginx_config.http.real_ip_from", "`[127.0.0.1, \"unix:\"]`", ""),
     ("plugins", "", "names of the plugins that may be configured; all by default"),
-    ("stream_plugins", "", "read, without effect: TCP and UDP are not proxied"),
+    ("stream_plugins", "", "names of the plugins that stream routes may have; all by default"),
+    (
+        "apisix.stream_proxy.tcp",
+        "",
+        "a list of ports, `ip:port`, ranges such as `9100-9110`, or `{addr, tls, proxy_protocol, proxy_protocol_to_upstream}`; \
+         without `ip` on 0.0.0.0",
+    ),
+    ("apisix.proxy_mode", "`http`", "whether routes, stream routes or both are served"),
+    (
+        "apisix.proxy_protocol.enable_tcp_pp",
+        "",
+        "a PROXY protocol header is expected on all TCP ports of `stream_proxy`",
+    ),
+    ("apisix.proxy_protocol.enable_tcp_pp_to_upstream", "", "nodes of stream routes get a PROXY protocol header"),
+    ("sluice.limits.stream_preread_bytes", "", "bytes of a connection that plugins on stream routes may wait for"),
+    ("sluice.limits.stream_preread_timeout", "", "how long they may wait, in all"),
     ("discovery", "", "as written"),
     ("graphql.max_size", "", "bytes of a GraphQL request"),
 ];

@@ -10,5 +10,6 @@ mod reload;
 mod slow;
 mod smuggling;
 mod start;
+mod stream;
 mod streaming;
 mod tls;

@@ -8,6 +8,7 @@ mod consumer;
 mod environment;
 mod route;
 mod ssl;
+mod stream_route;
 mod upstream;
 
 use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
@@ -80,6 +81,13 @@ pub struct Applied {
     pub unresolved: Vec<Arc<NodeSet>>,
 }
 
+/// The plugins that may be configured; `None`: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enabled {
+    pub plugins: Option<Vec<String>>,
+    pub stream_plugins: Option<Vec<String>>,
+}
+
 pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
 /// Holds the last accepted form of every resource and what was compiled from it.
@@ -87,7 +95,7 @@ pub struct Compiler {
     /// All plugins of the binary, and those that may be configured now.
     all: Arc<Registry>,
     registry: Arc<Registry>,
-    enabled: Option<Vec<String>>,
+    enabled: Enabled,
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
@@ -104,6 +112,7 @@ pub struct Compiler {
     dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
     /// Everything is to be compiled with the next change, whatever that is.
     anew: bool,
+    streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
     /// All ssl objects that are valid, by id.
     ssls: Ssls,
@@ -119,6 +128,7 @@ impl Compiler {
             revision: 0,
             router: Router::new(settings.mode),
             router_reads_body: false,
+            stream_router: Arc::default(),
             global: empty_chain.clone(),
             empty_chain,
             consumers: Arc::new(Consumers::default()),
@@ -131,7 +141,7 @@ impl Compiler {
         Compiler {
             all: registry.clone(),
             registry,
-            enabled: None,
+            enabled: Enabled::default(),
             env,
             settings,
             states: Arc::new(NodeStates::new()),
@@ -145,6 +155,7 @@ impl Compiler {
             compiled: HashMap::new(),
             dependents: HashMap::new(),
             anew: false,
+            streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
             ssls: Ssls::default(),
             snapshot,
@@ -162,19 +173,22 @@ impl Compiler {
         self.objects.get(&kind)?.get(id)
     }
 
-    /// Lets only these plugins be configured; all where `None`. Another list than before makes every resource be compiled
-    /// anew with the next change.
-    pub fn enable(&mut self, names: Option<Vec<String>>) {
-        if names == self.enabled {
+    /// Lets only these plugins be configured. Other lists than before make every resource be compiled anew with the next
+    /// change.
+    pub fn enable(&mut self, enabled: Enabled) {
+        if enabled == self.enabled {
             return;
         }
-        let registry = match &names {
-            Some(names) => self.all.enable_only(names),
-            None => (*self.all).clone(),
-        };
+        let mut registry = (*self.all).clone();
+        if let Some(names) = &enabled.plugins {
+            registry = registry.enable_only(names);
+        }
+        if let Some(names) = &enabled.stream_plugins {
+            registry = registry.enable_only_stream(names);
+        }
         self.registry = Arc::new(registry);
         self.env = self.env.clone().with_registry(self.registry.clone());
-        self.enabled = names;
+        self.enabled = enabled;
         self.anew = true;
     }
 
@@ -183,6 +197,7 @@ impl Compiler {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
         let known = self.objects.iter().flat_map(|(kind, all)| all.keys().map(|id| (*kind, id.clone())));
         let deletes = known.filter(|key| !named.contains(key)).collect();
+        self.streams.arrange(objects.iter().filter(|o| o.kind == Kind::StreamRoute).map(|o| o.id.clone()).collect());
         self.apply(ChangeSet { upserts: objects, deletes })
     }
 
@@ -209,7 +224,7 @@ impl Compiler {
                 self.accept(object, &mut work);
             }
         }
-        if work.changed.is_empty() && work.deleted.is_empty() {
+        if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
             return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
         }
         self.compile(work)
@@ -267,6 +282,7 @@ impl Compiler {
             revision: self.snapshot.revision + 1,
             router: self.snapshot.router.clone(),
             router_reads_body: self.snapshot.router_reads_body,
+            stream_router: self.snapshot.stream_router.clone(),
             global: self.snapshot.global.clone(),
             empty_chain: self.snapshot.empty_chain.clone(),
             consumers: self.snapshot.consumers.clone(),
@@ -307,6 +323,7 @@ impl Compiler {
         }
         next.router = self.compile_routes(&mut work, &kinds, next.router);
         next.router_reads_body = !self.body_readers.is_empty();
+        next.stream_router = self.compile_stream_routes(&mut work, &next.stream_router);
         self.snapshot = Arc::new(next);
         Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
     }
@@ -379,12 +396,15 @@ impl Plugins for Bridge<'_> {
             PluginScope::Route => Scope::Route,
             PluginScope::Consumer => Scope::Consumer,
             PluginScope::Metadata => Scope::Metadata,
-            PluginScope::Stream => return Ok(()),
+            PluginScope::Stream => Scope::Stream,
         };
         self.registry.check(name, scope, conf).map_err(|e| e.0)
     }
     fn exists(&self, name: &str, scope: PluginScope) -> bool {
-        scope == PluginScope::Stream || self.registry.get(name).is_some()
+        match scope {
+            PluginScope::Stream => self.registry.get_stream(name).is_some(),
+            _ => self.registry.get(name).is_some(),
+        }
     }
     fn is_auth(&self, name: &str) -> bool {
         self.registry.get(name).is_some_and(|d| d.info.auth)

@@ -16,7 +16,8 @@ pub mod suggestion;
 pub mod unit;
 pub mod watch;
 
-pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Object, Problem};
+pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, Problem};
 pub use snapshot::{
-    CompiledRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot, Upstreams,
+    CompiledRoute, CompiledStreamRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot,
+    StreamPluginEntry, Upstreams,
 };

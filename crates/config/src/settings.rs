@@ -9,6 +9,7 @@ pub mod listen;
 pub mod nginx;
 pub mod plugins;
 pub mod sluice;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 

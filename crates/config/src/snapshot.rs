@@ -2,8 +2,8 @@
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
 use sluice_net::tls::CertConfig;
-use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo};
-use sluice_router::Router;
+use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo, StreamPlugin};
+use sluice_router::{Router, StreamRouter};
 use sluice_upstream::{Timeouts, Upstream};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -38,6 +38,23 @@ pub struct CompiledRoute {
     pub timeouts: Option<Timeouts>,
     pub enable_websocket: bool,
     pub trouble: Option<RouteTrouble>,
+}
+
+/// A plugin on a stream route.
+pub struct StreamPluginEntry {
+    pub name: &'static str,
+    pub priority: i32,
+    pub plugin: Arc<dyn StreamPlugin>,
+}
+
+/// A stream route with everything resolved.
+pub struct CompiledStreamRoute {
+    pub id: Arc<str>,
+    /// Higher priority first.
+    pub plugins: Vec<StreamPluginEntry>,
+    pub upstream: RouteUpstream,
+    /// `service_id` names none: connections are closed.
+    pub missing_service: bool,
 }
 
 /// A chain with a consumer's plugins.
@@ -119,6 +136,8 @@ pub struct Snapshot {
     pub router: Router<Arc<CompiledRoute>>,
     /// Some route's predicates read the request's body.
     pub router_reads_body: bool,
+    /// Stream routes.
+    pub stream_router: Arc<StreamRouter<Arc<CompiledStreamRoute>>>,
     pub global: Arc<Chain>,
     pub empty_chain: Arc<Chain>,
     pub consumers: Arc<Consumers>,

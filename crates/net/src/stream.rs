@@ -103,6 +103,14 @@ impl Stream {
         }
     }
 
+    /// Makes the end of a plain TCP connection a reset: the other side must not take it for an answer. TLS and Unix sockets
+    /// are closed as usual.
+    pub fn reset_on_drop(&self) {
+        if let Self::Tcp(s) = self {
+            let _ = s.set_zero_linger();
+        }
+    }
+
     /// Whether bytes are encrypted.
     #[inline]
     pub fn is_tls(&self) -> bool {

@@ -64,6 +64,8 @@ pub enum Scope {
     Consumer,
     /// `plugin_metadata`.
     Metadata,
+    /// A stream plugin on a stream route or its service.
+    Stream,
 }
 
 /// The constant part of a plugin's definition.

@@ -17,6 +17,7 @@ pub mod lookup;
 pub mod plugin;
 pub mod registry;
 pub mod reply;
+pub mod stream;
 pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
@@ -31,3 +32,4 @@ pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};
 pub use registry::Registry;
 pub use reply::Reply;
+pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};

@@ -1,6 +1,7 @@
 //! The plugins that the binary was built with, by name, with their compiled schemas.
 use crate::definition::{BuildError, Definition};
 use crate::info::Scope;
+use crate::stream::StreamDefinition;
 use foldhash::HashMap;
 use serde_json::{Map, Value, json};
 use sluice_model::Schema;
@@ -14,11 +15,23 @@ struct Entry {
     metadata_schema: Option<(Schema, Value)>,
 }
 
+struct StreamEntry {
+    definition: StreamDefinition,
+    schema: Schema,
+    schema_document: Value,
+}
+
 /// All known plugins; only those enabled by the `plugins` list of config.yaml may be configured.
 #[derive(Clone)]
 pub struct Registry {
     entries: Arc<HashMap<&'static str, Entry>>,
     enabled: Option<Arc<[String]>>,
+    stream: Arc<HashMap<&'static str, StreamEntry>>,
+    stream_enabled: Option<Arc<[String]>>,
+}
+
+fn compile_schema(name: &str, document: &Value) -> Result<Schema, BuildError> {
+    Schema::new(document.clone()).map_err(|e| BuildError(format!("schema of {name}: {e}")))
 }
 
 impl Registry {
@@ -27,9 +40,7 @@ impl Registry {
         let mut entries = HashMap::default();
         for definition in families.iter().flat_map(|f| f.iter()) {
             let name = definition.info.name;
-            let compile = |document: &Value| {
-                Schema::new(document.clone()).map_err(|e| BuildError(format!("schema of {name}: {e}")))
-            };
+            let compile = |document: &Value| compile_schema(name, document);
             let mut schema_document = (definition.schema)();
             sluice_model::inject_meta(&mut schema_document);
             let optional = |f: Option<fn() -> Value>| f.map(|f| f()).map(|d| compile(&d).map(|s| (s, d))).transpose();
@@ -44,12 +55,38 @@ impl Registry {
                 return Err(BuildError(format!("plugin {name} is defined twice")));
             }
         }
-        Ok(Registry { entries: Arc::new(entries), enabled: None })
+        Ok(Registry { entries: Arc::new(entries), enabled: None, stream: Arc::default(), stream_enabled: None })
+    }
+
+    /// Adds the plugins for stream routes.
+    pub fn with_stream(self, families: &[&[StreamDefinition]]) -> Result<Registry, BuildError> {
+        let mut stream = HashMap::default();
+        for definition in families.iter().flat_map(|f| f.iter()) {
+            let name = definition.name;
+            let mut schema_document = (definition.schema)();
+            sluice_model::inject_meta(&mut schema_document);
+            let schema = compile_schema(name, &schema_document)?;
+            if stream.insert(name, StreamEntry { definition: *definition, schema, schema_document }).is_some() {
+                return Err(BuildError(format!("stream plugin {name} is defined twice")));
+            }
+        }
+        Ok(Registry { stream: Arc::new(stream), ..self })
     }
 
     /// Lets only these plugins be configured (`plugins` of config.yaml).
     pub fn enable_only(&self, names: &[String]) -> Registry {
-        Registry { entries: self.entries.clone(), enabled: Some(names.into()) }
+        Registry { enabled: Some(names.into()), ..self.clone() }
+    }
+
+    /// Lets only these stream plugins be configured (`stream_plugins` of config.yaml).
+    pub fn enable_only_stream(&self, names: &[String]) -> Registry {
+        Registry { stream_enabled: Some(names.into()), ..self.clone() }
+    }
+
+    /// A stream plugin that is known and enabled.
+    pub fn get_stream(&self, name: &str) -> Option<&StreamDefinition> {
+        let enabled = self.stream_enabled.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+        self.stream.get(name).filter(|_| enabled).map(|e| &e.definition)
     }
 
     /// A plugin that is known and enabled.
@@ -72,6 +109,9 @@ impl Registry {
 
     /// Checks a configuration and completes it with defaults. The message is APISIX's.
     pub fn check(&self, name: &str, scope: Scope, config: &mut Value) -> Result<(), BuildError> {
+        if scope == Scope::Stream {
+            return self.check_stream(name, config);
+        }
         let Some(definition) = self.get(name) else { return Err(BuildError(format!("unknown plugin [{name}]"))) };
         let Some(entry) = self.entries.get(name) else { return Err(BuildError(format!("unknown plugin [{name}]"))) };
         match scope {
@@ -86,7 +126,7 @@ impl Registry {
                 Some((schema, _)) => schema.check(config).map_err(BuildError::new),
                 None => Ok(()),
             },
-            Scope::Route => {
+            Scope::Route | Scope::Stream => {
                 if let Err(violation) = entry.schema.check(config) {
                     return Err(BuildError(
                         (definition.rephrase)(config, &violation.message).unwrap_or(violation.message),
@@ -102,6 +142,33 @@ impl Registry {
                 (definition.check)(config)
             }
         }
+    }
+
+    fn check_stream(&self, name: &str, config: &mut Value) -> Result<(), BuildError> {
+        let entry = self.get_stream(name).and_then(|_| self.stream.get(name));
+        let entry = entry.ok_or_else(|| BuildError(format!("unknown plugin [{name}]")))?;
+        entry.schema.check(config).map_err(BuildError::new)?;
+        (entry.definition.check)(config)
+    }
+
+    /// One stream plugin's schema in the form of `/v1/schema`.
+    pub fn stream_document(&self, name: &str) -> Option<Value> {
+        let entry = self.stream.get(name)?;
+        Some(json!({"priority": entry.definition.priority, "version": 0.1, "schema": entry.schema_document}))
+    }
+
+    /// Enabled stream plugins, higher priority first.
+    pub fn list_stream(&self) -> Vec<&StreamDefinition> {
+        let mut all: Vec<_> = self.stream.keys().filter_map(|n| self.get_stream(n)).collect();
+        all.sort_by_key(|d| (std::cmp::Reverse(d.priority), d.name));
+        all
+    }
+
+    /// All known stream plugins, sorted.
+    pub fn stream_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.stream.keys().copied().collect();
+        names.sort_unstable();
+        names
     }
 
     /// One plugin's schemas in the form of `/v1/schema`.

@@ -5,6 +5,7 @@ use crate::exchange::{Exchange, Gone};
 use crate::rescue;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
+use crate::tunnel::{self, End};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
 use sluice_http::{Known, Method, Version};
 use sluice_net::{Readable, Stream, timer};
@@ -67,12 +68,18 @@ impl Exchange<'_> {
         let elapsed = match event {
             Event::Started { elapsed } => elapsed,
             Event::Switched { elapsed, early } => {
-                let result =
-                    Box::pin(crate::tunnel::run(self.client, outgoing, early, timeouts.read, &self.worker.drain)).await;
+                let first = (early.len() as u64, self.client.buffered.len() as u64);
+                let client = &mut *self.client;
+                client.pending.extend_from_slice(&early);
+                outgoing.pending.append(&mut client.buffered);
+                let down = End { stream: &mut client.stream, pending: &mut client.pending };
+                let up = End { stream: &mut outgoing.pooled.stream, pending: &mut outgoing.pending };
+                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain);
+                let passed = Box::pin(tunnel).await;
                 self.keep = false;
-                cx.bytes_sent += result.to_client;
-                cx.body_bytes_sent += result.to_client;
-                cx.request.received += result.to_upstream;
+                cx.bytes_sent += first.0 + passed.to_client;
+                cx.body_bytes_sent += first.0 + passed.to_client;
+                cx.request.received += first.1 + passed.to_upstream;
                 return Ok((elapsed, false));
             }
         };

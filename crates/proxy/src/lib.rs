@@ -1,5 +1,6 @@
 //! The request pipeline: from a client's bytes to an upstream and back, through a route's plugins. It knows plugins only
-//! by their trait, and answers of its own come from one place (`rescue`).
+//! by their trait, and answers of its own come from one place (`rescue`). Connections on stream routes have a short way of
+//! their own (`stream`).
 //!
 //! The surprise: a request that nothing holds up runs from the first byte read to the last byte written within two
 //! polls of one task, on the thread's own buffers.
@@ -17,10 +18,12 @@ pub mod rescue;
 mod scratch;
 mod send;
 pub mod settings;
+mod stream;
 mod tunnel;
 pub mod worker;
 
 pub use connection::serve;
 pub use figures::Figures;
 pub use settings::{ProxySettings, RealIp};
+pub use stream::serve_stream;
 pub use worker::{AccessLogSink, Worker};

@@ -38,6 +38,10 @@ pub struct ProxySettings {
     pub show_upstream_status: bool,
     /// `nginx_config.http.real_ip_*`
     pub real_ip: Option<RealIp>,
+    /// Bytes that plugins on stream routes may wait for.
+    pub preread_bytes: usize,
+    /// How long they may wait in all.
+    pub preread_timeout: Duration,
 }
 
 /// nginx's realip module.
@@ -70,6 +74,8 @@ impl Default for ProxySettings {
             trusted_addresses: None,
             show_upstream_status: false,
             real_ip: None,
+            preread_bytes: 16 * 1024,
+            preread_timeout: Duration::from_secs(30),
         }
     }
 }

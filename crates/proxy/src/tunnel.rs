@@ -1,22 +1,42 @@
-//! Bytes in both directions after `101 Switching Protocols` (WebSocket), until one side closes, falls silent, or the
-//! gateway is told to end now.
-use crate::client::Client;
+//! Bytes in both directions, of a stream route or after `101 Switching Protocols` (WebSocket), until one side closes, falls
+//! silent, or the gateway is told to end now.
 use crate::scratch;
-use crate::send::Outgoing;
-use sluice_net::{Drain, Stream};
+use sluice_net::{Drain, Stream, Timeout};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-/// Bytes passed each way.
-#[derive(Clone, Copy, Debug, Default)]
+/// One side of a tunnel.
+pub(crate) struct End<'a> {
+    pub stream: &'a mut Stream,
+    /// Bytes for this side that its socket has not taken yet. What is here at the start goes first.
+    pub pending: &'a mut Vec<u8>,
+}
+
+/// Why a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// One side closed, and what it had sent has been passed on.
+    Closed,
+    /// A socket failed.
+    Failed,
+    /// Nothing moved for as long as that may be.
+    Idle,
+    /// The drain's time is over.
+    Drained,
+}
+
+/// What a tunnel has passed on, apart from what was pending at its start.
+#[derive(Clone, Copy, Debug)]
 pub struct Passed {
     pub to_client: u64,
     pub to_upstream: u64,
+    pub ended: Ended,
 }
 
 /// One direction.
+#[derive(Default)]
 struct Lane {
     ended: bool,
     bytes: u64,
@@ -24,19 +44,13 @@ struct Lane {
 
 impl Lane {
     /// Moves what can be moved now; true where anything was. A full `to` stops reading: back-pressure.
-    fn poll(
-        &mut self,
-        task: &mut Task<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-        pending: &mut Vec<u8>,
-    ) -> io::Result<bool> {
+    fn poll(&mut self, task: &mut Task<'_>, from: &mut Stream, to: &mut End<'_>) -> io::Result<bool> {
         let mut moved = false;
         loop {
-            let before = pending.len();
-            match scratch::poll_flush(to, task, pending) {
+            let before = to.pending.len();
+            match scratch::poll_flush(to.stream, task, to.pending) {
                 Poll::Ready(result) => result?,
-                Poll::Pending => return Ok(moved || pending.len() < before),
+                Poll::Pending => return Ok(moved || to.pending.len() < before),
             }
             if self.ended {
                 return Ok(moved);
@@ -48,7 +62,7 @@ impl Lane {
                 };
                 if n > 0 {
                     scratch.out.extend_from_slice(scratch.read.get(..n).unwrap_or_default());
-                    scratch::send(to, task, &mut scratch.out, &[], pending)?;
+                    scratch::send(to.stream, task, &mut scratch.out, &[], to.pending)?;
                 }
                 Ok::<_, io::Error>(Some(n))
             })?;
@@ -65,33 +79,31 @@ impl Lane {
 }
 
 /// Runs until the end of either direction has been passed on.
-pub async fn run(
-    client: &mut Client,
-    outgoing: &mut Outgoing,
-    early: Vec<u8>,
+pub(crate) async fn run(
+    mut client: End<'_>,
+    mut upstream: End<'_>,
+    timeout: &Timeout,
     idle: Duration,
     drain: &Drain,
 ) -> Passed {
-    let mut down = Lane { ended: false, bytes: early.len() as u64 };
-    let mut up = Lane { ended: false, bytes: client.buffered.len() as u64 };
-    client.pending.extend_from_slice(&early);
-    outgoing.pending.append(&mut client.buffered);
-    client.timeout.arm(idle);
-    poll_fn(|task| {
-        let upstream = &mut outgoing.pooled.stream;
-        let up_moved = up.poll(task, &mut client.stream, upstream, &mut outgoing.pending);
-        let down_moved = down.poll(task, upstream, &mut client.stream, &mut client.pending);
+    let (mut down, mut up) = (Lane::default(), Lane::default());
+    timeout.arm(idle);
+    let ended = poll_fn(|task| {
+        let up_moved = up.poll(task, client.stream, &mut upstream);
+        let down_moved = down.poll(task, upstream.stream, &mut client);
         match (up_moved, down_moved) {
-            (Ok(a), Ok(b)) if a || b => client.timeout.arm(idle),
+            (Ok(a), Ok(b)) if a || b => timeout.arm(idle),
             (Ok(_), Ok(_)) => {}
-            _ => return Poll::Ready(()),
+            _ => return Poll::Ready(Ended::Failed),
         }
-        let flushed = |lane: &Lane, pending: &Vec<u8>| lane.ended && pending.is_empty();
-        if flushed(&up, &outgoing.pending) || flushed(&down, &client.pending) || drain.is_forced() {
-            return Poll::Ready(());
+        if up.ended && upstream.pending.is_empty() || down.ended && client.pending.is_empty() {
+            return Poll::Ready(Ended::Closed);
         }
-        client.timeout.poll(task)
+        if drain.is_forced() {
+            return Poll::Ready(Ended::Drained);
+        }
+        timeout.poll(task).map(|()| Ended::Idle)
     })
     .await;
-    Passed { to_client: down.bytes, to_upstream: up.bytes }
+    Passed { to_client: down.bytes, to_upstream: up.bytes, ended }
 }

@@ -14,12 +14,14 @@ mod pattern;
 mod predicate;
 mod radix;
 mod router;
+mod stream;
 mod table;
 
 pub use pattern::{Params, REST};
 pub use predicate::{MethodSet, RemoteAddr};
 pub use router::{MAX_EXPLAINED, Router};
 pub use sluice_expr::{Expr, Lookup};
+pub use stream::{StreamConditions, StreamRequest, StreamRouter, stream_address};
 
 /// In which order routes are considered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An upstream's `scheme`, as far as HTTP requests go.
+/// An upstream's `scheme`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
     #[default]
@@ -13,21 +13,27 @@ pub enum Scheme {
     Https,
     Grpc,
     Grpcs,
+    /// Bytes of a stream route, plain.
+    Tcp,
+    /// Bytes of a stream route, encrypted.
+    Tls,
 }
 
 impl Scheme {
-    /// By APISIX's name; `None` for one that no HTTP request can use (`tcp`, `tls`, `udp`, `kafka`).
+    /// By APISIX's name; `None` for one that is not spoken here (`udp`, `kafka`).
     pub fn parse(name: &str) -> Option<Scheme> {
         Some(match name {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
             "grpc" => Scheme::Grpc,
             "grpcs" => Scheme::Grpcs,
+            "tcp" => Scheme::Tcp,
+            "tls" => Scheme::Tls,
             _ => return None,
         })
     }
     pub fn is_tls(self) -> bool {
-        matches!(self, Scheme::Https | Scheme::Grpcs)
+        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::Tls)
     }
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +41,8 @@ impl Scheme {
             Scheme::Https => "https",
             Scheme::Grpc => "grpc",
             Scheme::Grpcs => "grpcs",
+            Scheme::Tcp => "tcp",
+            Scheme::Tls => "tls",
         }
     }
 }
@@ -67,6 +75,8 @@ pub struct Upstream {
     pub scheme: Scheme,
     pub host: HostHeader,
     pub timeouts: Timeouts,
+    /// How long a connection on a stream route may be silent both ways: the larger of `timeout.send` and `timeout.read`.
+    pub stream_idle: Duration,
     pub retry: RetryPolicy,
     pub pool: PoolSettings,
     pub tls: Tls,

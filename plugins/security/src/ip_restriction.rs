@@ -1,13 +1,18 @@
 //! `ip-restriction` lets only some client addresses in, or keeps some out.
 //!
 //! The address is the client's as `real-ip` found it (`$remote_addr`). Use it for internal APIs and for blocking
-//! abusers. Differences from APISIX: an IPv4-mapped IPv6 entry or client counts as the IPv4 address; it restricts HTTP
-//! requests only, not stream routes. Read in apisix/plugins/ip-restriction/init.lua.
+//! abusers. On a stream route it closes the connections that may not pass; `message` and `response_code` mean nothing there.
+//! Difference from APISIX: an IPv4-mapped IPv6 entry or client counts as the IPv4 address. Read in
+//! apisix/plugins/ip-restriction/init.lua and apisix/stream/plugins/ip-restriction.lua.
 use crate::ip_set::IpSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Reply, schema_of};
+use sluice_plugin::{
+    BuildError, Context, Define, DefineStream, Env, Flow, Info, Phases, Plugin, Reply, StreamContext, StreamFlow,
+    StreamPlugin, schema_of,
+};
+use std::net::IpAddr;
 
 #[derive(Deserialize, JsonSchema)]
 #[schemars(extend("oneOf" = [{"required": ["whitelist"]}, {"required": ["blacklist"]}]))]
@@ -85,12 +90,40 @@ impl Define for IpRestriction {
     }
 }
 
+impl IpRestriction {
+    fn may_pass(&self, ip: IpAddr) -> bool {
+        self.set.contains(ip) == self.listed_may_pass
+    }
+}
+
 impl Plugin for IpRestriction {
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        if self.set.contains(cx.client_ip()) == self.listed_may_pass {
-            Flow::Next
+        if self.may_pass(cx.client_ip()) { Flow::Next } else { Flow::reply(self.refusal.clone()) }
+    }
+}
+
+impl DefineStream for IpRestriction {
+    const NAME: &'static str = "ip-restriction";
+    const PRIORITY: i32 = 3000;
+    type Config = Config;
+
+    fn schema() -> Value {
+        <Self as Define>::schema()
+    }
+    fn check(config: &Config) -> Result<(), BuildError> {
+        <Self as Define>::check(config)
+    }
+    fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
+        <Self as Define>::build(config, env)
+    }
+}
+
+impl StreamPlugin for IpRestriction {
+    fn preread(&self, cx: &mut StreamContext) -> StreamFlow {
+        if self.may_pass(cx.client_ip()) {
+            StreamFlow::Next
         } else {
-            Flow::reply(self.refusal.clone())
+            StreamFlow::Close("the client's address is not allowed".into())
         }
     }
 }
@@ -151,6 +184,24 @@ mod tests {
         for ip in ["114.114.114.114", "2001:db8::2"] {
             assert_eq!(answer(&plugin, ip), Some(Reply::message(403, "Your IP address is not allowed")), "{ip}");
         }
+    }
+
+    #[test]
+    fn on_stream_routes_the_connection_is_closed() {
+        let preread = |config: Value, ip: &str| {
+            let definition = sluice_plugin::define_stream::<IpRestriction>();
+            let registry = sluice_plugin::Registry::new(&[]).unwrap().with_stream(&[&[definition]]).unwrap();
+            let mut config = config;
+            registry.check("ip-restriction", Scope::Stream, &mut config).unwrap();
+            let plugin = (definition.build)(&config, &Env::for_tests()).unwrap();
+            let peer = std::net::SocketAddr::new(ip.parse().unwrap(), 1);
+            let connection = sluice_plugin::Connection::new(peer, peer, None);
+            plugin.preread(&mut StreamContext::new(connection, "r".into()))
+        };
+        let closed = StreamFlow::Close("the client's address is not allowed".into());
+        assert_eq!(preread(json!({"whitelist": ["10.0.0.0/8"]}), "10.1.1.1"), StreamFlow::Next);
+        assert_eq!(preread(json!({"whitelist": ["10.0.0.0/8"]}), "11.1.1.1"), closed);
+        assert_eq!(preread(json!({"blacklist": ["::1"]}), "::1"), closed);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use cors::Cors;
 use csrf::Csrf;
 use ip_restriction::IpRestriction;
 use referer_restriction::RefererRestriction;
-use sluice_plugin::{Definition, define};
+use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 use ua_restriction::UaRestriction;
 use uri_blocker::UriBlocker;
 
@@ -33,3 +33,6 @@ pub static PLUGINS: &[Definition] = &[
     define::<UaRestriction>(),
     define::<UriBlocker>(),
 ];
+
+/// The family's plugins for stream routes.
+pub static STREAM_PLUGINS: &[StreamDefinition] = &[define_stream::<IpRestriction>()];

@@ -1,4 +1,5 @@
-//! Plugins that limit and split traffic: `limit-conn`, `limit-count`, `limit-req`, `traffic-split`.
+//! Plugins that limit and split traffic: `limit-conn`, `limit-count`, `limit-req`, `traffic-split`; on stream routes
+//! `mqtt-proxy`.
 //!
 //! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
 mod counters;
@@ -7,10 +8,11 @@ mod limit_count;
 mod limit_key;
 mod limit_number;
 mod limit_req;
+mod mqtt_proxy;
 mod redis_schema;
 mod traffic_split;
 
-use sluice_plugin::{Definition, define};
+use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 
 /// The family, alphabetical.
 pub static PLUGINS: &[Definition] = &[
@@ -19,3 +21,6 @@ pub static PLUGINS: &[Definition] = &[
     define::<limit_req::LimitReq>(),
     define::<traffic_split::TrafficSplit>(),
 ];
+
+/// The family's plugins for stream routes.
+pub static STREAM_PLUGINS: &[StreamDefinition] = &[define_stream::<mqtt_proxy::MqttProxy>()];

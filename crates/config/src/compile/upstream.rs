@@ -19,6 +19,8 @@ use std::time::Duration;
 #[derive(Clone, Default)]
 pub struct TlsCache(Arc<Mutex<Vec<(ClientTlsConfig, Tls)>>>);
 
+/// nginx's `proxy_timeout` of the stream subsystem.
+const STREAM_IDLE: Duration = Duration::from_secs(600);
 /// Configurations kept; beyond, they are not shared any more.
 const MAX_TLS: usize = 4096;
 
@@ -106,6 +108,7 @@ pub(super) fn compile(
         scheme: Scheme::parse(upstream.scheme.name()).unwrap_or_default(),
         host: HostHeader::compile(pass_host, upstream.upstream_host.as_deref()),
         timeouts: upstream.timeout.as_ref().map(timeouts).unwrap_or_default(),
+        stream_idle: upstream.timeout.as_ref().map_or(STREAM_IDLE, |t| t.send().max(t.read())),
         retry: RetryPolicy {
             retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
             retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),

@@ -3,6 +3,7 @@
 
 use super::deployment::{Deployment, Role};
 use super::listen::{self, Common, Listen};
+use super::stream::{self, ProxyMode, StreamListen};
 use crate::section::Section;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -14,6 +15,10 @@ use std::time::Duration;
 pub struct Apisix {
     /// HTTP and, with `proxy_protocol.listen_http_port`, PROXY protocol sockets.
     pub node_listen: Vec<Listen>,
+    /// What is served: routes, stream routes or both.
+    pub proxy_mode: ProxyMode,
+    /// Sockets of stream routes; empty where `proxy_mode` does not have them.
+    pub stream_listen: Vec<StreamListen>,
     pub enable_admin: bool,
     /// One worker.
     pub enable_dev_mode: bool,
@@ -120,7 +125,8 @@ pub(super) fn read(section: Section<'_>, deployment: &Deployment) -> Apisix {
     if let Some(port) = proxy.port("listen_https_port").filter(|_| ssl.enable) {
         listen::add_proxy_protocol(&mut ssl.listen, port, true, common);
     }
-    proxy.ignore(&["enable_tcp_pp", "enable_tcp_pp_to_upstream"], "TCP and UDP proxying is not supported");
+    let proxy_mode = stream::read_mode(s);
+    let stream_listen = stream::read_listen(s, &proxy, proxy_mode);
     proxy.finish();
     let router = s.section("router");
     let http = router.choice("http", &ROUTERS, HttpRouter::RadixtreeHostUri);
@@ -139,6 +145,8 @@ pub(super) fn read(section: Section<'_>, deployment: &Deployment) -> Apisix {
     };
     let settings = Apisix {
         node_listen,
+        proxy_mode,
+        stream_listen,
         enable_admin,
         enable_dev_mode: s.boolean("enable_dev_mode", false),
         enable_reuseport: s.boolean("enable_reuseport", true),
@@ -172,13 +180,6 @@ pub(super) fn read(section: Section<'_>, deployment: &Deployment) -> Apisix {
         tracing: s.boolean("tracing", false),
     };
     s.ignore(&["extra_lua_path", "extra_lua_cpath", "lua_module_hook"], "Lua code is not loaded");
-    s.ignore(&["stream_proxy"], "TCP and UDP proxying is not supported");
-    if s.field("proxy_mode").is_some() {
-        let stream = s.choice("proxy_mode", &[("http", false), ("stream", true), ("http&stream", true)], false);
-        if stream {
-            s.ignore(&["proxy_mode"], "TCP and UDP proxying is not supported");
-        }
-    }
     // Written in APISIX's defaults with values that change nothing here: noise if reported.
     for key in ["disable_sync_configuration_during_start", "worker_startup_time_threshold", "events", "id"] {
         s.field(key);
@@ -288,6 +289,11 @@ fn read_trusted(s: &Section<'_>) -> Option<Vec<IpNet>> {
         }
     }
     Some(out)
+}
+
+/// An address, in brackets or not.
+pub(super) fn bare_ip(text: &str) -> Option<IpAddr> {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text).parse().ok()
 }
 
 /// An address or a network in CIDR form.

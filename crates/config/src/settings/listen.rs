@@ -107,9 +107,7 @@ fn port_of(field: &Field<'_>) -> Option<u16> {
 
 /// An address, in brackets or not.
 pub(super) fn address_of(field: &Field<'_>) -> Option<IpAddr> {
-    let text = field.value.as_str().unwrap_or_default();
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().ok();
+    let address = super::apisix::bare_ip(field.value.as_str().unwrap_or_default());
     if address.is_none() {
         field.expected("an IP address");
     }
@@ -168,5 +166,11 @@ pub(super) fn check_conflicts(settings: &Settings, document: &Document, report: 
     tls.dedup();
     for port in tls {
         claim(port, "HTTPS", "/apisix/ssl/listen", "apisix.ssl.listen");
+    }
+    let mut stream: Vec<u16> = apisix.stream_listen.iter().map(|listen| listen.address.port()).collect();
+    stream.sort_unstable();
+    stream.dedup();
+    for port in stream {
+        claim(port, "the stream proxy", "/apisix/stream_proxy/tcp", "apisix.stream_proxy.tcp");
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn read(s: Section<'_>, environment: &Environment) -> Nginx {
     s.ignore(&["user"], "workers run as the user that starts the gateway");
     s.ignore(&["max_pending_timers", "max_running_timers"], "Lua timers do not exist here");
     s.ignore(&["meta"], "Lua shared dictionaries have no meaning here");
-    s.ignore(&["stream"], "TCP and UDP proxying is not supported");
+    s.ignore(&["stream"], "connections on stream routes have no access log yet");
     s.ignore(&["envs"], "every variable of the environment can be used");
     s.finish();
     nginx

@@ -30,6 +30,10 @@ pub struct RequestLimits {
     pub requests_per_connection: u64,
     /// Bytes of an answer's head.
     pub response_header_bytes: u64,
+    /// Bytes of a connection that plugins on stream routes may wait for (nginx `preread_buffer_size`).
+    pub stream_preread_bytes: u64,
+    /// How long they may wait, in all (nginx `preread_timeout`).
+    pub stream_preread_timeout: Duration,
 }
 
 pub(super) fn read(s: Section<'_>) -> Sluice {
@@ -43,6 +47,8 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             header_count: limits.integer("header_count", 1..=1024, 100),
             requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1000),
             response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
+            stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
+            stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
         },
         data_dir: s.optional_string("data_dir").map(PathBuf::from),
     };

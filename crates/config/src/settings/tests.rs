@@ -99,6 +99,42 @@ fn proxy_protocol_and_tls_ports() {
 }
 
 #[test]
+fn stream_proxy_listens_where_proxy_mode_says_so() {
+    let with = |mode: &str, rest: &str| good(&format!("apisix:\n  proxy_mode: {mode}\n{rest}"));
+    let proxy = "  stream_proxy:\n    tcp:\n      - 9100\n      - '127.0.0.1:9101'\n      - {addr: '9102-9103', tls: true}\n      \
+                 - {addr: '[::1]:9104', proxy_protocol: true, proxy_protocol_to_upstream: true}\n      - 9100\n";
+    let settings = with("http&stream", proxy);
+    assert!(settings.apisix.proxy_mode.http && settings.apisix.proxy_mode.stream);
+    let listen = &settings.apisix.stream_listen;
+    let shown: Vec<_> = listen.iter().map(|l| (l.address.to_string(), l.tls, l.proxy_protocol)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("0.0.0.0:9100".into(), false, false),
+            ("127.0.0.1:9101".into(), false, false),
+            ("0.0.0.0:9102".into(), true, false),
+            ("0.0.0.0:9103".into(), true, false),
+            ("[::1]:9104".into(), false, true),
+        ]
+    );
+    assert!(listen[4].proxy_protocol_to_upstream);
+    assert_eq!(settings.notices, []);
+    assert!(with("http", proxy).apisix.stream_listen.is_empty());
+    let alone = with("stream", &format!("  proxy_protocol: {{enable_tcp_pp: true}}\n{proxy}"));
+    assert!(!alone.apisix.proxy_mode.http && alone.apisix.stream_listen.iter().all(|l| l.proxy_protocol));
+    let udp = with("stream", "  stream_proxy: {udp: [9200]}\n");
+    assert_eq!(lines(&udp.notices), ["c.yaml:3:18: apisix.stream_proxy.udp: ignored: UDP is not served yet"]);
+    assert_eq!(
+        errors(
+            "apisix:\n  proxy_mode: stream\n  stream_proxy:\n    tcp: [0, x, '1.2.3:9', {tls: true}, '9-8', 9180]\n"
+        )
+        .len(),
+        6,
+        "five that are no address, and a port of the Admin API"
+    );
+}
+
+#[test]
 fn two_servers_cannot_have_one_port() {
     assert_eq!(
         errors("apisix:\n  node_listen: 9180\n"),

@@ -86,7 +86,8 @@ pub(super) fn lists(text: &[u8], json: bool, raw: RawConfig, outline: &Outline) 
     if repeated || outline.linked || raw.notices.len() >= 1000 || !stands_alone(text, json) {
         return lists;
     }
-    for list in &mut lists {
+    // Of stream routes the order counts, which a set of changes does not tell.
+    for list in lists.iter_mut().filter(|list| list.kind != Kind::StreamRoute) {
         let Some(at) = outline.parts.iter().position(|part| *part.key == *list.kind.dir()) else { continue };
         let (Some(part), next) = (outline.parts.get(at), outline.parts.get(at + 1)) else { continue };
         list.layout = layout(text, json, part, next, &list.items);

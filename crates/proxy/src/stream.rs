@@ -1,0 +1,139 @@
+//! One TCP connection on a stream route: match, let plugins look at its first bytes, connect, pass bytes both ways.
+//!
+//! The surprise: there is no answer to give. What cannot be served is closed, and only the operator's log says why; and a
+//! connection keeps the upstream and node it got, whatever changes in the configuration after.
+mod preread;
+mod upstream;
+
+use crate::tunnel::{self, End};
+use crate::worker::Worker;
+use sluice_config::{RouteUpstream, Snapshot};
+use sluice_net::proxy_protocol::write_v1;
+use sluice_net::{Address, Stream, Timeout};
+use sluice_plugin::{Connection, StreamContext};
+use sluice_router::StreamRequest;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+/// A client's connection under way.
+struct Session {
+    worker: Rc<Worker>,
+    client: Stream,
+    timeout: Timeout,
+    cx: StreamContext,
+}
+
+/// Why a connection is closed before any byte of it has been passed on.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("not hit any route")]
+    NoRoute,
+    #[error("the client's certificate was not verified")]
+    Certificate,
+    #[error("{plugin}: {reason}")]
+    Plugin { plugin: &'static str, reason: String },
+    #[error("the client closed before it had sent what plugins read")]
+    Closed,
+    #[error("the client did not send what plugins read in time")]
+    Timeout,
+    #[error("{plugin} waits for {wanted} bytes, more than sluice.limits.stream_preread_bytes")]
+    TooLong { plugin: &'static str, wanted: usize },
+    #[error("failed to fetch the route's service")]
+    MissingService,
+    #[error("failed to fetch the route's upstream")]
+    MissingUpstream,
+    #[error("the route has no upstream")]
+    NoUpstream,
+    #[error("no valid upstream node")]
+    NoNode,
+    #[error("all upstream nodes tried")]
+    Exhausted,
+    #[error("the gateway ends")]
+    Drained,
+}
+
+/// Serves a connection until it ends. `announce`: a PROXY protocol header goes before the client's bytes.
+pub async fn serve_stream(worker: Rc<Worker>, client: Stream, connection: Connection, announce: bool) {
+    let cx = StreamContext::new(connection, "".into());
+    let mut session = Session { worker, client, timeout: Timeout::new(), cx };
+    if let Err(refused) = session.run(announce).await {
+        let (peer, route) = (session.cx.connection.peer, &session.cx.route_id);
+        match refused {
+            Refused::NoRoute | Refused::Closed | Refused::Drained => {
+                tracing::info!(%peer, route = &**route, "stream connection closed: {refused}");
+            }
+            _ => tracing::error!(%peer, route = &**route, "stream connection closed: {refused}"),
+        }
+        if !session.client.is_tls() {
+            // Bytes that nobody took make nginx's close a reset; those a plugin has read count as not taken.
+            if !session.cx.head.is_empty() {
+                session.client.reset_on_drop();
+            }
+            return;
+        }
+    }
+    close(&mut session.client, &session.timeout).await;
+}
+
+/// Closes in order, as far as the other side takes part.
+async fn close(stream: &mut Stream, timeout: &Timeout) {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let _ = timeout.limit(LIMIT, stream.shutdown()).await;
+}
+
+impl Session {
+    async fn run(&mut self, announce: bool) -> Result<(), Refused> {
+        // The snapshot is let go before the bytes flow: a session may outlive many of them.
+        let (route, upstream) = {
+            let snapshot = self.worker.snapshot();
+            if !self.certificate_accepted(&snapshot) {
+                return Err(Refused::Certificate);
+            }
+            let connection = &self.cx.connection;
+            let request = StreamRequest {
+                remote: self.cx.client_ip(),
+                server: connection.local,
+                sni: connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+            };
+            let route = snapshot.stream_router.find(&request).cloned().ok_or(Refused::NoRoute)?;
+            self.cx.route_id = route.id.clone();
+            if route.missing_service {
+                return Err(Refused::MissingService);
+            }
+            let upstream = match &route.upstream {
+                RouteUpstream::Found(upstream) => upstream.clone(),
+                RouteUpstream::Missing => return Err(Refused::MissingUpstream),
+                RouteUpstream::None => return Err(Refused::NoUpstream),
+            };
+            (route, upstream)
+        };
+        self.preread(&route.plugins).await?;
+        drop(route);
+        let balancer = upstream.nodes.balancer().to_arc();
+        let (mut node, held, latency) = self.connect(&upstream, &balancer).await?;
+        let mut to_upstream = Vec::new();
+        if announce {
+            let (peer, local) = (self.cx.connection.peer, self.cx.connection.local);
+            write_v1(&Address::Ip(peer), &Address::Ip(local), &mut to_upstream);
+        }
+        to_upstream.append(&mut self.cx.head);
+        let mut to_client = Vec::new();
+        let client = End { stream: &mut self.client, pending: &mut to_client };
+        let up = End { stream: &mut node, pending: &mut to_upstream };
+        let passed = tunnel::run(client, up, &self.timeout, upstream.stream_idle, &self.worker.drain).await;
+        held.done(&upstream::outcome(latency));
+        tracing::debug!(
+            peer = %self.cx.connection.peer, route = &*self.cx.route_id, sent = passed.to_client,
+            received = passed.to_upstream, ended = ?passed.ended, "stream connection ended"
+        );
+        close(&mut node, &self.timeout).await;
+        Ok(())
+    }
+
+    /// An ssl object with `skip_mtls_uri_regex` lets everybody through the handshake; here there is no URI to except.
+    fn certificate_accepted(&self, snapshot: &Snapshot) -> bool {
+        let tls = self.cx.connection.tls.as_ref();
+        tls.is_none_or(|tls| &*tls.client_verify == "SUCCESS" || !snapshot.skip_mtls.contains_key(&tls.ssl_id))
+    }
+}
