@@ -25,7 +25,7 @@ fn is_normal(path: &[u8]) -> bool {
 
 /// Decodes `%xx`, merges slashes, resolves `.` and `..` (ngx_http_parse_complex_uri with merge_slashes on). `Ok(None)`
 /// where nothing changes.
-#[allow(clippy::result_unit_err)]
+#[allow(clippy::result_unit_err, reason = "no caller tells the failures apart")]
 pub fn normalize(path: &[u8]) -> Result<Option<Vec<u8>>, ()> {
     if is_normal(path) {
         return Ok(None);
