@@ -90,14 +90,14 @@ fn a_refused_text_is_tried_once_and_the_good_form_stays() {
 fn another_list_of_plugins_compiles_everything_anew() {
     let mut compiler = compiler();
     let first = compiler.replace_all(start()).snapshot;
-    compiler.enable(Some(vec!["key-auth".to_owned()]));
+    compiler.enable(Enabled { plugins: Some(vec!["key-auth".to_owned()]), ..Enabled::default() });
     let deletes = vec![(Kind::Route, "1".into())];
     let next = compiler.apply(ChangeSet { upserts: Vec::new(), deletes }).snapshot;
     assert!(next.router.get("1").is_none());
     assert!(!Arc::ptr_eq(route(&first, "3"), route(&next, "3")));
-    compiler.enable(Some(vec!["key-auth".to_owned()]));
+    compiler.enable(Enabled { plugins: Some(vec!["key-auth".to_owned()]), ..Enabled::default() });
     assert!(Arc::ptr_eq(&next, &compiler.apply(ChangeSet::default()).snapshot), "the same list");
-    compiler.enable(None);
+    compiler.enable(Enabled::default());
     let last = compiler.replace_all(start().split_off(3)).snapshot;
     assert!(last.router.is_empty());
     assert_eq!(last.upstreams.len(), 2);

@@ -91,7 +91,9 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
         (0, 0) => {}
         (0, _) => return Err(reject(400, "missing Host")),
         // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
-        (1, _) if request.host.len == 0 && !request.adopt_host_at(scan.host) => return Err(reject(400, "invalid Host")),
+        (1, _) if request.host.len == 0 && !request.adopt_host_at(scan.host) => {
+            return Err(reject(400, "invalid Host"));
+        }
         (1, _) => {}
         _ => return Err(reject(400, "several Host fields")),
     }
