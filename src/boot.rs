@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
-use sluice_config::standalone::{RawConfig, StandaloneFile};
+use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler, Enabled, Published, Snapshot};
 use sluice_net::dns::{DnsSettings, Resolver};
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The APISIX whose configuration and answers are followed.
 pub const APISIX_VERSION: &str = "3.18.0";
@@ -144,7 +144,7 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
 }
 
 /// Runs the gateway until a signal ends it.
-pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow::Result<()> {
+pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
     let settings = match Settings::load(config, &Environment::Process) {
         Ok(settings) => settings,
         Err(errors) => {
@@ -152,7 +152,6 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    let _ = data_dir.or(settings.sluice.data_dir.clone());
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -161,8 +160,13 @@ pub fn run(config: &Path, data_dir: Option<PathBuf>, quickstart: bool) -> anyhow
         .enable_all()
         .build()?;
     let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
+    // Before the first request is answered, so that a signal sent then never finds the default handler, which kills.
+    let signals = {
+        let _runtime = control.enter();
+        Signals::listen()?
+    };
     let workers = gateway.start_workers()?;
-    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart));
+    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals));
     workers.join()?;
     if let Some(access_log) = &gateway.access_log {
         access_log.sync(Duration::from_secs(5));
@@ -206,6 +210,27 @@ fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
     };
     operator_log::install(&log)?;
     Ok(log)
+}
+
+/// The signals that the gateway obeys.
+struct Signals {
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+    hup: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
 }
 
 /// What a listener's connections are.
@@ -262,7 +287,7 @@ struct Gateway {
     workers: usize,
     metrics: sluice_telemetry::Registry,
     resolver: Option<Arc<dyn Resolve>>,
-    standalone: Option<PathBuf>,
+    standalone: Option<Arc<StandaloneSource>>,
     /// `plugins` and `stream_plugins` of config.yaml; a list in the standalone file stands before them.
     enabled: Enabled,
 }
@@ -338,7 +363,8 @@ impl Gateway {
             workers,
             metrics,
             resolver,
-            standalone: standalone_path(config, settings.deployment.config_provider),
+            standalone: standalone_path(config, settings.deployment.config_provider)
+                .map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
             enabled: Enabled {
                 plugins: settings.plugins.plugins.clone(),
                 stream_plugins: settings.plugins.stream_plugins.clone(),
@@ -348,9 +374,9 @@ impl Gateway {
 
     fn start_workers(&self) -> anyhow::Result<Workers> {
         // The first configuration is in force before the first connection is accepted.
-        if let Some(path) = &self.standalone {
-            match StandaloneFile::load(path, &Environment::Process) {
-                Ok(raw) => self.load_blocking(&raw),
+        if let Some(source) = &self.standalone {
+            match source.load() {
+                Ok(update) => self.load_blocking(source, update),
                 Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
             }
         }
@@ -408,8 +434,8 @@ impl Gateway {
     }
 
     /// The first load: nothing is published before, so that waiting for names is all there is to do.
-    fn load_blocking(&self, raw: &RawConfig) {
-        let (before, snapshot, unresolved) = self.compile(raw);
+    fn load_blocking(&self, source: &StandaloneSource, update: Update) {
+        let (before, snapshot, unresolved) = self.compile(source, update);
         if let (Some(resolver), false) = (&self.resolver, unresolved.is_empty()) {
             let resolver = resolver.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -420,18 +446,23 @@ impl Gateway {
         self.put_into_force(&before, snapshot);
     }
 
-    fn compile(&self, raw: &RawConfig) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
+    fn compile(
+        &self,
+        source: &StandaloneSource,
+        update: Update,
+    ) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
         let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = compiler.snapshot().clone();
-        let named = raw.plugins.as_ref().map(|list| {
+        let named = update.plugins.as_ref().map(|list| {
             let names = |stream| Some(list.iter().filter(|p| p.stream == stream).map(|p| p.name.clone()).collect());
             Enabled { plugins: names(false), stream_plugins: names(true) }
         });
         compiler.enable(named.unwrap_or_else(|| self.enabled.clone()));
-        let applied = compiler.replace_all(crate::source::objects(raw));
-        raw.notices.iter().for_each(|n| tracing::warn!("{n}"));
-        raw.errors.iter().for_each(|e| tracing::error!("{e}"));
-        for (error, problem) in crate::source::errors(raw, &applied.problems).iter().zip(&applied.problems) {
+        let applied = compiler.update(update.changes);
+        source.applied(update.revision);
+        update.notices.iter().for_each(|n| tracing::warn!("{n}"));
+        update.errors.iter().for_each(|e| tracing::error!("{e}"));
+        for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
             if problem.kept {
                 tracing::error!("{error}; its last good form stays in force");
             } else {
@@ -471,6 +502,7 @@ impl Gateway {
         config: &Path,
         log: &OperatorLog,
         quickstart: bool,
+        signals: Signals,
     ) -> anyhow::Result<()> {
         if quickstart {
             tokio::spawn(crate::demo::serve());
@@ -482,14 +514,12 @@ impl Gateway {
         let mut watch = self
             .standalone
             .clone()
-            .map(|path| Watcher::start(path, POLL_INTERVAL, |path| StandaloneFile::load(path, &Environment::Process)));
-        let (mut term, mut quit, mut int) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::quit())?, signal(SignalKind::interrupt())?);
-        let (mut hup, mut usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+            .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
+        let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
         loop {
             tokio::select! {
                 change = next(&mut watch) => match change {
-                    Some(Change::Loaded(raw)) => self.reload(raw).await,
+                    Some(Change::Loaded(update)) => self.reload(update).await,
                     Some(Change::Broken(errors)) => {
                         errors.iter().for_each(|e| tracing::error!("{e}"));
                         tracing::error!("the running configuration stays in force");
@@ -523,8 +553,9 @@ impl Gateway {
         Ok(())
     }
 
-    async fn reload(&self, raw: RawConfig) {
-        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(&raw));
+    async fn reload(&self, update: Update) {
+        let Some(source) = &self.standalone else { return };
+        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(source, update));
         if Arc::ptr_eq(&before, &snapshot) {
             return;
         }
@@ -546,9 +577,7 @@ async fn resolve(sets: &[Arc<sluice_upstream::NodeSet>], resolver: &Arc<dyn Reso
     }
 }
 
-async fn next(
-    watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<RawConfig>>)>,
-) -> Option<Change<RawConfig>> {
+async fn next(watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<Update>>)>) -> Option<Change<Update>> {
     match watch {
         Some((_, changes)) => changes.recv().await,
         None => std::future::pending().await,

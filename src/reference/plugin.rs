@@ -58,7 +58,7 @@ pub fn page(definition: &Definition) -> String {
         );
     }
     if info.request_body {
-        out.push_str("| request body | read into memory before the plugin runs |\n");
+        out.push_str("| request body | read into memory before the plugin runs, where its configuration needs it |\n");
     }
     if info.encodes {
         out.push_str("| encodes bodies | its response hooks run after those of all other plugins |\n");

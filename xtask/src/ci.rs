@@ -11,7 +11,7 @@ use crate::{fuzz, layers, process, reference, test};
 #[command(after_help = "Example: cargo xtask ci --fuzz-seconds 10")]
 pub struct Args {
     /// Seconds for each fuzz target
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 15)]
     fuzz_seconds: u64,
 }
 

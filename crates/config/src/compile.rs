@@ -11,7 +11,8 @@ mod ssl;
 mod stream_route;
 mod upstream;
 
-use crate::snapshot::{CompiledRoute, Snapshot};
+use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
+use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
@@ -98,19 +99,23 @@ pub struct Compiler {
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
-    objects: HashMap<(Kind, Arc<str>), Arc<Value>>,
+    objects: HashMap<Kind, HashMap<Arc<str>, Arc<Value>>>,
     services: Typed<sluice_model::Service>,
     plugin_configs: Typed<sluice_model::PluginConfig>,
     routes: Typed<sluice_model::Route>,
     /// Plugins of services and plugin configs, built once and shared by their routes.
     shared_entries: HashMap<(Kind, Arc<str>), Arc<Vec<ChainEntry>>>,
-    upstreams: Arc<HashMap<Arc<str>, Arc<Upstream>>>,
+    upstreams: Upstreams,
     service_upstreams: HashMap<Arc<str>, Arc<Upstream>>,
     compiled: HashMap<Arc<str>, Arc<CompiledRoute>>,
     /// Routes by what they refer to.
     dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
+    /// Everything is to be compiled with the next change, whatever that is.
+    anew: bool,
     streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
+    /// All ssl objects that are valid, by id.
+    ssls: Ssls,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
 }
@@ -118,7 +123,7 @@ pub struct Compiler {
 impl Compiler {
     pub fn new(registry: Arc<Registry>, env: Env, settings: CompileSettings) -> Compiler {
         let empty_chain = Arc::new(Chain::default());
-        let upstreams = Arc::new(HashMap::new());
+        let upstreams = Upstreams::default();
         let snapshot = Arc::new(Snapshot {
             revision: 0,
             router: Router::new(settings.mode),
@@ -149,8 +154,10 @@ impl Compiler {
             service_upstreams: HashMap::new(),
             compiled: HashMap::new(),
             dependents: HashMap::new(),
+            anew: false,
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
+            ssls: Ssls::default(),
             snapshot,
             body_readers: HashSet::default(),
         }
@@ -163,7 +170,7 @@ impl Compiler {
 
     /// The stored form of a resource.
     pub fn object(&self, kind: Kind, id: &str) -> Option<&Arc<Value>> {
-        self.objects.get(&(kind, id.into()))
+        self.objects.get(&kind)?.get(id)
     }
 
     /// Lets only these plugins be configured. Other lists than before make every resource be compiled anew with the next
@@ -182,34 +189,53 @@ impl Compiler {
         self.registry = Arc::new(registry);
         self.env = self.env.clone().with_registry(self.registry.clone());
         self.enabled = enabled;
-        self.objects.clear();
+        self.anew = true;
     }
 
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
-        let routes = self.routes.keys().map(|id| (Kind::Route, id.clone()));
-        let streams = self.streams.ids().map(|id| (Kind::StreamRoute, id.clone()));
-        let known = self.objects.keys().cloned().chain(routes).chain(streams);
-        let deletes: HashSet<(Kind, Arc<str>)> = known.filter(|key| !named.contains(key)).collect();
-        let deletes = deletes.into_iter().collect();
+        let known = self.objects.iter().flat_map(|(kind, all)| all.keys().map(|id| (*kind, id.clone())));
+        let deletes = known.filter(|key| !named.contains(key)).collect();
         self.streams.arrange(objects.iter().filter(|o| o.kind == Kind::StreamRoute).map(|o| o.id.clone()).collect());
-        let changed = |o: &Object| self.objects.get(&(o.kind, o.id.clone())).is_none_or(|old| *old != o.value);
-        let upserts = objects.into_iter().filter(changed).collect();
-        self.apply(ChangeSet { upserts, deletes })
+        self.apply(ChangeSet { upserts: objects, deletes })
     }
 
-    /// Applies a change.
+    /// Applies a change. What is not different costs a comparison; if nothing is, the snapshot is the old one.
     pub fn apply(&mut self, change: ChangeSet) -> Applied {
         let mut work = Work::default();
-        for (kind, id) in change.deletes {
-            self.objects.remove(&(kind, id.clone()));
-            work.deleted.push((kind, id));
+        let anew = std::mem::take(&mut self.anew);
+        let mut upserts = change.upserts;
+        if anew {
+            let named: HashSet<(Kind, Arc<str>)> = upserts.iter().map(|o| (o.kind, o.id.clone())).collect();
+            let deleted: HashSet<&(Kind, Arc<str>)> = change.deletes.iter().collect();
+            let stored =
+                self.objects.iter().flat_map(|(kind, all)| all.iter().map(|(id, value)| ((*kind, id.clone()), value)));
+            let others = stored.filter(|(key, _)| !named.contains(key) && !deleted.contains(key));
+            upserts.extend(others.map(|((kind, id), value)| Object { kind, id, value: value.clone() }));
         }
-        for object in change.upserts {
-            self.accept(object, &mut work);
+        for (kind, id) in change.deletes {
+            if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
+                work.deleted.push((kind, id));
+            }
+        }
+        for object in upserts {
+            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
+                self.accept(object, &mut work);
+            }
+        }
+        if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
+            return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
         }
         self.compile(work)
+    }
+
+    /// Applies what a standalone file brings.
+    pub fn update(&mut self, changes: Changes) -> Applied {
+        match changes {
+            Changes::Whole(objects) => self.replace_all(objects),
+            Changes::Part(change) => self.apply(change),
+        }
     }
 
     /// Validates a resource; a good one becomes its stored form.
@@ -217,9 +243,8 @@ impl Compiler {
         let mut body = object.value.as_ref().clone();
         environment::resolve(&mut body);
         let result = self.validate(object.kind, &object.id, &mut body);
-        let key = (object.kind, object.id.clone());
         // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
-        let known = self.objects.insert(key, object.value).is_some();
+        let known = self.objects.entry(object.kind).or_default().insert(object.id.clone(), object.value).is_some();
         match result {
             Ok(()) => work.changed.push((object.kind, object.id, body)),
             Err(invalid) => work.problems.push(Problem {
@@ -271,6 +296,7 @@ impl Compiler {
             self.collect_metadata();
         }
         if kinds.contains(&Kind::Ssl) {
+            self.ssls = self.stored_ssls();
             let (certificates, skip_mtls) = self.compile_certificates(&mut work);
             next.certificates = Arc::new(certificates);
             next.skip_mtls = Arc::new(skip_mtls);
@@ -281,7 +307,7 @@ impl Compiler {
             self.settings.clone(),
             self.states.clone(),
             self.tls.clone(),
-            self.stored_ssls(),
+            self.ssls.clone(),
         ));
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
@@ -304,11 +330,15 @@ impl Compiler {
 
     /// The accepted forms of all resources of a kind, defaults injected.
     fn accepted(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
-        let mut found: Vec<(Arc<str>, Value)> = self
-            .objects
-            .iter()
-            .filter(|((k, _), _)| *k == kind)
-            .filter_map(|((_, id), value)| {
+        self.accepted_where(kind, |_| true)
+    }
+
+    /// As [`Compiler::accepted`], of those whose text as stored is wanted: the others are not validated.
+    fn accepted_where(&self, kind: Kind, wanted: impl Fn(&Value) -> bool) -> Vec<(Arc<str>, Value)> {
+        let all = self.objects.get(&kind).into_iter().flatten();
+        let mut found: Vec<(Arc<str>, Value)> = all
+            .filter(|(_, value)| wanted(value))
+            .filter_map(|(id, value)| {
                 let mut body = value.as_ref().clone();
                 environment::resolve(&mut body);
                 self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
@@ -412,5 +442,10 @@ impl Parsers for Bridge<'_> {
     }
 }
 
+/// ssl objects by id.
+type Ssls = Arc<Vec<(Arc<str>, sluice_model::Ssl)>>;
 /// Certificates of clients' connections, and the mTLS exceptions by ssl id.
 type Certificates = (Vec<Arc<CertConfig>>, HashMap<Arc<str>, Vec<sluice_expr::Regex>>);
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,40 @@ pub struct Document {
     pub root: Node,
     /// Keys given twice, documents after the first.
     pub notices: Vec<Notice>,
+    pub(crate) outline: Outline,
+}
+
+/// Where the top level of a file and the items of its lists stand, for reading a later version in part.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outline {
+    /// In the order of the file. Of a file that is a list itself: one part without a key.
+    pub parts: Vec<Part>,
+    /// Values in all.
+    pub nodes: usize,
+    /// Anchors, aliases or a second document: parts of the file do not stand alone.
+    pub linked: bool,
+}
+
+/// A key of the top level. Places are byte offsets into the text as written, without its byte order mark.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part {
+    pub key: Box<str>,
+    pub start: usize,
+    /// Where each item of its list begins; of a mapping that is its first key.
+    pub items: Vec<usize>,
+    /// Where the `]` of a JSON list stands.
+    pub end: Option<usize>,
+}
+
+impl Outline {
+    fn item(&mut self, offset: usize) {
+        if self.parts.is_empty() {
+            self.parts.push(Part::default());
+        }
+        if let Some(part) = self.parts.last_mut() {
+            part.items.push(offset);
+        }
+    }
 }
 
 impl Document {

@@ -205,7 +205,6 @@ fn retype(text: String) -> Value {
         && trimmed.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     match numeric.then(|| trimmed.parse::<f64>().ok()).flatten() {
         Some(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
-            #[allow(clippy::cast_possible_truncation)]
             let number = number as i64;
             Value::Number(Number::from(number))
         }

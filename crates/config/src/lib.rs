@@ -19,5 +19,5 @@ pub mod watch;
 pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, Problem};
 pub use snapshot::{
     CompiledRoute, CompiledStreamRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot,
-    StreamPluginEntry,
+    StreamPluginEntry, Upstreams,
 };

@@ -64,6 +64,7 @@ impl Settings {
             value: Value::Null,
             root: crate::position::Node::default(),
             notices: Vec::new(),
+            outline: crate::document::Outline::default(),
         };
         let report = Report::new(document.file.clone());
         read(&document, &report, environment)

@@ -5,6 +5,7 @@ use sluice_net::tls::CertConfig;
 use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo, StreamPlugin};
 use sluice_router::{Router, StreamRouter};
 use sluice_upstream::{Timeouts, Upstream};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,6 +77,59 @@ pub struct ConsumerPlugins {
 #[derive(Debug)]
 pub struct MissingGroup;
 
+/// Stored upstreams by id. Cloning shares everything; a change copies one part of [`PARTS`], not all of 100,000 entries.
+#[derive(Clone)]
+pub struct Upstreams {
+    parts: Arc<[Arc<UpstreamPart>]>,
+}
+
+type UpstreamPart = HashMap<Arc<str>, Arc<Upstream>>;
+const PARTS: usize = 256;
+
+impl Default for Upstreams {
+    fn default() -> Upstreams {
+        Upstreams { parts: (0..PARTS).map(|_| Arc::default()).collect() }
+    }
+}
+
+impl Upstreams {
+    pub fn get(&self, id: &str) -> Option<&Arc<Upstream>> {
+        self.parts.get(Self::part(id))?.get(id)
+    }
+
+    /// In no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Upstream>)> {
+        self.parts.iter().flat_map(|part| part.iter())
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.is_empty())
+    }
+
+    pub(crate) fn insert(&mut self, id: Arc<str>, upstream: Arc<Upstream>) {
+        self.change(Self::part(&id), |part| part.insert(id, upstream));
+    }
+
+    pub(crate) fn remove(&mut self, id: &str) {
+        self.change(Self::part(id), |part| part.remove(id));
+    }
+
+    fn change(&mut self, part: usize, change: impl FnOnce(&mut UpstreamPart) -> Option<Arc<Upstream>>) {
+        if let Some(part) = Arc::make_mut(&mut self.parts).get_mut(part) {
+            change(Arc::make_mut(part));
+        }
+    }
+
+    fn part(id: &str) -> usize {
+        let hash = foldhash::fast::FixedState::default().hash_one(id);
+        usize::try_from(hash % PARTS as u64).unwrap_or_default()
+    }
+}
+
 /// One state of the whole configuration. Never changed: a new one is published instead, and shares what stayed.
 pub struct Snapshot {
     pub revision: u64,
@@ -91,7 +145,7 @@ pub struct Snapshot {
     pub consumers_bring_plugins: bool,
     pub consumer_plugins: Arc<HashMap<Arc<str>, ConsumerPlugins>>,
     /// Stored upstreams by id.
-    pub upstreams: Arc<HashMap<Arc<str>, Arc<Upstream>>>,
+    pub upstreams: Upstreams,
     /// Certificates of clients' connections.
     pub certificates: Arc<Vec<Arc<CertConfig>>>,
     /// `skip_mtls_uri_regex` of ssl objects that have it, by id.

@@ -2,7 +2,13 @@
 //! The surprise: the YAML file is complete only with `#END` in its last ten bytes, and of two objects with one id the
 //! later takes the earlier's place.
 
-use crate::document::{Document, Limits};
+mod difference;
+mod index;
+mod source;
+
+pub use source::{Changes, StandaloneSource, Update};
+
+use crate::document::{Document, Limits, Outline};
 use crate::environment::Environment;
 use crate::position::{Node, Position, readable_path};
 use crate::problem::{ConfigError, Notice};
@@ -91,8 +97,7 @@ impl StandaloneFile {
         let file: Arc<str> = path.to_string_lossy().into();
         let bytes = std::fs::read(path)
             .map_err(|error| vec![ConfigError::of_file(&file, format!("cannot be read: {error}"))])?;
-        let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        Self::parse(&file, &bytes, json, environment)
+        Self::parse(&file, &bytes, is_json(path), environment)
     }
 
     /// Reads a text; `file` is its name in messages. An error means that the file as a whole is not to be used.
@@ -102,7 +107,16 @@ impl StandaloneFile {
         json: bool,
         environment: &Environment,
     ) -> Result<RawConfig, Vec<ConfigError>> {
-        let document = if json {
+        Self::parse_outlined(file, bytes, json, environment).map(|(config, _)| config)
+    }
+
+    fn parse_outlined(
+        file: &Arc<str>,
+        bytes: &[u8],
+        json: bool,
+        environment: &Environment,
+    ) -> Result<(RawConfig, Outline), Vec<ConfigError>> {
+        let mut document = if json {
             let mut document = Document::json(file, bytes, Limits::default())?;
             document.resolve_environment(environment)?;
             document
@@ -113,8 +127,13 @@ impl StandaloneFile {
             }
             Document::yaml_with_environment(file, bytes, environment, Limits::default())?
         };
-        collect(document)
+        let outline = std::mem::take(&mut document.outline);
+        Ok((collect(document)?, outline))
     }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
 }
 
 /// Whether `#END`, followed by white space alone, stands in the last ten bytes.
@@ -124,7 +143,7 @@ pub fn is_complete(bytes: &[u8]) -> bool {
 }
 
 fn collect(document: Document) -> Result<RawConfig, Vec<ConfigError>> {
-    let Document { file, value, root, notices } = document;
+    let Document { file, value, root, notices, outline: _ } = document;
     let mut out = RawConfig { file, objects: Vec::new(), plugins: None, notices, errors: Vec::new() };
     let mut map = match value {
         Value::Object(map) => map,
@@ -174,23 +193,15 @@ fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node)
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (index, (mut value, node)) in values.into_iter().zip(node.into_items()).enumerate() {
         let path = format!("{}[{index}]", kind.dir());
-        let Value::Object(map) = &mut value else {
-            let message = format!("expected an object, got {}", crate::section::describe(&value));
-            out.errors.push(ConfigError::at(&out.file, node.position, path, message));
-            continue;
-        };
-        let id = match map.get("id").or_else(|| map.get("username")) {
-            Some(Value::String(id)) => id.clone(),
-            Some(Value::Number(id)) => id.to_string(),
-            None | Some(Value::Null | Value::Bool(false)) => format!("arr_{}", index + 1),
-            Some(other) => {
-                let message = format!("expected a string or a number as id, got {}", crate::section::describe(other));
-                out.errors.push(ConfigError::at(&out.file, node.position_of("/id"), format!("{path}.id"), message));
+        let (kind, id) = match identify(kind, index, &mut value) {
+            Ok(identity) => identity,
+            Err((field, message)) => {
+                let path = if field.is_empty() { path } else { format!("{path}.{field}") };
+                let position = node.position_of(&format!("/{field}"));
+                out.errors.push(ConfigError::at(&out.file, position, path, message));
                 continue;
             }
         };
-        map.insert("id".to_owned(), Value::String(id.clone()));
-        let kind = if kind == Kind::Consumer && id.contains("/credentials/") { Kind::Credential } else { kind };
         let object = RawObject { kind, id, value, path, node, file: out.file.clone() };
         match seen.get(&object.id).and_then(|index| out.objects.get_mut(*index)) {
             Some(earlier) => {
@@ -212,6 +223,27 @@ fn collect_kind(out: &mut RawConfig, kind: Kind, values: Vec<Value>, node: Node)
             }
         }
     }
+}
+
+/// Kind and id of an item of a list, whose value gets the id. An error names the field that is wrong ("": the item).
+fn identify(kind: Kind, index: usize, value: &mut Value) -> Result<(Kind, String), (&'static str, String)> {
+    let Value::Object(map) = value else {
+        return Err(("", format!("expected an object, got {}", crate::section::describe(value))));
+    };
+    let id = match map.get("id").or_else(|| map.get("username")) {
+        Some(Value::String(id)) => id.clone(),
+        Some(Value::Number(id)) => id.to_string(),
+        None | Some(Value::Null | Value::Bool(false)) => format!("arr_{}", index + 1),
+        Some(other) => {
+            return Err((
+                "id",
+                format!("expected a string or a number as id, got {}", crate::section::describe(other)),
+            ));
+        }
+    };
+    map.insert("id".to_owned(), Value::String(id.clone()));
+    let kind = if kind == Kind::Consumer && id.contains("/credentials/") { Kind::Credential } else { kind };
+    Ok((kind, id))
 }
 
 /// `plugins: [{name: x}, {name: y, stream: true}]` (apisix/plugin.lua).

@@ -53,31 +53,40 @@ impl Known {
     pub fn from_name(name: &[u8]) -> Known {
         let Some(first) = name.first() else { return Known::Other };
         // Length and first letter leave one candidate, so that most names cost no comparison at all.
-        let (candidate, known): (&[u8], Known) = match (name.len(), first | 0x20) {
-            (2, b't') => (b"te", Known::Te),
-            (4, b'h') => (b"host", Known::Host),
-            (4, b'd') => (b"date", Known::Date),
-            (6, b'e') => (b"expect", Known::Expect),
-            (6, b's') => (b"server", Known::Server),
-            (7, b'u') => (b"upgrade", Known::Upgrade),
-            (7, b't') => (b"trailer", Known::Trailer),
-            (9, b'x') => (b"x-real-ip", Known::XRealIp),
-            (9, b'f') => (b"forwarded", Known::Forwarded),
-            (10, b'c') => (b"connection", Known::Connection),
-            (10, b'k') => (b"keep-alive", Known::KeepAlive),
-            (12, b'c') => (b"content-type", Known::ContentType),
-            (14, b'c') => (b"content-length", Known::ContentLength),
-            (15, b'x') => (b"x-forwarded-for", Known::XForwardedFor),
-            (16, b'p') => (b"proxy-connection", Known::ProxyConnection),
-            (16, b'x') if name.ends_with(b"t") || name.ends_with(b"T") => match name.get(12).map(|b| b | 0x20) {
-                Some(b'h') => (b"x-forwarded-host", Known::XForwardedHost),
-                _ => (b"x-forwarded-port", Known::XForwardedPort),
+        match (name.len(), first | 0x20) {
+            (2, b't') => known_if(name, b"te", Known::Te),
+            (4, b'h') => known_if(name, b"host", Known::Host),
+            (4, b'd') => known_if(name, b"date", Known::Date),
+            (6, b'e') => known_if(name, b"expect", Known::Expect),
+            (6, b's') => known_if(name, b"server", Known::Server),
+            (7, b'u') => known_if(name, b"upgrade", Known::Upgrade),
+            (7, b't') => known_if(name, b"trailer", Known::Trailer),
+            (9, b'x') => known_if(name, b"x-real-ip", Known::XRealIp),
+            (9, b'f') => known_if(name, b"forwarded", Known::Forwarded),
+            (10, b'c') => known_if(name, b"connection", Known::Connection),
+            (10, b'k') => known_if(name, b"keep-alive", Known::KeepAlive),
+            (12, b'c') => known_if(name, b"content-type", Known::ContentType),
+            (14, b'c') => known_if(name, b"content-length", Known::ContentLength),
+            (15, b'x') => known_if(name, b"x-forwarded-for", Known::XForwardedFor),
+            (16, b'p') => known_if(name, b"proxy-connection", Known::ProxyConnection),
+            (16, b'x') => match known_if(name, b"x-forwarded-host", Known::XForwardedHost) {
+                Known::Other => known_if(name, b"x-forwarded-port", Known::XForwardedPort),
+                host => host,
             },
-            (17, b'x') => (b"x-forwarded-proto", Known::XForwardedProto),
-            (17, b't') => (b"transfer-encoding", Known::TransferEncoding),
-            _ => return Known::Other,
-        };
-        if name.eq_ignore_ascii_case(candidate) { known } else { Known::Other }
+            (17, b'x') => known_if(name, b"x-forwarded-proto", Known::XForwardedProto),
+            (17, b't') => known_if(name, b"transfer-encoding", Known::TransferEncoding),
+            _ => Known::Other,
+        }
+    }
+}
+
+/// `known` where the name is `lower`, whatever its case. A token has no byte that `| 0x20` would turn into one of `lower`'s but
+/// its upper case (`-` could come from CR only, which no name holds). Without branches, so that it compiles to a few words' work.
+#[inline(always)]
+fn known_if<const N: usize>(name: &[u8], lower: &[u8; N], known: Known) -> Known {
+    match <&[u8; N]>::try_from(name) {
+        Ok(name) if name.iter().zip(lower).fold(0, |diff, (a, b)| diff | ((a | 0x20) ^ b)) == 0 => known,
+        _ => Known::Other,
     }
 }
 

@@ -103,22 +103,27 @@ impl Request {
         text(self.host.get(&self.headers.buf))
     }
 
+    /// Stores text; what is not UTF-8 is replaced by U+FFFD.
+    fn store_text(&mut self, bytes: &[u8]) -> Span {
+        self.headers.store(String::from_utf8_lossy(bytes).as_bytes())
+    }
+
     /// Replaces the path (`$uri`) for what follows, such as matching and plugins; the target stays as it was sent.
     pub fn set_path(&mut self, path: &[u8]) {
-        self.path = self.headers.store(String::from_utf8_lossy(path).as_bytes());
+        self.path = self.store_text(path);
     }
     /// Replaces the query (`$args`).
     pub fn set_query(&mut self, query: Option<&[u8]>) {
-        self.query = query.map(|q| self.headers.store(q));
+        self.query = query.map(|q| self.store_text(q));
     }
     /// Replaces the target (`$request_uri`).
     pub fn set_target(&mut self, target: &[u8]) {
-        self.target = self.headers.store(target);
+        self.target = self.store_text(target);
     }
     /// Replaces the host name used for routing and `$host`.
     pub fn set_host(&mut self, host: &[u8]) {
         let lower = host.to_ascii_lowercase();
-        self.host = self.headers.store(&lower);
+        self.host = self.store_text(&lower);
     }
 
     /// The first query argument of this name, percent-decoded; an argument without `=` has an empty value.
@@ -164,7 +169,7 @@ impl Request {
         match target::normalize(path) {
             Ok(None) => self.path = Span::of(start, path.len()),
             // A path that is not UTF-8 once decoded must still be matched: what cannot be shown is replaced.
-            Ok(Some(normal)) => self.path = self.headers.store(String::from_utf8_lossy(&normal).as_bytes()),
+            Ok(Some(normal)) => self.path = self.store_text(&normal),
             Err(()) => return false,
         }
         true
@@ -172,6 +177,13 @@ impl Request {
 
     /// Takes the `Host` value: validates it, cuts the port, lower-cases. False where it is not a host.
     pub(crate) fn adopt_host(&mut self, value: &[u8]) -> bool {
+        let at = self.headers.store(value);
+        self.adopt_host_at(at)
+    }
+
+    /// As [`Request::adopt_host`], for a value that already stands in the head's buffer.
+    pub(crate) fn adopt_host_at(&mut self, at: Span) -> bool {
+        let value = at.get(&self.headers.buf);
         match target::host_name(value) {
             None => false,
             Some(name) if name.iter().any(u8::is_ascii_uppercase) => {
@@ -180,15 +192,21 @@ impl Request {
                 true
             }
             Some(name) => {
-                let name = name.to_vec();
-                self.host = self.headers.store(&name);
+                // A name is where its value begins.
+                self.host = Span { start: at.start, len: name.len() as u32 };
                 true
             }
         }
     }
 }
 
+/// Bytes of the head's buffer that are known to be text.
 #[inline]
+#[allow(unsafe_code, reason = "checking again what was checked when it was stored costs 1 % of a request")]
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or("")
+    debug_assert!(std::str::from_utf8(bytes).is_ok());
+    // SAFETY: spans handed to this function come from three places. The target is a `&str` of httparse's, and path and query
+    // are parts of it cut at ASCII bytes; the host is ASCII, as `target::host_name` has checked; everything else went through
+    // `store_text`, which replaces what is not UTF-8. The buffer is only ever appended to while a span of it is in use.
+    unsafe { std::str::from_utf8_unchecked(bytes) }
 }

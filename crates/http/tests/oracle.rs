@@ -3,7 +3,7 @@
 //! Whenever ours takes a message, hyper must see the same method, target, fields, body and end; what ours refuses and hyper
 //! takes must be of a named strictness class; what has no quirk both must take. Several requests in a row catch a
 //! disagreement about where one ends, which is what request smuggling is made of.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test, its own functions included")]
 
 mod oracle_parts;
 

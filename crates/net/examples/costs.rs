@@ -1,6 +1,6 @@
 //! Prints what the pieces on the request path cost, in nanoseconds. Build it optimised, or the figures mean nothing.
 //! The one surprise: an idle connection's check is measured on a socket that has been read dry, as in a pool.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a measurement that may stop at any failure")]
 use sluice_net::{Address, BoundListener, ConnectOptions, Drain, ListenConfig, Stream, Timeout, connect, timer};
 use std::hint::black_box;
 use std::task::{Context, Waker};

@@ -1,5 +1,5 @@
 //! Listeners, plain streams, PROXY protocol headers, connecting and draining on real sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test, its own functions included")]
 use sluice_net::proxy_protocol::{self, ReadError, read_header};
 use sluice_net::worker::spawn_connection;
 use sluice_net::{

@@ -47,7 +47,7 @@ impl From<Outcome> for Flow<'_> {
 /// [`crate::Shared`] (survives reloads) or, per request, in [`Context::extensions`].
 ///
 /// Hooks run in the phases that the plugin's [`crate::Info`] names, in order of priority.
-#[allow(unused_variables)]
+#[allow(unused_variables, reason = "the names document the hooks that do nothing here")]
 pub trait Plugin: Send + Sync + 'static {
     /// Whether this request's body must be in memory before the first hook runs; asked only where
     /// [`crate::Info::request_body`] says that the plugin may read it.

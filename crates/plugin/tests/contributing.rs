@@ -1,5 +1,5 @@
 //! The sample of CONTRIBUTING.md, "Add a plugin in ten minutes": it compiles, its tests pass, and it is what is printed there.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test, its own functions included")]
 
 #[path = "contributing/require_header.rs"]
 mod require_header;

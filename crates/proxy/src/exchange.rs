@@ -197,11 +197,15 @@ impl Exchange<'_> {
                 return Verdict::Trouble(Trouble::NoRoute);
             }
         }
-        if let Some(verdict) = self.phase(Phase::Rewrite, global, true, cx).await {
+        if global.has(Phase::Rewrite)
+            && let Some(verdict) = self.phase(Phase::Rewrite, global, true, cx).await
+        {
             return verdict;
         }
         let chain = self.chain.clone();
-        if let Some(verdict) = self.phase(Phase::Rewrite, &chain, false, cx).await {
+        if chain.has(Phase::Rewrite)
+            && let Some(verdict) = self.phase(Phase::Rewrite, &chain, false, cx).await
+        {
             return verdict;
         }
         let chain = match self.consumer_chain(cx, &snapshot) {
@@ -218,10 +222,14 @@ impl Exchange<'_> {
             }
             Err(trouble) => return Verdict::Trouble(trouble),
         };
-        if let Some(verdict) = self.phase(Phase::Access, global, true, cx).await {
+        if global.has(Phase::Access)
+            && let Some(verdict) = self.phase(Phase::Access, global, true, cx).await
+        {
             return verdict;
         }
-        if let Some(verdict) = self.phase(Phase::Access, &chain, false, cx).await {
+        if chain.has(Phase::Access)
+            && let Some(verdict) = self.phase(Phase::Access, &chain, false, cx).await
+        {
             return verdict;
         }
         if self.body_too_large(cx) {

@@ -7,7 +7,7 @@ use crate::scratch;
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
-use sluice_plugin::{Attempt as AttemptLog, Context, Reply, UpstreamRef};
+use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
 use sluice_upstream::{
     Algorithm, Attempt, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Tried, Upstream,
@@ -67,7 +67,8 @@ impl Exchange<'_> {
 
     /// Sends the request and relays the answer. A reply is what to say where there is no answer.
     pub(crate) async fn proxy(&mut self, cx: &mut Context) -> Result<Option<Reply>, Gone> {
-        if let Some(reply) = self.before_proxy(cx).await {
+        let before = self.chain.has(Phase::BeforeProxy) || self.snapshot.global.has(Phase::BeforeProxy);
+        if before && let Some(reply) = self.before_proxy(cx).await {
             return Ok(Some(reply));
         }
         let upstream = match self.upstream(cx) {

@@ -48,7 +48,7 @@ pub struct Config {
     /// Accepted for APISIX's sake; without effect.
     #[serde(default)]
     #[schemars(default = "Buffers::default")]
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "only its form is checked")]
     buffers: Buffers,
     /// Adds `Vary: Accept-Encoding`.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct Config {
 #[serde(untagged)]
 enum Types {
     These(Vec<String>),
-    All(#[allow(dead_code)] String),
+    All(#[allow(dead_code, reason = "the schema lets nothing but `*` through")] String),
 }
 
 /// The compressor's output memory in nginx.

@@ -1,8 +1,8 @@
 //! ssl objects: certificates that clients see, and those that upstreams are shown.
-use super::{Certificates, Compiler, Work};
+use super::{Certificates, Compiler, Ssls, Work};
 use foldhash::{HashMap, HashMapExt};
 use sluice_expr::Regex;
-use sluice_model::{Kind, Ssl};
+use sluice_model::Kind;
 use sluice_net::tls::{CertConfig, ClientAuth, Protocols};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ impl Compiler {
     /// All server certificates. An unchanged object yields an equal [`CertConfig`], so that its sessions live on.
     pub(super) fn compile_certificates(&mut self, work: &mut Work) -> Certificates {
         let (mut certificates, mut skip) = (Vec::new(), HashMap::new());
-        for (id, ssl) in self.stored_ssls().iter() {
+        for (id, ssl) in self.ssls.clone().iter() {
             if ssl.is_client || !ssl.enabled {
                 continue;
             }
@@ -44,8 +44,8 @@ impl Compiler {
         (certificates, skip)
     }
 
-    /// All ssl objects that are valid, by id.
-    pub(super) fn stored_ssls(&self) -> Arc<Vec<(Arc<str>, Ssl)>> {
+    /// All ssl objects that are valid, by id: costs the reading of each, hence kept as `ssls`.
+    pub(super) fn stored_ssls(&self) -> Ssls {
         let read = |(id, body)| serde_json::from_value(body).ok().map(|ssl| (id, ssl));
         Arc::new(self.accepted(Kind::Ssl).into_iter().filter_map(read).collect())
     }

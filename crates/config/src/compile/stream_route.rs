@@ -25,8 +25,9 @@ pub(super) struct StreamRoutes {
 }
 
 impl StreamRoutes {
-    pub(super) fn ids(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.routes.keys()
+    /// The order alone is a change: the first match wins.
+    pub(super) fn is_reordered(&self) -> bool {
+        self.reordered
     }
 
     /// Takes over the order of a whole state of the source.

@@ -1,6 +1,6 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
 use super::{CompileSettings, Compiler, Work};
-use foldhash::{HashMap, HashSet};
+use foldhash::HashSet;
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
@@ -162,14 +162,14 @@ impl Compiler {
         let mut changed = work.changed_of(Kind::Upstream);
         if kinds.contains(&Kind::Ssl) {
             let refers = |body: &Value| body.pointer("/tls/client_cert_id").is_some();
-            changed.extend(self.accepted(Kind::Upstream).into_iter().filter(|(_, body)| refers(body)));
+            changed.extend(self.accepted_where(Kind::Upstream, refers));
         }
         let deleted = work.deleted_of(Kind::Upstream);
         if changed.is_empty() && deleted.is_empty() {
             return;
         }
-        let ssls = self.stored_ssls();
-        let mut all: HashMap<Arc<str>, Arc<Upstream>> = (*self.upstreams).clone();
+        let ssls = self.ssls.clone();
+        let mut all = self.upstreams.clone();
         for id in deleted {
             all.remove(&id);
         }
@@ -189,7 +189,7 @@ impl Compiler {
                 Err(message) => work.problem(Kind::Upstream, &id, "", message),
             }
         }
-        self.upstreams = Arc::new(all);
+        self.upstreams = all;
     }
 
     pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
@@ -211,11 +211,8 @@ impl Compiler {
         previous: Option<&Upstream>,
         work: &mut Work,
     ) -> Result<Arc<Upstream>, String> {
-        let ssls = if typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some()) {
-            self.stored_ssls()
-        } else {
-            Arc::default()
-        };
+        let shows_certificate = typed.tls.as_ref().is_some_and(|t| t.client_cert_id.is_some());
+        let ssls = if shows_certificate { self.ssls.clone() } else { Arc::default() };
         let upstream = compile(key, typed, &self.parts(&ssls), previous)?;
         if upstream.nodes.has_names() {
             work.unresolved.push(upstream.nodes.clone());

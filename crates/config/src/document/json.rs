@@ -1,7 +1,7 @@
 //! JSON → value and positions: serde_json decides what is valid, then one pass over the valid text notes where each
 //! value stands. The surprise: the pass may trust the text, yet never indexes it.
 
-use super::{Document, Limits, clamp};
+use super::{Document, Limits, Outline, Part, clamp};
 use crate::position::{Children, Node, Position};
 use crate::problem::{ConfigError, Notice};
 use serde_json::Value;
@@ -14,9 +14,20 @@ pub(super) fn parse(file: &Arc<str>, text: &str, limits: Limits) -> Result<Docum
         let reason = message.split(" at line ").next().unwrap_or(&message);
         ConfigError::at(file, position, "", format!("not valid JSON: {reason}"))
     })?;
-    let mut walker = Walker { text, offset: 0, line: 1, column: 1, file, notices: Vec::new(), nodes: 0, limits };
+    let mut walker = Walker {
+        text,
+        offset: 0,
+        line: 1,
+        column: 1,
+        file,
+        notices: Vec::new(),
+        nodes: 0,
+        limits,
+        outline: Outline::default(),
+    };
     let root = walker.value("", 0)?;
-    Ok(Document { file: file.clone(), value, root, notices: walker.notices })
+    let outline = Outline { nodes: walker.nodes, ..walker.outline };
+    Ok(Document { file: file.clone(), value, root, notices: walker.notices, outline })
 }
 
 struct Walker<'a> {
@@ -28,6 +39,7 @@ struct Walker<'a> {
     notices: Vec<Notice>,
     nodes: usize,
     limits: Limits,
+    outline: Outline,
 }
 
 impl Walker<'_> {
@@ -106,6 +118,9 @@ impl Walker<'_> {
             self.string();
             let key: String =
                 self.text.get(start..self.offset).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            if depth == 0 {
+                self.outline.parts.push(Part { key: key.as_str().into(), start, ..Part::default() });
+            }
             self.peek();
             self.step(); // the colon
             let key_path = crate::position::join(path, &key);
@@ -127,11 +142,17 @@ impl Walker<'_> {
         while let Some(byte) = self.peek() {
             match byte {
                 b']' => {
+                    if let (1, Some(part)) = (depth, self.outline.parts.last_mut()) {
+                        part.end = Some(self.offset);
+                    }
                     self.step();
                     break;
                 }
                 b',' => self.step(),
                 _ => {
+                    if depth <= 1 {
+                        self.outline.item(self.offset);
+                    }
                     let node = self.value(&format!("{path}[{}]", items.len()), depth + 1)?;
                     items.push(node);
                 }

@@ -85,7 +85,6 @@ fn sexagesimal(text: &str, negative: bool) -> Option<Number> {
 pub(super) fn whole(value: f64, negative: bool) -> Option<Number> {
     let value = if negative { -value } else { value };
     if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
-        #[allow(clippy::cast_possible_truncation)]
         return Some(Number::from(value as i64));
     }
     Number::from_f64(value)

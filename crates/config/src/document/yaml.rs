@@ -1,7 +1,7 @@
 //! YAML events → value and positions. The surprise: what an alias repeats has the positions of its anchor, so an error
 //! in it points at the text to be mended.
 
-use super::{Document, Limits, Lines, Origin, clamp, scalar};
+use super::{Document, Limits, Lines, Origin, Outline, Part, clamp, scalar};
 use crate::position::{Children, Node, Position, join};
 use crate::problem::{ConfigError, Notice};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
@@ -26,9 +26,11 @@ pub(super) fn parse(file: &Arc<str>, text: &str, origin: Origin<'_>, limits: Lim
         notices: Vec::new(),
         nodes: 0,
         alias_nodes: 0,
+        outline: Outline::default(),
     };
     let (value, root) = builder.document()?;
-    Ok(Document { file: file.clone(), value, root, notices: builder.notices })
+    let outline = Outline { nodes: builder.nodes, ..builder.outline };
+    Ok(Document { file: file.clone(), value, root, notices: builder.notices, outline })
 }
 
 struct Builder<'a> {
@@ -41,6 +43,7 @@ struct Builder<'a> {
     notices: Vec<Notice>,
     nodes: usize,
     alias_nodes: usize,
+    outline: Outline,
 }
 
 type Item<'a> = (Event<'a>, Span);
@@ -56,6 +59,7 @@ impl<'a> Builder<'a> {
                 Event::DocumentStart(..) => {
                     documents += 1;
                     if documents == 2 {
+                        self.outline.linked = true;
                         let position = self.position(&item.1.start);
                         let text = "ignored: only the first YAML document of a file is read".to_owned();
                         self.notice(position, "", text);
@@ -106,6 +110,10 @@ impl<'a> Builder<'a> {
                     if matches!(item.0, Event::SequenceEnd) {
                         break;
                     }
+                    if depth <= 1 {
+                        let offset = self.offset(&item.1.start);
+                        self.outline.item(offset);
+                    }
                     let (value, node) = self.node(item, &format!("{path}[{}]", values.len()), depth + 1)?;
                     values.push(value);
                     nodes.push(node);
@@ -120,6 +128,7 @@ impl<'a> Builder<'a> {
             _ => return Err(self.fail(position, path, "not valid YAML: a value was expected here".to_owned())),
         };
         if anchor != 0 {
+            self.outline.linked = true;
             self.anchors.insert(anchor, (value.clone(), node.clone(), self.nodes - nodes_before));
         }
         Ok((value, node))
@@ -136,6 +145,7 @@ impl<'a> Builder<'a> {
                 Event::MappingEnd => break,
                 Event::Scalar(text, style, anchor, _) => {
                     if anchor != 0 {
+                        self.outline.linked = true;
                         let key = (Value::String(text.clone().into_owned()), Node::scalar(key_position), 1);
                         self.anchors.insert(anchor, key);
                     }
@@ -148,6 +158,10 @@ impl<'a> Builder<'a> {
                 },
                 _ => return Err(self.fail(key_position, path, "a key must be a string or a number".to_owned())),
             };
+            if depth == 0 {
+                let start = self.offset(&span.start);
+                self.outline.parts.push(Part { key: key.as_str().into(), start, ..Part::default() });
+            }
             let value_item = self.expect_next(key_position)?;
             let key_path = join(path, &key);
             let (value, mut node) = self.node(value_item, &key_path, depth + 1)?;
@@ -186,6 +200,7 @@ impl<'a> Builder<'a> {
         let Some((_, _, size)) = self.anchors.get(&anchor) else {
             return Err(self.fail(position, path, "an anchor cannot contain an alias of itself".to_owned()));
         };
+        self.outline.linked = true;
         self.alias_nodes += size;
         self.nodes += size;
         if self.alias_nodes > self.limits.alias_nodes {
@@ -226,6 +241,18 @@ impl<'a> Builder<'a> {
                 lines.position(original, substitution.original_offset(offset))
             }
             _ => Position { line: clamp(marker.line()), column: clamp(marker.col() + 1) },
+        }
+    }
+
+    /// A byte offset in the text as written.
+    fn offset(&mut self, marker: &Marker) -> usize {
+        match (marker.byte_offset(), &self.origin) {
+            (Some(offset), Some((_, substitution, _))) => substitution.original_offset(offset),
+            (Some(offset), None) => offset,
+            (None, _) => {
+                self.outline.linked = true;
+                0
+            }
         }
     }
 

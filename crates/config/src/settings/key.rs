@@ -35,6 +35,7 @@ pub fn keys() -> Vec<Key> {
         value: Value::Null,
         root: crate::position::Node::default(),
         notices: Vec::new(),
+        outline: crate::document::Outline::default(),
     };
     let report = Report::recording(nothing.file.clone());
     let _: Settings = super::read(&nothing, &report, &Environment::Fixed(std::collections::HashMap::new()));

@@ -90,15 +90,11 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
     match (scan.hosts, minor) {
         (0, 0) => {}
         (0, _) => return Err(reject(400, "missing Host")),
-        (1, _) => {
-            // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
-            if request.host.len == 0 {
-                let value = scan.host.get(data);
-                if !request.adopt_host(value) {
-                    return Err(reject(400, "invalid Host"));
-                }
-            }
+        // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
+        (1, _) if request.host.len == 0 && !request.adopt_host_at(scan.host) => {
+            return Err(reject(400, "invalid Host"));
         }
+        (1, _) => {}
         _ => return Err(reject(400, "several Host fields")),
     }
     if scan.chunked && minor == 0 {
@@ -275,6 +271,7 @@ fn scan_fields(
                 scan.hosts += 1;
                 scan.host = value;
             }
+            Known::Connection if http11 && matches!(field.value, b"keep-alive" | b"Keep-Alive") => hop = true,
             Known::Connection => {
                 hop = true;
                 for token in field.value.split(|b| *b == b',').map(|t| t.trim_ascii()) {

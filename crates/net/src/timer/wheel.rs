@@ -28,8 +28,7 @@ pub(super) struct Wheel {
     live: usize,
 }
 
-// Indices below are either masked by SLOTS or keys of the slab handed out by `insert`.
-#[allow(clippy::indexing_slicing)]
+#[allow(clippy::indexing_slicing, reason = "masked by SLOTS, or keys that `insert` handed out")]
 impl Wheel {
     pub(super) fn new() -> Self {
         Self { now: 0, heads: vec![NIL; SLOTS as usize].into(), nodes: Vec::new(), free: NIL, live: 0 }

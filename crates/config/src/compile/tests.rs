@@ -1,0 +1,104 @@
+//! A change compiles what it touches, and nothing else.
+
+use super::*;
+use serde_json::json;
+use sluice_plugin::Clock;
+
+fn compiler() -> Compiler {
+    let registry = Arc::new(Registry::new(&[]).unwrap());
+    let env = Env::new(Clock::fake(0), sluice_telemetry::Registry::new()).with_registry(registry.clone());
+    let settings = CompileSettings {
+        mode: Mode::Uri,
+        pool: PoolSettings::default(),
+        workers: 1,
+        trusted_certificates: None,
+        resolver: None,
+    };
+    Compiler::new(registry, env, settings)
+}
+
+fn object(kind: Kind, id: &str, value: Value) -> Object {
+    Object { kind, id: id.into(), value: Arc::new(value) }
+}
+
+fn upstream(port: u16) -> Value {
+    json!({"type": "roundrobin", "nodes": {format!("127.0.0.1:{port}"): 1}})
+}
+
+fn start() -> Vec<Object> {
+    vec![
+        object(Kind::Route, "1", json!({"uri": "/1", "upstream": upstream(81)})),
+        object(Kind::Route, "2", json!({"uri": "/2", "upstream_id": "a"})),
+        object(Kind::Route, "3", json!({"uri": "/3", "upstream_id": "b"})),
+        object(Kind::Upstream, "a", upstream(82)),
+        object(Kind::Upstream, "b", upstream(83)),
+    ]
+}
+
+fn route<'a>(snapshot: &'a Snapshot, id: &str) -> &'a Arc<CompiledRoute> {
+    snapshot.router.get(id).unwrap()
+}
+
+#[test]
+fn what_is_the_same_is_not_compiled_again() {
+    let mut compiler = compiler();
+    let first = compiler.replace_all(start());
+    assert!(first.problems.is_empty(), "{:?}", first.problems);
+    let again = compiler.replace_all(start());
+    assert!(Arc::ptr_eq(&first.snapshot, &again.snapshot));
+    let change = ChangeSet {
+        upserts: vec![start().remove(0), object(Kind::Upstream, "a", upstream(92))],
+        deletes: vec![(Kind::Route, "none".into())],
+    };
+    let next = compiler.apply(change).snapshot;
+    assert_eq!(next.revision, first.snapshot.revision + 1);
+    for (id, same) in [("1", true), ("2", false), ("3", true)] {
+        assert_eq!(Arc::ptr_eq(route(&first.snapshot, id), route(&next, id)), same, "route {id}");
+    }
+    let port = |snapshot: &Snapshot, id: &str| snapshot.upstreams.get(id).unwrap().nodes.configs()[0].port;
+    assert_eq!((port(&first.snapshot, "a"), port(&next, "a"), port(&next, "b")), (82, 92, 83));
+    assert!(Arc::ptr_eq(first.snapshot.upstreams.get("b").unwrap(), next.upstreams.get("b").unwrap()));
+}
+
+#[test]
+fn deleted_objects_are_gone_and_stored_upstreams_counted() {
+    let mut compiler = compiler();
+    compiler.replace_all(start());
+    let deletes = vec![(Kind::Upstream, "b".into()), (Kind::Route, "1".into())];
+    let next = compiler.update(Changes::Part(ChangeSet { upserts: Vec::new(), deletes })).snapshot;
+    assert!(next.router.get("1").is_none());
+    assert_eq!(next.upstreams.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["a"]);
+    assert_eq!((next.upstreams.len(), next.upstreams.is_empty()), (1, false));
+    assert!(compiler.object(Kind::Upstream, "b").is_none());
+    let last = compiler.update(Changes::Whole(Vec::new())).snapshot;
+    assert!(last.router.is_empty() && last.upstreams.is_empty());
+}
+
+#[test]
+fn a_refused_text_is_tried_once_and_the_good_form_stays() {
+    let mut compiler = compiler();
+    let before = compiler.replace_all(start()).snapshot;
+    let broken = || ChangeSet { upserts: vec![object(Kind::Route, "2", json!({"uri": 5}))], deletes: Vec::new() };
+    let refused = compiler.apply(broken());
+    assert_eq!(refused.problems.len(), 1);
+    assert!(refused.problems[0].kept);
+    assert!(Arc::ptr_eq(route(&before, "2"), route(&refused.snapshot, "2")));
+    assert!(compiler.apply(broken()).problems.is_empty());
+}
+
+#[test]
+fn another_list_of_plugins_compiles_everything_anew() {
+    let mut compiler = compiler();
+    let first = compiler.replace_all(start()).snapshot;
+    compiler.enable(Enabled { plugins: Some(vec!["key-auth".to_owned()]), ..Enabled::default() });
+    let deletes = vec![(Kind::Route, "1".into())];
+    let next = compiler.apply(ChangeSet { upserts: Vec::new(), deletes }).snapshot;
+    assert!(next.router.get("1").is_none());
+    assert!(!Arc::ptr_eq(route(&first, "3"), route(&next, "3")));
+    compiler.enable(Enabled { plugins: Some(vec!["key-auth".to_owned()]), ..Enabled::default() });
+    assert!(Arc::ptr_eq(&next, &compiler.apply(ChangeSet::default()).snapshot), "the same list");
+    compiler.enable(Enabled::default());
+    let last = compiler.replace_all(start().split_off(3)).snapshot;
+    assert!(last.router.is_empty());
+    assert_eq!(last.upstreams.len(), 2);
+}
