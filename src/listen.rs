@@ -33,9 +33,7 @@ pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>,
             let worker = worker.clone();
             if !config.tls && !config.proxy_protocol {
                 let connection = connection(&socket, &peer);
-                spawn_connection(&counted, async move {
-                    sluice_proxy::serve(worker, Stream::from(socket), connection).await
-                });
+                spawn_connection(&counted, sluice_proxy::serve(worker, Stream::from(socket), connection));
             } else {
                 let (tls, config) = (tls.clone(), config.clone());
                 // Boxed, so that plain connections do not pay for the handshake's state.

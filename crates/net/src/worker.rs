@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -140,9 +139,10 @@ fn allowed_cpus() -> io::Result<Vec<usize>> {
 pub fn spawn_connection(drain: &Drain, connection: impl Future<Output = ()> + 'static) {
     let guard = drain.guard();
     let drain = drain.clone();
+    // Boxed once per connection: moved into the task's own state it would take its place twice.
+    let mut connection = Box::pin(connection);
     tokio::task::spawn_local(async move {
         let _guard = guard;
-        let mut connection = pin!(connection);
         poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| connection.as_mut().poll(cx))) {
             Ok(p) => p,
             Err(cause) => {

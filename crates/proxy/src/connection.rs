@@ -28,3 +28,20 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, connection: Connection) {
     }
     client.close().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl FnOnce() -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    /// The size of its task is most of what an idle connection costs.
+    #[test]
+    #[allow(unreachable_code, clippy::diverging_sub_expression, reason = "only the future's type is wanted")]
+    fn an_idle_connection_is_small() {
+        let task = size(|| serve(panic!(), panic!(), panic!()));
+        assert!(task <= 2048, "{task} bytes");
+    }
+}
