@@ -152,6 +152,11 @@ pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
+    anyhow::ensure!(
+        standalone_path(config, settings.deployment.config_provider).is_some(),
+        "{}: deployment: configuration from etcd is not there yet; use role data_plane with role_data_plane.config_provider yaml or json",
+        config.display()
+    );
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()

@@ -102,3 +102,23 @@ fn another_list_of_plugins_compiles_everything_anew() {
     assert!(last.router.is_empty());
     assert_eq!(last.upstreams.len(), 2);
 }
+
+/// Lua is not run: a route that would be another one without it is left out and named, the rest serves.
+#[test]
+fn routes_that_need_lua_are_left_out() {
+    let mut compiler = compiler();
+    let with = |id: &str, field: &str, lua: &str| {
+        object(Kind::Route, id, json!({"uri": format!("/{id}"), "upstream": upstream(81), field: lua}))
+    };
+    let mut objects = start();
+    objects.push(with("filtered", "filter_func", "function(vars) return vars.arg_a == '1' end"));
+    objects.push(with("scripted", "script", "local _M = {} return _M"));
+    objects.push(with("idle", "script", "local ngx = ngx"));
+    let applied = compiler.replace_all(objects);
+    let named: Vec<&str> = applied.problems.iter().map(|p| &*p.id).collect();
+    assert_eq!(named, ["filtered", "scripted"], "{:?}", applied.problems);
+    assert!(applied.snapshot.router.get("filtered").is_none() && applied.snapshot.router.get("scripted").is_none());
+    // A script that returns nothing has no phases; APISIX serves such a route, too.
+    assert!(applied.snapshot.router.get("idle").is_some());
+    assert!(applied.snapshot.router.get("1").is_some());
+}
