@@ -1,6 +1,5 @@
 //! Consumers as auth plugins find them: one index per auth plugin, from the plugin's key (an API key, a user name) to
 //! the consumer and, where the key stands on a credential, to that (apisix/consumer.lua).
-use crate::chain::Chain;
 use foldhash::HashMap;
 use serde_json::{Map, Value};
 use sluice_http::Request;
@@ -145,6 +144,3 @@ fn attach(
     }
     *slot = Some(ConsumerMatch { consumer: consumer.clone(), credential_id, plugin });
 }
-
-/// The plugins that a consumer (and its group) brings, as found by the proxy for a (route, consumer) pair.
-pub type ConsumerChain = Arc<Chain>;

@@ -199,9 +199,7 @@ impl Exchange<'_> {
                     if check.scan(rest).is_err() {
                         return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
                     }
-                    let upstream_status =
-                        cx.attempts.len() > 1 || status >= 500 || self.worker.settings.show_upstream_status;
-                    self.start(cx, relay, upstream_status, &mut scratch.out);
+                    self.start(cx, relay, &mut scratch.out);
                     return Poll::Ready(
                         self.pass(task, cx, relay, rest, &mut scratch.out).map(|()| Event::Started { elapsed }),
                     );
@@ -254,10 +252,8 @@ impl Exchange<'_> {
     }
 
     /// Decides the client's framing and writes the head, after the plugins have seen it.
-    fn start(&mut self, cx: &mut Context, relay: &mut Relay, upstream_status: bool, out: &mut Vec<u8>) {
-        if upstream_status {
-            self.tell_upstream_status(cx);
-        }
+    fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
+        self.tell_upstream_status(cx);
         self.header_filter(cx);
         let body = !(cx.client_sent_head() || matches!(cx.response.status, 100..200 | 204 | 304));
         relay.filtered = body
@@ -282,7 +278,7 @@ impl Exchange<'_> {
             && (relay.encoding == Encoding::Chunked
                 || relay.encoding == Encoding::Untouched && relay.reader.framing() == Framing::Chunked);
         let until_close = body && relay.encoding == Encoding::Identity && !has_length;
-        if until_close || !self.body.is_done() && cx.request_body.is_none() && !self.streaming_is_over() {
+        if until_close || !self.body.is_done() && cx.request_body.is_none() {
             self.keep = false;
         }
         write::status_line(&cx.response, out);
@@ -297,10 +293,6 @@ impl Exchange<'_> {
         out.extend_from_slice(b"\r\n");
         self.answered = true;
         cx.bytes_sent += out.len() as u64;
-    }
-
-    fn streaming_is_over(&self) -> bool {
-        self.body.is_done()
     }
 
     fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
@@ -427,9 +419,7 @@ impl Exchange<'_> {
         if !bodiless && !body.is_empty() && !cx.response.headers.contains("content-type") {
             cx.response.headers.append("Content-Type", kind);
         }
-        if !cx.attempts.is_empty() {
-            self.tell_upstream_status(cx);
-        }
+        self.tell_upstream_status(cx);
         self.header_filter(cx);
         let mut chunk = BodyChunk { data: body, last: true };
         if cx.wants_body() && !bodiless {
