@@ -1,5 +1,5 @@
 //! The Admin API's port, and what the API asks of the running gateway.
-use crate::configuration::{Configuration, read_enabled};
+use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway, Role};
@@ -25,8 +25,9 @@ struct Running {
 
 impl Running {
     async fn reload(&self) -> anyhow::Result<()> {
-        let enabled = read_enabled(&self.config)?;
-        self.configuration.set_enabled(enabled.clone());
+        let plugins = read_plugins(&self.config)?;
+        let enabled = crate::configuration::enabled(&plugins);
+        self.configuration.reload_plugins(plugins).await;
         let Some(list) = plugin_list(&enabled) else { return Ok(()) };
         let op = Op::Put { key: Key::raw(PLUGINS), body: list.into(), expect: Expect::Any, ttl: None };
         let note = Note { author: "plugins/reload".into(), message: String::new() };

@@ -1,7 +1,7 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
-use crate::admin_server;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
@@ -367,7 +367,7 @@ impl Gateway {
                 compiler,
                 tls.clone(),
                 resolver,
-                configuration::enabled(settings),
+                configuration::enabled(&settings.plugins),
             )),
             tls,
             drain: Drain::new(),
@@ -459,7 +459,7 @@ impl Gateway {
         if !settings.apisix.enable_admin || settings.deployment.role == Role::DataPlane {
             return Ok(());
         }
-        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
+        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
         let keys = admin_server::keys(&settings.deployment.admin);
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
@@ -493,6 +493,11 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let store = match &self.source {
+            Source::File(_) => None,
+            Source::Store(store) => Some(store.clone()),
+        };
+        control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod control;
 pub mod listing;
 pub mod message;
 pub mod parsers;
@@ -14,8 +15,11 @@ pub mod resource;
 pub mod schema;
 pub mod server;
 pub mod settings;
+pub mod status;
 
 pub use admin::{Admin, Gateway};
+pub use control::{Control, Running};
 pub use message::{Reply, Request};
 pub use server::{Handler, serve};
 pub use settings::{AdminKey, AdminSettings, Role};
+pub use status::Status;

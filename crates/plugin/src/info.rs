@@ -90,6 +90,8 @@ pub struct Info {
     /// It encodes response bodies (compression): its `header_filter` and `body_filter` run after those of all other plugins
     /// of the chain, whatever its priority, as nginx's own filters run after Lua's.
     pub encodes: bool,
+    /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
+    pub global: bool,
 }
 
 impl Info {
@@ -105,6 +107,7 @@ impl Info {
             request_body: false,
             prefer_route: false,
             encodes: false,
+            global: false,
         }
     }
     pub const fn version(self, version: f64) -> Info {
@@ -121,6 +124,9 @@ impl Info {
     }
     pub const fn prefer_route(self) -> Info {
         Info { prefer_route: true, ..self }
+    }
+    pub const fn global(self) -> Info {
+        Info { global: true, ..self }
     }
     pub const fn encodes(self) -> Info {
         Info { encodes: true, ..self }

@@ -1,0 +1,41 @@
+//! Stored resources as they are in force: checked, with defaults. The surprise: nothing of that is kept, as it would take
+//! several times the memory of the text; who looks has it made, outside the compiler's lock.
+use super::{Bridge, Compiler, environment};
+use serde_json::{Map, Value};
+use sluice_model::validate::{Checks, Invalid, validate_standalone};
+use sluice_model::{Body, Kind};
+use sluice_plugin::Registry;
+use std::sync::Arc;
+
+impl Compiler {
+    /// The stored forms of a kind, by id.
+    pub fn bodies(&self, kind: Kind) -> Vec<(Arc<str>, Body)> {
+        let all = self.objects.get(&kind).into_iter().flatten();
+        let mut all: Vec<_> = all.map(|(id, body)| (id.clone(), body.clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+/// A resource with its id and its defaults; None where it is not accepted.
+pub fn accepted(registry: &Registry, kind: Kind, id: &str, body: &Body) -> Option<Value> {
+    let mut value = body.parse().ok()?;
+    environment::resolve(&mut value);
+    check(registry, kind, id, &mut value).ok().map(|()| value)
+}
+
+/// Checks a resource and completes it.
+pub(super) fn check(registry: &Registry, kind: Kind, id: &str, body: &mut Value) -> Result<(), Invalid> {
+    if let Value::Object(fields) = body {
+        fields.entry("id").or_insert_with(|| id.into());
+        // `key-auth:` without a value is a plugin with nothing but defaults.
+        for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
+        {
+            if config.is_null() {
+                *config = Value::Object(Map::new());
+            }
+        }
+    }
+    let bridge = Bridge { registry };
+    validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
+}
