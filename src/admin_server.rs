@@ -16,6 +16,9 @@ use std::sync::{Arc, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+/// Bytes of a configuration that is sent as a whole; nginx has no limit there.
+const WHOLE_BODY: usize = 256 << 20;
+
 /// The gateway as the Admin API sees it.
 struct Running {
     configuration: Arc<Configuration>,
@@ -43,6 +46,9 @@ impl Gateway for Running {
     }
     fn in_force(&self) -> watch::Receiver<u64> {
         self.configuration.in_force()
+    }
+    fn taken(&self, _revision: u64) {
+        self.configuration.set_ready();
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
@@ -109,6 +115,8 @@ fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
         stream: apisix.proxy_mode.stream,
         plugins: settings.plugins.plugins.clone(),
         stream_plugins: settings.plugins.stream_plugins.clone(),
+        api_driven: settings.api_driven(),
+        max_body: if settings.api_driven() { WHOLE_BODY } else { AdminSettings::default().max_body },
         ..AdminSettings::default()
     }
 }

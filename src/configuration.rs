@@ -103,6 +103,11 @@ impl Configuration {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// An empty configuration is one too.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
     /// config.yaml's lists and attributes of plugins, from now on: everything is compiled with them.
     pub async fn reload_plugins(&self, plugins: Plugins) {
         let enabled = enabled(&plugins);

@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 /// Opens the store that the settings name.
 pub fn open(
-    _settings: &Settings,
+    settings: &Settings,
     _data_dir: &Path,
     _control: &tokio::runtime::Handle,
 ) -> anyhow::Result<Arc<dyn Store>> {
+    // APISIX's API-driven standalone mode keeps nothing either.
+    if settings.api_driven() {
+        return Ok(Arc::new(MemoryStore::new()));
+    }
     Ok(Arc::new(MemoryStore::new()))
 }

@@ -3,7 +3,7 @@ use crate::access;
 use crate::message::{Reply, Request};
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{plugins, resource, schema};
+use crate::{configs, control, plugins, resource, schema};
 use serde_json::{Value, json};
 use sluice_model::Lua;
 use sluice_plugin::Registry;
@@ -11,7 +11,8 @@ use sluice_store::Store;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
 
 /// What the Admin API needs of the running gateway.
 pub trait Gateway: Send + Sync + 'static {
@@ -21,6 +22,8 @@ pub trait Gateway: Send + Sync + 'static {
     fn in_force(&self) -> watch::Receiver<u64>;
     /// Reads config.yaml's lists of plugins again and puts them into force.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
+    fn taken(&self, _revision: u64) {}
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -31,6 +34,8 @@ pub struct Admin {
     pub(crate) settings: AdminSettings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) gateway: Arc<dyn Gateway>,
+    /// In API-driven standalone mode, what was declared.
+    pub(crate) declared: Option<Mutex<configs::Declared>>,
 }
 
 /// A request that was let in.
@@ -44,7 +49,8 @@ pub(crate) struct Call<'a> {
 
 impl Admin {
     pub fn new(settings: AdminSettings, store: Arc<dyn Store>, gateway: Arc<dyn Gateway>) -> Admin {
-        Admin { settings, store, gateway }
+        let declared = settings.api_driven.then(Mutex::default);
+        Admin { settings, store, gateway, declared }
     }
 
     async fn dispatch(&self, request: &Request) -> Reply {
@@ -56,7 +62,8 @@ impl Admin {
         if rest.is_empty() {
             return if request.method == "HEAD" { Reply::empty(200) } else { Reply::empty(404) };
         }
-        if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
+        let head = request.method == "HEAD" && self.declared.is_some() && rest == ["configs"];
+        if !head && !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
             return Reply::empty(404);
         }
         let author = match access::authenticate(&self.settings, request) {
@@ -64,6 +71,14 @@ impl Admin {
             Err(refused) => return refused,
         };
         let method = request.method.as_str();
+        if let ["configs", rest @ ..] = rest
+            && let Some(reply) = configs::answer(self, rest, request, &author).await
+        {
+            return reply;
+        }
+        if self.declared.is_some() {
+            return control::not_found();
+        }
         match (method, rest) {
             ("GET", ["plugins", "list"]) => return plugins::list(self, request),
             ("PUT", ["plugins", "reload"]) => return plugins::reload(self).await,
@@ -87,6 +102,14 @@ impl Admin {
             (_, ["schema" | "plugins", ..]) => Reply::error(404, "not found"),
             _ => resource::answer(self, rest, call).await,
         }
+    }
+
+    /// Waits until a revision is in force, but not for ever: a gateway that ends meanwhile is no reason to call a write
+    /// failed.
+    pub(crate) async fn in_force(&self, revision: u64) {
+        let mut in_force = self.gateway.in_force();
+        let reached = in_force.wait_for(|now| *now >= revision);
+        let _ = tokio::time::timeout(Duration::from_secs(10), reached).await;
     }
 
     fn cors(&self, request: &Request, reply: Reply) -> Reply {

@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod admin;
+mod clock;
+mod configs;
 pub mod control;
 pub mod listing;
 pub mod message;
@@ -16,6 +18,8 @@ pub mod schema;
 pub mod server;
 pub mod settings;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use admin::{Admin, Gateway};
 pub use control::{Control, Running};

@@ -164,10 +164,7 @@ pub(super) async fn commit_all(admin: &Admin, call: &Call<'_>, ops: Vec<Op>) -> 
     let note = Note { author: call.author.clone(), message };
     let done = admin.store.commit(Transaction { ops, note }).await?;
     if call.request.arg("wait") == Some("true") {
-        let mut in_force = admin.gateway.in_force();
-        let reached = in_force.wait_for(|revision| *revision >= done.revision);
-        // A gateway that ends meanwhile is no reason to call the write failed.
-        let _ = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        admin.in_force(done.revision).await;
     }
     Ok(done)
 }
