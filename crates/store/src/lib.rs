@@ -6,9 +6,11 @@
 pub mod history;
 pub mod key;
 pub mod memory;
+mod plan;
 pub mod state;
 pub mod store;
 pub mod transaction;
+mod watchers;
 
 pub use history::{Change, Revision};
 pub use key::Key;
