@@ -30,4 +30,16 @@ impl Watchers {
             true
         });
     }
+
+    /// The state changed in a way no batch tells.
+    pub(crate) fn reset(&mut self) {
+        self.all.retain_mut(|(sender, behind)| match sender.try_send(Watch::Reset) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                *behind = true;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
 }
