@@ -10,22 +10,31 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-/// What the disk refuses.
+mod faults;
+mod kill;
+mod power;
+mod property;
+
+/// What the disk does wrong: it refuses the `after`th change of the file (and all later ones, if `lasting`), as a full
+/// disk does; or its power fails.
 #[derive(Debug, Default)]
 pub(crate) struct Fault {
-    /// Armed, writes fail as a full disk's do once `room` is used up.
-    pub full: AtomicBool,
-    /// Writes that still succeed when armed.
-    pub room: AtomicI64,
-    /// The file cannot be made longer either, nor opened (its first write fails).
-    pub dead: AtomicBool,
+    pub armed: AtomicBool,
+    pub lasting: AtomicBool,
+    pub after: AtomicI64,
+    pub power: Mutex<Option<power::Power>>,
 }
 
 impl Fault {
-    fn check(&self) -> std::io::Result<()> {
-        let refused = self.full.load(Ordering::SeqCst) && self.room.fetch_sub(1, Ordering::SeqCst) <= 0;
-        if refused || self.dead.load(Ordering::SeqCst) {
-            return Err(std::io::ErrorKind::StorageFull.into());
+    fn check(&self, change: power::Change<'_>) -> std::io::Result<()> {
+        if let Some(power) = self.power.lock().unwrap().as_mut() {
+            power.change(change);
+        }
+        if self.armed.load(Ordering::SeqCst) {
+            let left = self.after.fetch_sub(1, Ordering::SeqCst);
+            if left == 0 || left < 0 && self.lasting.load(Ordering::SeqCst) {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
         }
         Ok(())
     }
@@ -46,15 +55,15 @@ impl StorageBackend for Faulty {
         self.inner.read(offset, out)
     }
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.fault.check()?;
+        self.fault.check(power::Change::Length(len))?;
         self.inner.set_len(len)
     }
     fn sync_data(&self) -> std::io::Result<()> {
-        self.fault.check()?;
+        self.fault.check(power::Change::Sync)?;
         self.inner.sync_data()
     }
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.fault.check()?;
+        self.fault.check(power::Change::Write(offset, data))?;
         self.inner.write(offset, data)
     }
     fn close(&self) -> std::io::Result<()> {
