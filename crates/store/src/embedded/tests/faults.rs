@@ -126,7 +126,7 @@ async fn a_damaged_file_is_refused_by_name() {
     }
     assert!(refused > 0);
     refused = 0;
-    let places = (0..320).chain((320..image.len()).step_by(image.len() / 100));
+    let places = (0..192).chain((320..image.len()).step_by(image.len() / 60));
     for at in places {
         let mut image = image.clone();
         image[at] ^= 0x5a;
@@ -166,4 +166,18 @@ fn another_format_is_named() {
     }
     let error = EmbeddedStore::open(&path, EmbeddedSettings::default()).err().unwrap().to_string();
     assert!(error.contains("store.redb was written by another version (format 7)"), "{error}");
+}
+
+#[test]
+fn what_a_killed_first_start_left_is_removed() {
+    let (_folder, path) = fresh();
+    let folder = path.parent().unwrap();
+    std::fs::create_dir(folder).unwrap();
+    for name in ["store.redb.4711.new", "store.redb.new", "other.4711.new"] {
+        std::fs::write(folder.join(name), "half").unwrap();
+    }
+    drop(open(&path));
+    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["other.4711.new", "store.redb", "store.redb.new"]);
 }
