@@ -93,6 +93,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        health_checks: !settings.apisix.disable_upstream_healthcheck,
+        health_probes: settings.sluice.limits.health_probes as usize,
     };
     Ok(Compiler::new(registry, env, compile))
 }
