@@ -292,6 +292,8 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    /// What health checks have found.
+    states: Arc<sluice_upstream::NodeStates>,
     source: Source,
 }
 
@@ -336,6 +338,7 @@ impl Gateway {
             prefix: prefix.clone(),
         };
         let compiler = compiler(settings, services)?;
+        let states = compiler.states().clone();
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
             alpn: crate::listen::alpn(),
@@ -385,6 +388,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            states,
             source,
         })
     }
@@ -473,7 +477,11 @@ impl Gateway {
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
         let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
-        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        let node = crate::figures::Node {
+            drain: self.drain.clone(),
+            figures: self.figures.clone(),
+            states: self.states.clone(),
+        };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }
