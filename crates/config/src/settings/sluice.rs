@@ -34,6 +34,8 @@ pub struct RequestLimits {
     pub stream_preread_bytes: u64,
     /// How long they may wait, in all (nginx `preread_timeout`).
     pub stream_preread_timeout: Duration,
+    /// Probes of health checks at a time, of all upstreams together; `concurrency` bounds those of one.
+    pub health_probes: u64,
 }
 
 pub(super) fn read(s: Section<'_>) -> Sluice {
@@ -49,6 +51,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
             stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
+            health_probes: limits.integer("health_probes", 1..=65_536, 256),
         },
         data_dir: s.optional_string("data_dir").map(PathBuf::from),
     };
