@@ -4,13 +4,13 @@ use anyhow::Context as _;
 use serde_json::Value;
 use sluice_config::settings::plugins::Plugins;
 use sluice_config::standalone::{StandaloneSource, Update};
-use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, Snapshot};
+use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, RouteUpstream, Snapshot};
 use sluice_model::{Body, Kind};
 use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
-use sluice_upstream::{NodeSet, Resolve};
+use sluice_upstream::{NodeSet, Resolve, Upstream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,6 +96,22 @@ impl Configuration {
 
     pub fn body(&self, kind: Kind, id: &str) -> Option<Body> {
         lock(&self.compiler).object(kind, id).cloned()
+    }
+
+    /// The upstream that a resource is or has.
+    pub fn upstream_of(&self, kind: Kind, id: &str) -> Option<Arc<Upstream>> {
+        let snapshot = self.published.load().1;
+        let of_route = |upstream: &RouteUpstream| match upstream {
+            RouteUpstream::Found(upstream) => Some(upstream.clone()),
+            RouteUpstream::Missing | RouteUpstream::None => None,
+        };
+        match kind {
+            Kind::Upstream => snapshot.upstreams.get(id).cloned(),
+            Kind::Route => of_route(&snapshot.router.get(id)?.upstream),
+            Kind::StreamRoute => of_route(&snapshot.stream_router.iter().find(|route| *route.id == *id)?.upstream),
+            Kind::Service => lock(&self.compiler).service_upstream(id).cloned(),
+            _ => None,
+        }
     }
 
     /// Whether a configuration was taken in: a file that could be read, a store's state.

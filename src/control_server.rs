@@ -3,7 +3,8 @@
 //! machine.
 use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
-use sluice_admin::control::{NodeCheck, Resource, Running};
+use serde_json::Value;
+use sluice_admin::control::{Resource, Running};
 use sluice_admin::{Control, Handler, Status};
 use sluice_config::settings::Settings;
 use sluice_model::Kind;
@@ -62,8 +63,9 @@ impl Running for Node {
         let body = self.configuration.body(kind, id)?;
         Some(Resource { id: id.into(), body, created: 0, modified })
     }
-    fn health(&self, _kind: Kind, _id: &str) -> Vec<NodeCheck> {
-        Vec::new()
+    fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
+        let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
+        report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })

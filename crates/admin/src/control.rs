@@ -15,8 +15,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use health::{CheckCounter, NodeCheck};
-
 /// A stored resource and the revisions that made and changed it.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -37,8 +35,8 @@ pub trait Running: Send + Sync + 'static {
     /// The resources of a kind, as stored.
     fn resources(&self, kind: Kind) -> Vec<Resource>;
     fn resource(&self, kind: Kind, id: &str) -> Option<Resource>;
-    /// The nodes that are checked, of the upstream that a resource is or has.
-    fn health(&self, kind: Kind, id: &str) -> Vec<NodeCheck>;
+    /// The nodes that are checked, of the upstream that a resource is or has: `{ip, port, hostname, status, counter}`.
+    fn health(&self, kind: Kind, id: &str) -> Vec<Value>;
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }

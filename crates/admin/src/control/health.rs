@@ -3,31 +3,9 @@
 use super::resources::{key, value};
 use super::{Resource, Running, table};
 use crate::message::{Reply, Request};
-use serde::Serialize;
 use serde_json::{Value, json};
 use sluice_model::Kind;
 use std::fmt::Write;
-
-/// How often checks of a node ended in which way since its state changed last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct CheckCounter {
-    pub http_failure: u32,
-    pub success: u32,
-    pub tcp_failure: u32,
-    pub timeout_failure: u32,
-}
-
-/// The state of one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NodeCheck {
-    pub ip: String,
-    pub port: u16,
-    /// `healthy`, `mostly_healthy`, `mostly_unhealthy`, `unhealthy`.
-    pub status: &'static str,
-    pub counter: CheckCounter,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-}
 
 const KINDS: [Kind; 4] = [Kind::Route, Kind::StreamRoute, Kind::Service, Kind::Upstream];
 

@@ -43,6 +43,12 @@ fn error(message: String) -> Reply {
 pub(super) fn value(running: &dyn Running, kind: Kind, resource: &Resource) -> Option<Value> {
     let mut value = sluice_config::accepted(&running.registry(), kind, &resource.id, &resource.body)?;
     list_nodes(&mut value);
+    // APISIX puts an empty `_meta` beside plugins that have none, when it takes them in.
+    for plugin in value.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|all| all.values_mut()) {
+        if let Some(fields) = plugin.as_object_mut() {
+            fields.entry("_meta").or_insert_with(|| json!({}));
+        }
+    }
     if let Some(upstream) = value.get_mut("upstream") {
         list_nodes(upstream);
     }

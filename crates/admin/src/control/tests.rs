@@ -19,12 +19,12 @@ impl Running for Fake {
     fn resource(&self, kind: Kind, id: &str) -> Option<Resource> {
         self.resources(kind).into_iter().find(|own| &*own.id == id)
     }
-    fn health(&self, kind: Kind, id: &str) -> Vec<NodeCheck> {
+    fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
         if (kind, id) != (Kind::Upstream, "u") {
             return Vec::new();
         }
-        let counter = CheckCounter { tcp_failure: 2, ..CheckCounter::default() };
-        vec![NodeCheck { ip: "127.0.0.1".into(), port: 1, status: "unhealthy", counter, hostname: None }]
+        let counter = json!({"http_failure": 0, "success": 0, "tcp_failure": 2, "timeout_failure": 0});
+        vec![json!({"ip": "127.0.0.1", "port": 1, "status": "unhealthy", "counter": counter})]
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async { Ok(()) })

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Invalid, validate_standalone};
 use sluice_model::{Body, Kind};
 use sluice_plugin::Registry;
+use sluice_upstream::Upstream;
 use std::sync::Arc;
 
 impl Compiler {
@@ -14,6 +15,11 @@ impl Compiler {
         let mut all: Vec<_> = all.map(|(id, body)| (id.clone(), body.clone())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
+    }
+
+    /// The upstream that stands in a service.
+    pub fn service_upstream(&self, id: &str) -> Option<&Arc<Upstream>> {
+        self.service_upstreams.get(id)
     }
 }
 
