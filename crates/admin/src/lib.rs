@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod admin;
+mod body;
+mod key_owners;
 pub mod listing;
 pub mod message;
 pub mod parsers;

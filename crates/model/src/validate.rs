@@ -12,6 +12,7 @@ mod stream_route;
 mod tests;
 mod upstream;
 
+pub use consumer::is_key_field;
 pub use standalone::validate_standalone;
 
 use crate::kind::Kind;
