@@ -4,9 +4,10 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
+use sluice_config::settings::deployment::ConfigProvider;
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
-use sluice_config::{CompileSettings, Compiler, Enabled, Published, Snapshot};
+use sluice_config::{CompileSettings, Compiler, Enabled, Problem, Published, Snapshot};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -14,11 +15,12 @@ use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
+use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
 use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
-use sluice_upstream::Resolve;
 use sluice_upstream::pool::PoolSettings;
+use sluice_upstream::{NodeSet, Resolve};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub const APISIX_VERSION: &str = "3.18.0";
 /// How long a new configuration waits for the names of its nodes before it is put into force without them.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
+/// How long it waits for secrets that were never fetched before.
+const SECRETS_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where config.yaml is: as given, else conf/config.yaml, else the quickstart that comes with the source.
 pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -91,7 +95,24 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         trusted_certificates,
         resolver: services.resolver,
     };
-    Ok(Compiler::new(registry, env, compile))
+    let secrets = SecretStore::new(StoreSettings {
+        ttl: settings.apisix.lru_secret.ttl,
+        neg_ttl: settings.apisix.lru_secret.neg_ttl,
+        trusted_certificates: compile.trusted_certificates.clone(),
+        ..StoreSettings::default()
+    });
+    if let Some(control) = &env.control {
+        secrets.start(control);
+    }
+    Ok(Compiler::new(registry, env, compile).with_secrets(secrets).with_keyring(Arc::new(keyring(settings))))
+}
+
+/// The keys for what is encrypted at rest. Plugin fields are encrypted in stores, never in files (apisix/plugin.lua
+/// `enable_gde`).
+pub fn keyring(settings: &Settings) -> Keyring {
+    let encryption = &settings.apisix.data_encryption;
+    let stored = settings.deployment.config_provider == ConfigProvider::Etcd;
+    Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
 }
 
 fn router_mode(settings: &Settings) -> Mode {
@@ -464,16 +485,11 @@ impl Gateway {
         });
         compiler.enable(named.unwrap_or_else(|| self.enabled.clone()));
         let applied = compiler.update(update.changes);
+        let applied = compiler.settle_secrets(applied, SECRETS_LIMIT);
         source.applied(update.revision);
         update.notices.iter().for_each(|n| tracing::warn!("{n}"));
         update.errors.iter().for_each(|e| tracing::error!("{e}"));
-        for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
-            if problem.kept {
-                tracing::error!("{error}; its last good form stays in force");
-            } else {
-                tracing::error!("{error}; it is left out");
-            }
-        }
+        report(source, &applied.problems);
         (before, applied.snapshot, applied.unresolved)
     }
 
@@ -520,6 +536,7 @@ impl Gateway {
             .standalone
             .clone()
             .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
+        let secrets = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner).secrets().clone();
         let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
         loop {
             tokio::select! {
@@ -531,6 +548,7 @@ impl Gateway {
                     }
                     None => watch = None,
                 },
+                changed = secrets.changed() => self.follow_secrets(&changed).await,
                 _ = hup.recv() => {
                     tracing::info!("reading the configuration again");
                     if let Some((watcher, _)) = &watch {
@@ -561,13 +579,39 @@ impl Gateway {
     async fn reload(&self, update: Update) {
         let Some(source) = &self.standalone else { return };
         let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(source, update));
-        if Arc::ptr_eq(&before, &snapshot) {
+        self.follow(&before, snapshot, &unresolved).await;
+    }
+
+    /// Compiles what refers to secrets whose values changed.
+    async fn follow_secrets(&self, references: &[Arc<str>]) {
+        let Some(source) = &self.standalone else { return };
+        let (before, applied) = tokio::task::block_in_place(|| {
+            let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (compiler.snapshot().clone(), compiler.recompile(references))
+        });
+        report(source, &applied.problems);
+        self.follow(&before, applied.snapshot, &applied.unresolved).await;
+    }
+
+    async fn follow(&self, before: &Arc<Snapshot>, snapshot: Arc<Snapshot>, unresolved: &[Arc<NodeSet>]) {
+        if Arc::ptr_eq(before, &snapshot) {
             return;
         }
         if let Some(resolver) = &self.resolver {
-            resolve(&unresolved, resolver).await;
+            resolve(unresolved, resolver).await;
         }
-        self.put_into_force(&before, snapshot);
+        self.put_into_force(before, snapshot);
+    }
+}
+
+/// Says what could not be used.
+fn report(source: &StandaloneSource, problems: &[Problem]) {
+    for (error, problem) in source.errors(problems).iter().zip(problems) {
+        if problem.kept {
+            tracing::error!("{error}; its last good form stays in force");
+        } else {
+            tracing::error!("{error}; it is left out");
+        }
     }
 }
 
