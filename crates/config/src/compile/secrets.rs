@@ -13,7 +13,6 @@ use sluice_secret::{
     Found, Keyring, Resolution, SecretFields, SecretStore, StoreSettings, environment, resolve, reveal,
 };
 use std::sync::Arc;
-use std::time::Duration;
 
 type Key = (Kind, Arc<str>);
 
@@ -148,22 +147,6 @@ impl Compiler {
     /// The store of secrets, for who waits for its news.
     pub fn secrets(&self) -> &Arc<SecretStore> {
         &self.secrets.store
-    }
-
-    /// Waits for secrets that were never asked for before, at most `limit`, and compiles what their values change: so that
-    /// a new configuration is not in force without them. Blocks: not for an asynchronous context.
-    pub fn settle_secrets(&mut self, mut applied: Applied, limit: Duration) -> Applied {
-        let store = self.secrets.store.clone();
-        let Some(control) = self.env.control.clone().filter(|_| store.is_unsettled()) else { return applied };
-        if control.block_on(async { tokio::time::timeout(limit, store.settle()).await }).is_err() {
-            tracing::warn!("some secrets are not fetched yet");
-        }
-        let next = self.recompile(&store.take_changed());
-        let again = |problem: &Problem| next.problems.iter().any(|p| p.kind == problem.kind && p.id == problem.id);
-        applied.problems.retain(|problem| !again(problem));
-        applied.problems.extend(next.problems);
-        applied.unresolved.extend(next.unresolved);
-        Applied { snapshot: next.snapshot, ..applied }
     }
 
     /// Compiles the resources that hold these references again: their values changed ([`SecretStore::changed`]).
