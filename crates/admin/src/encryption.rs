@@ -20,7 +20,7 @@ pub(crate) fn reveal(admin: &Admin, kind: Kind, id: &str, body: &mut Value) {
 /// Decrypts the private keys of a body that is to be checked: one may be sent as it was read from the store.
 pub(crate) fn reveal_keys(admin: &Admin, kind: Kind, body: &mut Value) {
     let registry = admin.gateway.registry();
-    let mut keys = |kind: Kind, body: &mut Value| {
+    let keys = |kind: Kind, body: &mut Value| {
         sluice_secret::reveal(kind, "", body, &admin.settings.keyring, &PluginSecrets(&registry));
     };
     match kind {

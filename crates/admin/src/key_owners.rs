@@ -3,7 +3,6 @@
 //! last look is read anew, the rest is only walked over.
 use serde_json::Value;
 use sluice_model::{KeyOwner, Kind};
-use sluice_secret::Keyring;
 use sluice_store::{Key, State};
 use std::collections::HashMap;
 
@@ -80,9 +79,4 @@ fn claims(body: &Value) -> Vec<Claim> {
         fields.filter_map(move |(field, value)| Some((plugin.as_str().into(), field.as_str().into(), value.as_str()?.into())))
     });
     fields.filter(|(plugin, field, _): &Claim| sluice_model::validate::is_key_field(plugin, field)).collect()
-}
-
-/// Whether anything of consumers is encrypted.
-pub(crate) fn plain(keyring: &Keyring) -> bool {
-    keyring.is_empty() || !keyring.encrypts_plugin_fields()
 }

@@ -5,6 +5,8 @@
 pub mod access;
 pub mod admin;
 mod body;
+mod decoration;
+mod encryption;
 mod key_owners;
 pub mod listing;
 pub mod message;

@@ -7,6 +7,7 @@ mod healthcheck;
 mod parts;
 mod plugins;
 mod proto;
+mod protocol;
 mod route;
 pub mod secret;
 mod service;
@@ -18,6 +19,7 @@ mod upstream;
 
 pub use parts::id as id_schema;
 pub use parts::uri as uri_schema;
+pub use protocol::protocol;
 
 use crate::kind::Kind;
 use crate::schema::Schema;

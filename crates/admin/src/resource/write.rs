@@ -244,7 +244,7 @@ fn now() -> u64 {
 }
 
 /// `?ttl=` in seconds, which may have a fraction.
-fn time_to_live(call: &Call<'_>) -> Result<Option<Duration>, Reply> {
+pub(super) fn time_to_live(call: &Call<'_>) -> Result<Option<Duration>, Reply> {
     let Some(text) = call.request.arg("ttl") else { return Ok(None) };
     let number = text.trim().parse::<f64>().ok().filter(|ttl| !ttl.is_nan());
     let Some(seconds) = number else { return Err(Reply::error(400, "invalid argument ttl: should be a number")) };
