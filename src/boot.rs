@@ -309,6 +309,7 @@ struct Gateway {
     workers: usize,
     metrics: sluice_telemetry::Registry,
     source: Source,
+    data_dir: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -402,6 +403,7 @@ impl Gateway {
             workers,
             metrics,
             source,
+            data_dir: data_dir.to_owned(),
         })
     }
 
@@ -478,7 +480,7 @@ impl Gateway {
             return Ok(());
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
-        let keys = admin_server::keys(&settings.deployment.admin);
+        let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 
