@@ -33,7 +33,7 @@ fn generated(data_dir: &Path) -> anyhow::Result<String> {
     std::fs::create_dir_all(data_dir).with_context(told)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
         Ok(mut file) => {
-            let key = sluice_plugin::random_hex_16();
+            let key = sluice_plugin::env::random_hex_16();
             file.write_all(key.as_bytes()).and_then(|()| file.sync_all()).with_context(told)?;
             tracing::warn!(path = %path.display(), "config.yaml has no admin_key: one was made, it is in this file");
             Ok(key)
