@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
-use sluice_config::settings::deployment::Role;
+use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
@@ -17,6 +17,7 @@ use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
+use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
@@ -96,7 +97,24 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
     };
-    Ok(Compiler::new(registry, env, compile))
+    let secrets = SecretStore::new(StoreSettings {
+        ttl: settings.apisix.lru_secret.ttl,
+        neg_ttl: settings.apisix.lru_secret.neg_ttl,
+        trusted_certificates: compile.trusted_certificates.clone(),
+        ..StoreSettings::default()
+    });
+    if let Some(control) = &env.control {
+        secrets.start(control);
+    }
+    Ok(Compiler::new(registry, env, compile).with_secrets(secrets).with_keyring(Arc::new(keyring(settings))))
+}
+
+/// The keys for what is encrypted at rest. Plugin fields are encrypted in stores, never in files (apisix/plugin.lua
+/// `enable_gde`).
+pub fn keyring(settings: &Settings) -> Keyring {
+    let encryption = &settings.apisix.data_encryption;
+    let stored = settings.deployment.config_provider == ConfigProvider::Etcd;
+    Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
 }
 
 fn router_mode(settings: &Settings) -> Mode {
@@ -295,6 +313,7 @@ struct Gateway {
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     source: Source,
+    data_dir: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -390,6 +409,7 @@ impl Gateway {
             metrics,
             states,
             source,
+            data_dir: data_dir.to_owned(),
         })
     }
 
@@ -466,7 +486,7 @@ impl Gateway {
             return Ok(());
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
-        let keys = admin_server::keys(&settings.deployment.admin);
+        let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 
@@ -508,6 +528,8 @@ impl Gateway {
             Source::Store(store) => Some(store.clone()),
         };
         control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
+        let followed = self.configuration.clone();
+        tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

@@ -1,18 +1,22 @@
 //! The Admin API as a whole: access, then dispatch by the path's segments (apisix/admin/init.lua).
 use crate::access;
+use crate::key_owners::KeyOwners;
 use crate::message::{Reply, Request};
+use crate::preconditions::Conditions;
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{configs, control, plugins, resource, schema};
-use serde_json::{Value, json};
-use sluice_model::Lua;
+use crate::{beyond, body, configs, control, plugins, schema, writes};
+use serde_json::Value;
+use sluice_config::{Problem, Snapshot};
+use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
 use sluice_store::Store;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{RwLock, watch};
 
 /// What the Admin API needs of the running gateway.
 pub trait Gateway: Send + Sync + 'static {
@@ -22,8 +26,25 @@ pub trait Gateway: Send + Sync + 'static {
     fn in_force(&self) -> watch::Receiver<u64>;
     /// Reads config.yaml's lists of plugins again and puts them into force.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// What is in force; None: there is nothing yet.
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        None
+    }
+    /// Objects that are left out or kept at their last good form, and why.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
     /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
     fn taken(&self, _revision: u64) {}
+    /// Builds those of a checked body's plugins whose build may refuse what their schema allows (`body` has its defaults).
+    /// The error is a whole message.
+    fn try_build(&self, _kind: Kind, _id: &str, _body: &Value) -> Result<(), String> {
+        Ok(())
+    }
+    /// Compiles a protobuf definition.
+    fn check_proto(&self, _content: &str) -> Result<(), String> {
+        Ok(())
+    }
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -35,7 +56,13 @@ pub struct Admin {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) gateway: Arc<dyn Gateway>,
     /// In API-driven standalone mode, what was declared.
-    pub(crate) declared: Option<Mutex<configs::Declared>>,
+    pub(crate) declared: Option<tokio::sync::Mutex<configs::Declared>>,
+    /// Held by writes from their check to their commit: shared, or alone where what was checked is who else is there.
+    pub(crate) writing: RwLock<()>,
+    /// The last id that `POST` gave.
+    pub(crate) last_id: AtomicU64,
+    /// Who has which key among the consumers.
+    pub(crate) key_owners: Mutex<KeyOwners>,
 }
 
 /// A request that was let in.
@@ -45,12 +72,22 @@ pub(crate) struct Call<'a> {
     pub author: String,
     /// The parsed body, if there is one.
     pub body: Option<Value>,
+    /// `If-Match` and what became of it.
+    pub conditions: &'a Conditions,
 }
 
 impl Admin {
     pub fn new(settings: AdminSettings, store: Arc<dyn Store>, gateway: Arc<dyn Gateway>) -> Admin {
-        let declared = settings.api_driven.then(Mutex::default);
-        Admin { settings, store, gateway, declared }
+        let declared = settings.api_driven.then(tokio::sync::Mutex::default);
+        Admin {
+            settings,
+            store,
+            gateway,
+            declared,
+            writing: RwLock::default(),
+            last_id: AtomicU64::new(0),
+            key_owners: Mutex::default(),
+        }
     }
 
     async fn dispatch(&self, request: &Request) -> Reply {
@@ -76,6 +113,9 @@ impl Admin {
         {
             return reply;
         }
+        if let Some(reply) = beyond::answer(self, rest, request, &author).await {
+            return reply;
+        }
         if self.declared.is_some() {
             return control::not_found();
         }
@@ -88,11 +128,12 @@ impl Admin {
             }
             _ => {}
         }
-        let body = match body(request) {
+        let body = match body::parse(request, self.settings.max_body) {
             Ok(body) => body,
             Err(refused) => return refused,
         };
-        let call = Call { request, author, body };
+        let conditions = Conditions::of(request);
+        let call = Call { request, author, body, conditions: &conditions };
         match (method, rest) {
             ("POST", ["schema", "validate", kind, ..]) => schema::validate(self, kind, &call),
             ("GET", ["schema", "plugins", name, ..]) => plugins::get(self, Some(name), request),
@@ -100,7 +141,7 @@ impl Admin {
             ("GET", ["schema", name, ..]) => schema::get(name),
             ("GET", ["plugins", rest @ ..]) => plugins::get(self, rest.first().copied(), request),
             (_, ["schema" | "plugins", ..]) => Reply::error(404, "not found"),
-            _ => resource::answer(self, rest, call).await,
+            _ => writes::answer(self, rest, call).await,
         }
     }
 
@@ -137,21 +178,6 @@ impl Admin {
     }
 }
 
-/// The body as JSON; None where there is none.
-fn body(request: &Request) -> Result<Option<Value>, Reply> {
-    if request.too_large {
-        return Err(Reply::error(413, "invalid request body: it is larger than the maximum size limit"));
-    }
-    if request.body.is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_slice(&request.body).map(Some).map_err(|error| {
-        let text = String::from_utf8_lossy(&request.body);
-        tracing::error!("invalid request body: {error}");
-        Reply::json(400, &json!({"error_msg": format!("invalid request body: {error}"), "req_body": text}))
-    })
-}
-
 impl Handler for Admin {
     fn answer(&self, request: Request) -> Answer<'_> {
         Box::pin(async move {
@@ -169,7 +195,9 @@ impl Handler for Admin {
         })
     }
 
-    fn max_body(&self) -> usize {
-        self.settings.max_body
+    fn max_body(&self, path: &str) -> usize {
+        let whole =
+            path.ends_with("/configs") || path.ends_with("/configs/validate") || path.ends_with("/transactions");
+        if whole { self.settings.max_whole_body } else { self.settings.max_body }
     }
 }

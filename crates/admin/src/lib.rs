@@ -4,22 +4,36 @@
 
 pub mod access;
 pub mod admin;
+mod affected;
+mod beyond;
+mod body;
+mod changes;
 mod clock;
 mod configs;
 pub mod control;
+mod decoration;
+mod encryption;
+mod key_owners;
 pub mod listing;
 pub mod message;
+mod openapi;
 pub mod parsers;
 pub mod patch;
 pub mod plugins;
+mod preconditions;
 pub mod references;
 pub mod resource;
+mod revisions;
 pub mod schema;
 pub mod server;
 pub mod settings;
+mod staging;
 pub mod status;
 #[cfg(test)]
 mod testing;
+mod transactions;
+mod warnings;
+mod writes;
 
 pub use admin::{Admin, Gateway};
 pub use control::{Control, Running};

@@ -30,7 +30,7 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 pub trait Handler: Send + Sync + 'static {
     fn answer(&self, request: Request) -> Answer<'_>;
     /// Bytes of a body that are read.
-    fn max_body(&self) -> usize {
+    fn max_body(&self, _path: &str) -> usize {
         0
     }
 }
@@ -85,7 +85,7 @@ async fn exchange(
     handler: &dyn Handler,
 ) -> hyper::Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    let limited = Limited::new(body, handler.max_body()).collect();
+    let limited = Limited::new(body, handler.max_body(parts.uri.path())).collect();
     let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, limited).await {
         Ok(Ok(body)) => (body.to_bytes(), false),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => (Bytes::new(), true),

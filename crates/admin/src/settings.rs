@@ -1,5 +1,7 @@
 //! What of config.yaml the Admin API needs.
 use ipnet::IpNet;
+use sluice_secret::Keyring;
+use std::sync::Arc;
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,14 @@ pub struct AdminSettings {
     pub api_driven: bool,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// Bytes of a request that brings many objects: a transaction, a whole configuration.
+    pub max_whole_body: usize,
+    /// Operations of a transaction.
+    pub max_operations: usize,
+    /// What is encrypted at rest, and with which keys.
+    pub keyring: Arc<Keyring>,
+    /// `xrpc.protocols`: what stream routes may name as their protocol.
+    pub protocols: Vec<String>,
 }
 
 impl Default for AdminSettings {
@@ -65,6 +75,10 @@ impl Default for AdminSettings {
             api_driven: false,
             // apisix/admin/init.lua, MAX_REQ_BODY
             max_body: 1536 * 1024,
+            max_whole_body: 256 << 20,
+            max_operations: 200_000,
+            keyring: Arc::default(),
+            protocols: Vec::new(),
         }
     }
 }

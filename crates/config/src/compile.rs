@@ -6,13 +6,14 @@
 mod accepted;
 mod chain;
 mod consumer;
-mod environment;
 mod route;
+mod secrets;
 mod ssl;
 mod stream_route;
 mod upstream;
 
 pub use accepted::accepted;
+pub use route::predicates;
 
 use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
@@ -23,6 +24,7 @@ use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
 use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
 use sluice_router::{Mode, Router};
+use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
 use std::sync::Arc;
@@ -80,6 +82,21 @@ pub struct CompileSettings {
     pub health_probes: usize,
 }
 
+/// One worker, and nothing that needs the network.
+impl Default for CompileSettings {
+    fn default() -> CompileSettings {
+        CompileSettings {
+            mode: Mode::Uri,
+            pool: PoolSettings::default(),
+            workers: 1,
+            trusted_certificates: None,
+            resolver: None,
+            health_checks: false,
+            health_probes: 64,
+        }
+    }
+}
+
 /// What a change came to.
 pub struct Applied {
     pub snapshot: Arc<Snapshot>,
@@ -94,6 +111,8 @@ pub struct Enabled {
     pub plugins: Option<Vec<String>>,
     pub stream_plugins: Option<Vec<String>>,
 }
+
+pub use secrets::PluginSecrets;
 
 pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
@@ -125,6 +144,7 @@ pub struct Compiler {
     ssls: Ssls,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
+    secrets: secrets::Secrets,
 }
 
 impl Compiler {
@@ -167,7 +187,20 @@ impl Compiler {
             ssls: Ssls::default(),
             snapshot,
             body_readers: HashSet::default(),
+            secrets: secrets::Secrets::default(),
         }
+    }
+
+    /// Resolves `$secret://` references with this store; without, they stay as they are. `$env://` is resolved anyway.
+    pub fn with_secrets(mut self, store: Arc<SecretStore>) -> Compiler {
+        self.secrets.store = store;
+        self
+    }
+
+    /// Decrypts what is stored encrypted with these keys.
+    pub fn with_keyring(mut self, keyring: Arc<Keyring>) -> Compiler {
+        self.secrets.keyring = keyring;
+        self
     }
 
     /// The snapshot of the last change.
@@ -239,14 +272,16 @@ impl Compiler {
         }
         for (kind, id) in change.deletes {
             if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
+                self.secrets.forget(kind, &id);
                 work.deleted.push((kind, id));
             }
         }
-        for object in upserts {
-            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.body) {
-                self.accept(object, &mut work);
-            }
-        }
+        // Secret managers first: the others' references are asked of them.
+        let (managers, others): (Vec<_>, Vec<_>) = upserts.into_iter().partition(|o| o.kind == Kind::Secret);
+        self.accept_different(managers, anew, &mut work);
+        self.configure_secrets(&work);
+        self.accept_different(others, anew, &mut work);
+        self.secrets.clean_up();
         if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
             return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
         }
@@ -258,6 +293,14 @@ impl Compiler {
         match changes {
             Changes::Whole(objects) => self.replace_all(objects),
             Changes::Part(change) => self.apply(change),
+        }
+    }
+
+    fn accept_different(&mut self, objects: Vec<Object>, anew: bool, work: &mut Work) {
+        for object in objects {
+            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.body) {
+                self.accept(object, work);
+            }
         }
     }
 
@@ -275,8 +318,10 @@ impl Compiler {
                 return;
             }
         };
-        environment::resolve(&mut body);
+        let resolution = self.plain(object.kind, &object.id, &mut body);
         let result = self.validate(object.kind, &object.id, &mut body);
+        let result = result.map_err(|e| validate::Invalid { message: resolution.redact(&e.message), ..e });
+        self.secrets.remember(object.kind, &object.id, &resolution);
         match result {
             Ok(()) => work.changed.push((object.kind, object.id, body)),
             Err(invalid) => work.problems.push(Problem {
@@ -345,6 +390,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &next.stream_router);
         self.snapshot = Arc::new(next);
+        self.secrets.redact(&mut work.problems);
         Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
     }
 
@@ -360,7 +406,7 @@ impl Compiler {
             .map(|(id, body)| (id, body.value()))
             .filter(|(_, body)| wanted(body))
             .filter_map(|(id, mut body)| {
-                environment::resolve(&mut body);
+                self.plain(kind, id, &mut body);
                 self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
             })
             .collect();

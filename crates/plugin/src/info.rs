@@ -92,6 +92,9 @@ pub struct Info {
     pub encodes: bool,
     /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
     pub global: bool,
+    /// Its build may refuse a configuration that its schema and its check allow, because of others that are in force: the
+    /// Admin API builds it before it stores the configuration.
+    pub refuses: bool,
 }
 
 impl Info {
@@ -108,6 +111,7 @@ impl Info {
             prefer_route: false,
             encodes: false,
             global: false,
+            refuses: false,
         }
     }
     pub const fn version(self, version: f64) -> Info {
@@ -127,6 +131,9 @@ impl Info {
     }
     pub const fn global(self) -> Info {
         Info { global: true, ..self }
+    }
+    pub const fn refuses(self) -> Info {
+        Info { refuses: true, ..self }
     }
     pub const fn encodes(self) -> Info {
         Info { encodes: true, ..self }

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub mod analysis;
 mod hamt;
 mod pattern;
 mod predicate;

@@ -38,7 +38,7 @@ impl Finding {
 /// Everything that is wrong, in the order of sections and items.
 pub(super) fn all(admin: &Admin, config: &Map<String, Value>) -> Vec<Finding> {
     let registry = admin.gateway.registry();
-    let parsers = GatewayParsers(admin.gateway.as_ref());
+    let parsers = GatewayParsers { gateway: admin.gateway.as_ref(), protocols: &admin.settings.protocols };
     let checks = Checks { plugins: &KnownPlugins(&registry), references: &Together, parsers: &parsers };
     let mut findings = Vec::new();
     for section in SECTIONS {

@@ -1,6 +1,6 @@
 //! Stored resources as they are in force: checked, with defaults. The surprise: nothing of that is kept, as it would take
 //! several times the memory of the text; who looks has it made, outside the compiler's lock.
-use super::{Bridge, Compiler, environment};
+use super::{Bridge, Compiler};
 use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Invalid, validate_standalone};
 use sluice_model::{Body, Kind};
@@ -24,9 +24,7 @@ impl Compiler {
 }
 
 /// A resource with its id and its defaults; None where it is not accepted.
-pub fn accepted(registry: &Registry, kind: Kind, id: &str, body: &Body) -> Option<Value> {
-    let mut value = body.parse().ok()?;
-    environment::resolve(&mut value);
+pub fn accepted(registry: &Registry, kind: Kind, id: &str, mut value: Value) -> Option<Value> {
     check(registry, kind, id, &mut value).ok().map(|()| value)
 }
 

@@ -3,11 +3,37 @@ use super::upstream::timeouts;
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
+use serde::Deserialize;
+use serde_json::Value;
 use sluice_expr::Expr;
-use sluice_model::{Kind, Route};
+use sluice_model::{Kind, Route, Service};
 use sluice_plugin::{Chain, ChainEntry, ChainSource, RouteInfo};
 use sluice_router::{MethodSet, RemoteAddr, RouteSpec, Router};
 use std::sync::Arc;
+
+/// What a stored route matches, for the router's analysis. `service`: the one it names, if it is there.
+pub fn predicates(id: &str, route: &Value, service: Option<&Value>) -> Result<RouteSpec<()>, String> {
+    let route = Route::deserialize(route).map_err(|error| error.to_string())?;
+    let hosts = match service.map(Service::deserialize) {
+        Some(Ok(service)) if route.hosts.is_empty() => service.hosts,
+        _ => route.hosts.clone(),
+    };
+    conditions(&id.into(), &route, &hosts, ())
+}
+
+fn conditions<T>(id: &Arc<str>, route: &Route, hosts: &[String], handle: T) -> Result<RouteSpec<T>, String> {
+    let addresses = route.remote_addrs.iter().map(|address| address.parse::<RemoteAddr>());
+    Ok(RouteSpec {
+        id: id.clone(),
+        uris: route.uris.iter().map(|uri| uri.as_str().into()).collect(),
+        hosts: hosts.iter().map(|host| host.as_str().into()).collect(),
+        methods: MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?,
+        remote_addrs: addresses.collect::<Result<_, _>>()?,
+        vars: route.vars.as_ref().map(Expr::compile).transpose().map_err(|error| error.0)?.map(Arc::new),
+        priority: route.priority,
+        handle,
+    })
+}
 
 impl Compiler {
     /// Compiles the routes that changed, and those that refer to something that did.
@@ -178,29 +204,14 @@ impl Compiler {
             enable_websocket,
             trouble,
         });
-        let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
-        if vars.as_ref().is_some_and(|v| v.needs_request_body()) {
+        let spec = conditions(id, route, hosts, compiled.clone())?;
+        if spec.vars.as_ref().is_some_and(|v| v.needs_request_body()) {
             self.body_readers.insert(id.clone());
         } else {
             self.body_readers.remove(id);
         }
-        let remote_addrs = route
-            .remote_addrs
-            .iter()
-            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
-            .collect::<Result<_, _>>()?;
-        self.compiled.insert(id.clone(), compiled.clone());
-        Ok(RouteSpec {
-            id: id.clone(),
-            uris: route.uris.iter().map(|u| u.as_str().into()).collect(),
-            hosts: hosts.iter().map(|h| h.as_str().into()).collect(),
-            methods: MethodSet::of(route.methods.iter().map(String::as_str))
-                .map_err(|m| format!("unknown method {m}"))?,
-            remote_addrs,
-            vars,
-            priority: route.priority,
-            handle: compiled,
-        })
+        self.compiled.insert(id.clone(), compiled);
+        Ok(spec)
     }
 
     /// Route over plugin config over service, by plugin name.
