@@ -132,6 +132,10 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
         match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        parsed_bodies: sluice_plugin::ParsedBodies {
+            graphql: settings.graphql_max_size as usize,
+            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
+        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
