@@ -85,6 +85,9 @@ impl Machine {
         let libs = StdLib::TABLE | StdLib::OS | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::JIT;
         let lua = Lua::new_with(libs, LuaOptions::new().catch_rust_panics(false))?;
         let left = Rc::new(Cell::new(0));
+        if engine.limits.instructions > 0 {
+            lua.load("jit.off() jit.flush()").exec()?;
+        }
         let parts = api::install(&lua, engine, &left)?;
         let generation = GENERATION.with(|g| {
             g.set(g.get() + 1);
@@ -249,7 +252,6 @@ impl Machine {
 
 /// Ends what runs too long.
 fn count(lua: &Lua, limit: u64, left: Rc<Cell<u64>>) -> mlua::Result<()> {
-    lua.load("jit.off() jit.flush()").exec()?;
     let step = STEP.min(limit);
     let every = HookTriggers::new().every_nth_instruction(u32::try_from(step).unwrap_or(u32::MAX));
     lua.set_global_hook(every, move |_, _| {

@@ -272,7 +272,8 @@ fn bodies_are_filtered() {
     let mut host = Fake::default();
     for (piece, last, expected) in [("ab", false, "ab"), ("c", true, "C!")] {
         let mut body = Body { data: piece.into(), last };
-        assert!(matches!(execute(&script, Phase::BodyFilter, &mut host, Some(&mut body)), Outcome::Next));
+        let outcome = execute(&script, Phase::BodyFilter, &mut host, Some(&mut body));
+        assert!(matches!(outcome, Outcome::Next), "{outcome:?}");
         assert_eq!(body, Body { data: expected.into(), last });
     }
 }
