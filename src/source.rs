@@ -2,14 +2,14 @@
 use sluice_config::problem::ConfigError;
 use sluice_config::standalone::RawConfig;
 use sluice_config::{Object, Problem};
-use std::sync::Arc;
+use sluice_model::Body;
 
 /// The objects of a file.
 pub fn objects(raw: &RawConfig) -> Vec<Object> {
     let object = |o: &sluice_config::standalone::RawObject| Object {
         kind: o.kind,
         id: o.id.as_str().into(),
-        value: Arc::new(o.value.clone()),
+        body: Body::of(&o.value),
     };
     raw.objects.iter().map(object).collect()
 }

@@ -16,7 +16,7 @@ use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
-use sluice_model::{Kind, validate};
+use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
 use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
 use sluice_router::{Mode, Router};
@@ -30,7 +30,7 @@ pub struct Object {
     pub kind: Kind,
     /// As in the etcd key: of a credential `<username>/credentials/<id>`, of a secret `<manager>/<id>`.
     pub id: Arc<str>,
-    pub value: Arc<Value>,
+    pub body: Body,
 }
 
 /// A difference between two states of the stored configuration.
@@ -99,7 +99,7 @@ pub struct Compiler {
     env: Env,
     settings: CompileSettings,
     states: Arc<NodeStates>,
-    objects: HashMap<Kind, HashMap<Arc<str>, Arc<Value>>>,
+    objects: HashMap<Kind, HashMap<Arc<str>, Body>>,
     services: Typed<sluice_model::Service>,
     plugin_configs: Typed<sluice_model::PluginConfig>,
     routes: Typed<sluice_model::Route>,
@@ -168,8 +168,13 @@ impl Compiler {
         &self.snapshot
     }
 
+    /// The plugins that may be configured now.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// The stored form of a resource.
-    pub fn object(&self, kind: Kind, id: &str) -> Option<&Arc<Value>> {
+    pub fn object(&self, kind: Kind, id: &str) -> Option<&Body> {
         self.objects.get(&kind)?.get(id)
     }
 
@@ -210,9 +215,9 @@ impl Compiler {
             let named: HashSet<(Kind, Arc<str>)> = upserts.iter().map(|o| (o.kind, o.id.clone())).collect();
             let deleted: HashSet<&(Kind, Arc<str>)> = change.deletes.iter().collect();
             let stored =
-                self.objects.iter().flat_map(|(kind, all)| all.iter().map(|(id, value)| ((*kind, id.clone()), value)));
+                self.objects.iter().flat_map(|(kind, all)| all.iter().map(|(id, body)| ((*kind, id.clone()), body)));
             let others = stored.filter(|(key, _)| !named.contains(key) && !deleted.contains(key));
-            upserts.extend(others.map(|((kind, id), value)| Object { kind, id, value: value.clone() }));
+            upserts.extend(others.map(|((kind, id), body)| Object { kind, id, body: body.clone() }));
         }
         for (kind, id) in change.deletes {
             if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
@@ -220,7 +225,7 @@ impl Compiler {
             }
         }
         for object in upserts {
-            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.value) {
+            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.body) {
                 self.accept(object, &mut work);
             }
         }
@@ -240,11 +245,20 @@ impl Compiler {
 
     /// Validates a resource; a good one becomes its stored form.
     fn accept(&mut self, object: Object, work: &mut Work) {
-        let mut body = object.value.as_ref().clone();
+        let parsed = object.body.parse();
+        // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
+        let known = self.objects.entry(object.kind).or_default().insert(object.id.clone(), object.body).is_some();
+        let mut body = match parsed {
+            Ok(body) => body,
+            Err(error) => {
+                let message = format!("invalid JSON: {error}");
+                let (kind, id) = (object.kind, object.id);
+                work.problems.push(Problem { kind, id, path: String::new(), message, kept: known, nearest: None });
+                return;
+            }
+        };
         environment::resolve(&mut body);
         let result = self.validate(object.kind, &object.id, &mut body);
-        // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
-        let known = self.objects.entry(object.kind).or_default().insert(object.id.clone(), object.value).is_some();
         match result {
             Ok(()) => work.changed.push((object.kind, object.id, body)),
             Err(invalid) => work.problems.push(Problem {
@@ -337,9 +351,9 @@ impl Compiler {
     fn accepted_where(&self, kind: Kind, wanted: impl Fn(&Value) -> bool) -> Vec<(Arc<str>, Value)> {
         let all = self.objects.get(&kind).into_iter().flatten();
         let mut found: Vec<(Arc<str>, Value)> = all
-            .filter(|(_, value)| wanted(value))
-            .filter_map(|(id, value)| {
-                let mut body = value.as_ref().clone();
+            .map(|(id, body)| (id, body.value()))
+            .filter(|(_, body)| wanted(body))
+            .filter_map(|(id, mut body)| {
                 environment::resolve(&mut body);
                 self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
             })

@@ -2,6 +2,7 @@
 //! own wording, and the typed forms that the rest of the gateway runs on. No I/O: whatever a check needs from outside
 //! (plugins, other resources, parsers) comes through the traits of [`validate`].
 
+pub mod body;
 pub mod consumer;
 pub mod global_rule;
 pub mod id;
@@ -22,6 +23,7 @@ pub mod timeout;
 pub mod upstream;
 pub mod validate;
 
+pub use body::Body;
 pub use consumer::{Consumer, ConsumerGroup, Credential};
 pub use global_rule::GlobalRule;
 pub use kind::Kind;

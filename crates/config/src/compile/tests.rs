@@ -18,7 +18,7 @@ fn compiler() -> Compiler {
 }
 
 fn object(kind: Kind, id: &str, value: Value) -> Object {
-    Object { kind, id: id.into(), value: Arc::new(value) }
+    Object { kind, id: id.into(), body: value.into() }
 }
 
 fn upstream(port: u16) -> Value {

@@ -47,6 +47,8 @@ pub struct Admin {
     /// Peers that may use the Admin API; empty: any.
     pub allow_admin: Vec<IpNet>,
     pub https_admin: bool,
+    /// `admin_api_version`
+    pub v3: bool,
     pub admin_ssl_cert: Option<String>,
     pub admin_ssl_cert_key: Option<String>,
     pub admin_ssl_ca_cert: Option<String>,
@@ -171,6 +173,8 @@ fn read_admin(s: Section<'_>) -> Admin {
         enable_admin_ui: s.boolean("enable_admin_ui", true),
         allow_admin,
         https_admin: s.boolean("https_admin", false),
+        // Any other word is the older form (apisix/admin/v3_adapter.lua).
+        v3: s.string("admin_api_version", "v3") == "v3",
         admin_ssl_cert: file("admin_ssl_cert"),
         admin_ssl_cert_key: file("admin_ssl_cert_key"),
         admin_ssl_ca_cert: file("admin_ssl_ca_cert"),
@@ -182,7 +186,6 @@ fn read_admin(s: Section<'_>) -> Admin {
     {
         field.error("needs admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key");
     }
-    s.choice("admin_api_version", &[("v3", ()), ("v2", ())], ());
     s.finish();
     admin
 }

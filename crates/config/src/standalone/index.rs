@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use crate::position::Position;
 use foldhash::{HashSet, HashSetExt};
 use serde_json::Value;
-use sluice_model::Kind;
+use sluice_model::{Body, Kind};
 use std::sync::Arc;
 
 /// An object of a list. Its text and its place are found through [`List`].
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(super) struct Item {
     pub kind: Kind,
     pub id: Arc<str>,
-    pub value: Arc<Value>,
+    pub body: Body,
 }
 
 /// One list of the file (`routes`).
@@ -76,7 +76,7 @@ pub(super) fn lists(text: &[u8], json: bool, raw: RawConfig, outline: &Outline) 
     for object in raw.objects {
         let kind = if object.kind == Kind::Credential { Kind::Consumer } else { object.kind };
         if let Some(list) = lists.iter_mut().find(|list| list.kind == kind) {
-            list.items.push(Item { kind: object.kind, id: object.id.into(), value: Arc::new(object.value) });
+            list.items.push(Item { kind: object.kind, id: object.id.into(), body: Body::of(&object.value) });
         }
     }
     let mut keys: Vec<&str> = outline.parts.iter().map(|part| &*part.key).collect();
@@ -210,7 +210,7 @@ pub(super) fn patch(
     for (index, mut value) in (from..).zip(parsed.values) {
         let (kind, id) = identify(list.kind, index, &mut value).ok()?;
         numbered += usize::from(is_number(&id, index));
-        items.push(Item { kind, id: id.into(), value: Arc::new(value) });
+        items.push(Item { kind, id: id.into(), body: Body::of(&value) });
     }
     let old_items = list.items.get(from..to)?;
     let same_count = items.len() == old_items.len();

@@ -14,8 +14,7 @@ use crate::environment::Environment;
 use crate::position::readable_path;
 use crate::problem::{ConfigError, Notice};
 use foldhash::{HashMap, HashSet, HashSetExt};
-use serde_json::Value;
-use sluice_model::Kind;
+use sluice_model::{Body, Kind};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +72,7 @@ struct State {
 }
 
 /// An object's new value, or that it is gone.
-type Pending = (Kind, Arc<str>, Option<Arc<Value>>);
+type Pending = (Kind, Arc<str>, Option<Body>);
 
 impl StandaloneSource {
     pub fn new(path: &Path, environment: Environment) -> StandaloneSource {
@@ -215,7 +214,7 @@ impl StandaloneSource {
         let (list, layout, index) = found?;
         let position = index::position(&self.reading(), &state.text, layout, index, &problem.path)?;
         let item = list.items.get(index)?;
-        let path = readable_path(&format!("{}[{index}]", list.kind.dir()), &problem.path, Some(&item.value));
+        let path = readable_path(&format!("{}[{index}]", list.kind.dir()), &problem.path, Some(&item.body.value()));
         Some(ConfigError::at(&self.file, position, path, &*problem.message))
     }
 }
@@ -244,7 +243,7 @@ impl State {
 
     fn update(&mut self, applied: u64) -> Update {
         self.settle(applied);
-        let objects = |item: &Item| Object { kind: item.kind, id: item.id.clone(), value: item.value.clone() };
+        let objects = |item: &Item| Object { kind: item.kind, id: item.id.clone(), body: item.body.clone() };
         let changes = match &self.pending {
             None => Changes::Whole(self.lists.iter().flat_map(|list| list.items.iter().map(objects)).collect()),
             Some(pending) => Changes::Part(change_set(pending)),
@@ -270,20 +269,20 @@ impl State {
     fn note(&mut self, patch: &Patch) {
         let Some(list) = self.lists.get(patch.list) else { return };
         let Some(pending) = &mut self.pending else { return };
-        let old: HashMap<(Kind, &Arc<str>), &Arc<Value>> = list
+        let old: HashMap<(Kind, &Arc<str>), &Body> = list
             .items
             .get(patch.from..patch.to)
             .unwrap_or_default()
             .iter()
-            .map(|item| ((item.kind, &item.id), &item.value))
+            .map(|item| ((item.kind, &item.id), &item.body))
             .collect();
         let new: HashSet<(Kind, &Arc<str>)> = patch.items.iter().map(|item| (item.kind, &item.id)).collect();
         for (kind, id) in old.keys().filter(|key| !new.contains(*key)) {
             pending.push((*kind, (*id).clone(), None));
         }
         for item in &patch.items {
-            if old.get(&(item.kind, &item.id)).is_none_or(|old| ***old != *item.value) {
-                pending.push((item.kind, item.id.clone(), Some(item.value.clone())));
+            if old.get(&(item.kind, &item.id)).is_none_or(|old| **old != item.body) {
+                pending.push((item.kind, item.id.clone(), Some(item.body.clone())));
             }
         }
         if pending.len() > MAX_PENDING {
@@ -314,12 +313,12 @@ impl State {
 fn change_set(pending: &[Pending]) -> ChangeSet {
     let mut seen = HashSet::with_capacity(pending.len());
     let mut set = ChangeSet::default();
-    for (kind, id, value) in pending.iter().rev() {
+    for (kind, id, body) in pending.iter().rev() {
         if !seen.insert((*kind, id)) {
             continue;
         }
-        match value {
-            Some(value) => set.upserts.push(Object { kind: *kind, id: id.clone(), value: value.clone() }),
+        match body {
+            Some(body) => set.upserts.push(Object { kind: *kind, id: id.clone(), body: body.clone() }),
             None => set.deletes.push((*kind, id.clone())),
         }
     }

@@ -54,7 +54,7 @@ fn compiler() -> Compiler {
 
 fn object(kind: Kind, value: Value) -> Object {
     let id = value["id"].as_str().unwrap().into();
-    Object { kind, id, value: Arc::new(value) }
+    Object { kind, id, body: value.into() }
 }
 
 fn route(id: &str, more: Value) -> Object {

@@ -3,14 +3,14 @@
 use super::*;
 use crate::standalone::RawObject;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A file, the source that follows it, and what a compiler would have.
 struct Followed {
     folder: tempfile::TempDir,
     source: StandaloneSource,
-    held: BTreeMap<(Kind, Arc<str>), Arc<Value>>,
+    held: BTreeMap<(Kind, Arc<str>), Body>,
 }
 
 fn environment() -> Environment {
@@ -72,27 +72,27 @@ impl Followed {
             let items: Vec<&Item> = state.lists.iter().flat_map(|list| &list.items).collect();
             assert_eq!(items.len(), whole.objects.len());
             for (item, object) in items.iter().zip(&whole.objects) {
-                assert_eq!((item.kind, &*item.id, &*item.value), (object.kind, &*object.id, &object.value));
+                assert_eq!((item.kind, &*item.id, item.body.value()), (object.kind, &*object.id, object.value.clone()));
             }
             whole.objects.iter().for_each(|object| self.compare_places(state, object));
         }
         if apply {
             match update.changes {
                 Changes::Whole(objects) => {
-                    self.held = objects.into_iter().map(|o| ((o.kind, o.id), o.value)).collect();
+                    self.held = objects.into_iter().map(|o| ((o.kind, o.id), o.body)).collect();
                 }
                 Changes::Part(set) => {
                     for (kind, id) in set.deletes {
                         assert!(self.held.remove(&(kind, id)).is_some());
                     }
                     for object in set.upserts {
-                        self.held.insert((object.kind, object.id), object.value);
+                        self.held.insert((object.kind, object.id), object.body);
                     }
                 }
             }
             self.source.applied(update.revision);
-            let expected: BTreeMap<(Kind, Arc<str>), Arc<Value>> =
-                whole.objects.iter().map(|o| ((o.kind, o.id.as_str().into()), Arc::new(o.value.clone()))).collect();
+            let expected: BTreeMap<(Kind, Arc<str>), Body> =
+                whole.objects.iter().map(|o| ((o.kind, o.id.as_str().into()), Body::of(&o.value))).collect();
             assert_eq!(self.held, expected);
         }
         (true, partly)
@@ -201,7 +201,7 @@ fn what_was_not_applied_comes_again() {
     std::fs::write(file.path(), FILE.replace("/a", "/x").replace("/c", "/y").replace("  - id: 2", "  - id: 20"))
         .unwrap();
     file.check(true);
-    assert_eq!(file.held[&(Kind::Route, "1".into())]["uri"], "/x");
+    assert_eq!(file.held[&(Kind::Route, "1".into())].value()["uri"], "/x");
     assert_eq!(file.held.len(), 5);
     assert_eq!(file.write(FILE.as_bytes()), (true, true));
 }
@@ -259,9 +259,9 @@ fn values_are_shared_and_unchanged_objects_not_named() {
     let update = file.source.load().unwrap();
     let Changes::Part(set) = update.changes else { panic!("as a whole") };
     assert_eq!(set.upserts.len(), 1);
-    assert_eq!(set.upserts[0].value["uri"], json!("/x"));
+    assert_eq!(set.upserts[0].body.value()["uri"], json!("/x"));
     let state = file.source.lock();
-    assert!(Arc::ptr_eq(&state.as_ref().unwrap().lists[0].items[1].value, &before));
+    assert!(std::ptr::eq(state.as_ref().unwrap().lists[0].items[1].body.as_str(), before.as_str()));
 }
 
 /// Lines that mean something to YAML, to `#END`, or to the replacement of variables.
