@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub(crate) use json::to_lua;
+pub(crate) use json::{number, to_lua};
 
 /// The modules in order; each gets the primitives and what those before it made.
 const MODULES: [(&str, &str); 5] = [

@@ -83,7 +83,8 @@ struct Loaded {
 impl Machine {
     fn new(engine: &Arc<Engine>) -> mlua::Result<Machine> {
         let libs = StdLib::TABLE | StdLib::OS | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::JIT;
-        let lua = Lua::new_with(libs, LuaOptions::new().catch_rust_panics(false))?;
+        // With `catch_rust_panics` on, `pcall` is LuaJIT's own, through which coroutines may yield.
+        let lua = Lua::new_with(libs, LuaOptions::new().catch_rust_panics(true))?;
         let left = Rc::new(Cell::new(0));
         if engine.limits.instructions > 0 {
             lua.load("jit.off() jit.flush()").exec()?;
@@ -210,12 +211,12 @@ impl Machine {
             Err(error) => return self.failed(name, &error),
         };
         if let Some(thread) = thread.filter(|t| t.status() == ThreadStatus::Resumable) {
-            let seconds = values.front().and_then(Value::as_number).unwrap_or(0.0);
+            let seconds = values.front().and_then(api::number).unwrap_or(0.0);
             return Outcome::Wait(Paused { seconds, thread, machine: self.clone(), name: name.to_owned() });
         }
         let mut values = values.into_iter();
-        let kind = values.next().and_then(|v| v.as_integer()).unwrap_or(0);
-        let status = values.next().and_then(|v| v.as_integer()).unwrap_or(0);
+        let kind = values.next().and_then(|v| api::number(&v)).unwrap_or(0.0) as i64;
+        let status = values.next().and_then(|v| api::number(&v)).unwrap_or(0.0) as i64;
         let text = match values.next() {
             Some(Value::String(text)) => Some(text),
             _ => None,

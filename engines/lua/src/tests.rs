@@ -160,7 +160,7 @@ fn encodings_and_digests() {
     assert_eq!(says("ngx.print(ngx.encode_base64('a?>'), ngx.decode_base64('YT8+'), tostring(ngx.decode_base64('*')))"), "YT8+a?>nil");
     assert_eq!(says("ngx.print(ngx.escape_uri('a b/ä'), ngx.unescape_uri('a+b%2f%zz'))"), "a%20b%2F%C3%A4a b/%zz");
     assert_eq!(says("ngx.print(ngx.md5('hello'))"), "5d41402abc4b2a76b9719d911017c592");
-    assert_eq!(says("local s = require('resty.string') ngx.print(s.to_hex(ngx.sha1_bin('a')), ' ', s.to_hex(ngx.hmac_sha1('k', 'a')):sub(1, 6))"), "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8 4f0a68");
+    assert_eq!(says("local s = require('resty.string') ngx.print(s.to_hex(ngx.sha1_bin('a')), ' ', s.to_hex(ngx.hmac_sha1('k', 'a')):sub(1, 6))"), "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8 40e7d4");
     assert_eq!(says("ngx.print(ngx.crc32_short('hello'))"), "907060870");
     assert_eq!(says("local h = require('resty.sha256'):new() h:update('a') ngx.print(#h:final())"), "32");
     assert_eq!(says("ngx.print(ngx.encode_args({a = {1, 2}}))"), "a=1&a=2");
@@ -169,7 +169,7 @@ fn encodings_and_digests() {
 #[test]
 fn regular_expressions() {
     assert_eq!(says("local m = ngx.re.match('ab12', [[([a-z]+)(?<n>\\d+)(x)?]], 'jo') ngx.print(m[0], m[1], m.n, m[3])"), "ab12ab12false");
-    assert_eq!(says("ngx.print(ngx.re.find('ab12', [[\\d+]]))"), "34nil");
+    assert_eq!(says("ngx.print(ngx.re.find('ab12', [[\\d+]]))"), "34");
     assert_eq!(says("ngx.print(ngx.re.gsub('a1b2', [[(\\d)]], '<$1>'))"), "a<1>b<2>2nil");
     assert_eq!(says("ngx.print(ngx.re.sub('a1b2', [[\\d]], function(m) return '[' .. m[0] .. ']' end))"), "a[1]b21");
     assert_eq!(says("for m in ngx.re.gmatch('a1b22', [[\\d+]]) do ngx.print(m[0], ';') end"), "1;22;");
@@ -261,7 +261,10 @@ fn a_script_can_sleep() {
     let source = "return function(_, ctx) ctx.before = 1; ngx.sleep(0.25); ngx.print('after ', ctx.before) end";
     let script = script(&engine(), source, &json!({}));
     let mut host = Fake::default();
-    let Outcome::Wait(paused) = execute(&script, Phase::Access, &mut host, None) else { panic!("it does not sleep") };
+    let paused = match execute(&script, Phase::Access, &mut host, None) {
+        Outcome::Wait(paused) => paused,
+        other => panic!("{other:?}"),
+    };
     assert!((paused.seconds - 0.25).abs() < 1e-9);
     assert!(matches!(paused.resume(&mut host), Outcome::Exit { status: 200, body: Some(b) } if b == b"after 1"));
 }

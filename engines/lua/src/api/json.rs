@@ -97,13 +97,22 @@ pub(super) fn from_lua(value: &Value, depth: usize) -> mlua::Result<Json> {
     })
 }
 
+/// A number, whichever way it is held.
+pub(crate) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(n) => Some(*n as f64),
+        Value::Number(n) => Some(*n),
+        _ => None,
+    }
+}
+
 /// The length of a table that is an array: all keys are positive integers and there is no large hole.
 fn array_len(table: &Table, array_mt: &Table) -> Result<Option<i64>, String> {
     let says = table.metatable().is_some_and(|m| m == *array_mt);
     let (mut highest, mut count) = (0, 0);
     for pair in table.pairs::<Value, Value>() {
         let (key, _) = pair.map_err(|e| e.to_string())?;
-        match key.as_number() {
+        match number(&key) {
             Some(n) if n.fract() == 0.0 && n >= 1.0 && n <= ARRAY as f64 => {
                 highest = highest.max(n as i64);
                 count += 1;
@@ -160,7 +169,7 @@ fn object(table: &Table, array_mt: &Table, depth: usize, out: &mut Vec<u8>) -> R
             Value::String(name) => string(&name.as_bytes(), out),
             Value::Integer(_) | Value::Number(_) => {
                 let mut name = Vec::new();
-                write_number(key.as_number().unwrap_or_default(), &mut name);
+                write_number(number(&key).unwrap_or_default(), &mut name);
                 string(&name, out);
             }
             _ => return Err("Cannot serialise table: table key must be a number or string".into()),

@@ -514,8 +514,9 @@ function caches.new(options)
         local value, why = create(...)
         if value ~= nil then
             cache:set(key, { value = value, version = version }, options.ttl or 300)
+            return value
         end
-        return value, why
+        return nil, why
     end
 end
 function caches.plugin_ctx(cache, ctx, extra, create, ...)

@@ -30,7 +30,10 @@ local function cjson(safe)
         if not text and not safe then
             error(why, 2)
         end
-        return text, why
+        if text then
+            return text
+        end
+        return nil, why
     end
     function M.decode(text)
         if type(text) ~= "string" then
@@ -44,7 +47,10 @@ local function cjson(safe)
         if why and not safe then
             error(why, 2)
         end
-        return value, why
+        if why then
+            return nil, why
+        end
+        return value
     end
     M.new = function() return cjson(safe) end
     return M
