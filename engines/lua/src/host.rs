@@ -69,7 +69,7 @@ pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 #[allow(unused_variables, reason = "the names document what a host may implement")]
 pub trait Host {
     /// A variable by its name (`ctx.var.NAME`, `ngx.var.NAME`).
-    fn variable(&self, name: &str) -> Option<Value<'_>>;
+    fn variable(&mut self, name: &str) -> Option<Value<'_>>;
     /// Sets a variable, or removes what was set.
     fn set_variable(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Refusal> {
         Err(NOT_HERE)

@@ -183,12 +183,16 @@ impl Machine {
         self.refill();
         let (functions, config) = self.load(script)?;
         let tables = self.tables(host)?;
-        let object = script.form == Form::Object;
+        let form = match script.form {
+            Form::Object => "object",
+            Form::PreFunction => "pre_function",
+            Form::Functions | Form::Predicate => "functions",
+        };
         let piece = match &body {
             Some(body) => (Value::String(self.lua.create_string(&body.data)?), body.last),
             None => (Value::Nil, false),
         };
-        let arguments = (tables, phase.as_str(), phase.nginx(), functions, config, object, piece.0, piece.1);
+        let arguments = (tables, phase.as_str(), phase.nginx(), functions, config, form, piece.0, piece.1);
         if script.waits && phase.answers() {
             let thread = self.lua.create_thread(self.execute.clone())?;
             let returned = HOST.set(Lent(host), || thread.resume::<MultiValue>(arguments));
@@ -328,12 +332,16 @@ pub(crate) fn check(engine: &Arc<Engine>, form: Form, source: &str) -> Result<()
         Form::Functions => {
             ("failed to loadstring: ", "pcall error: ", "function", "only accept Lua function, the input code type is ")
         }
+        Form::PreFunction => ("", "", "", ""),
         Form::Predicate => {
             ("failed to load 'filter_func' string: ", "", "function", "'filter_func' should be a function")
         }
         Form::Object => ("failed to load 'script' string: ", "", "table", "'script' should be a Lua object"),
     };
     let chunk = load(prefix)?;
+    if form == Form::PreFunction {
+        return Ok(());
+    }
     let value: Value = chunk.call(()).map_err(|e| LuaError(format!("{failed}{}", machine.say(&e))))?;
     if value.type_name() == expected {
         return Ok(());

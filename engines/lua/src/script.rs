@@ -9,8 +9,10 @@ use std::sync::Arc;
 /// What source is, and so how it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// A chunk that returns `function(conf, ctx)`: of the serverless plugins and `_meta.pre_function`.
+    /// A chunk that returns `function(conf, ctx)`: of the serverless plugins.
     Functions,
+    /// The same, run before a plugin: `_meta.pre_function`. What it returns has no effect.
+    PreFunction,
     /// `function(vars) … end`, an expression: `filter_func` of a route.
     Predicate,
     /// A chunk that returns an object with a function per phase: `script` of a route.

@@ -29,7 +29,7 @@ fn of(list: &[(String, Vec<u8>)], name: &str) -> Vec<Vec<u8>> {
 }
 
 impl Host for Fake {
-    fn variable(&self, name: &str) -> Option<Value<'_>> {
+    fn variable(&mut self, name: &str) -> Option<Value<'_>> {
         self.vars.get(name).map(|v| Value::bytes(v))
     }
     fn set_variable(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Refusal> {

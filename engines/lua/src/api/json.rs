@@ -35,13 +35,11 @@ pub(super) fn install(lua: &Lua, s: &Table) -> mlua::Result<()> {
 
 /// lua-cjson's wording, as far as it can be told.
 fn decode_error(text: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return format!("Expected value but found T_END at character {}", text.len() + 1);
+    }
     let at = error.column().saturating_sub(1) + text.split(|b| *b == b'\n').take(error.line().saturating_sub(1)).map(|l| l.len() + 1).sum::<usize>();
-    let what = match text.get(at) {
-        _ if error.is_eof() => "T_END",
-        Some(_) => "invalid token",
-        None => "T_END",
-    };
-    format!("Expected value but found {what} at character {}", at + 1)
+    format!("Expected value but found invalid token at character {}", at + 1)
 }
 
 /// A value of the configuration for Lua.

@@ -27,24 +27,41 @@ local function functions_of(phase, list, config, ctx)
     end
 end
 
+-- `_meta.pre_function`: its errors are told and what it returns is not looked at (apisix/plugin.lua
+-- `run_meta_pre_function`).
+local function pre_function_of(_, list, config, ctx)
+    local ok, err = raw_pcall(list[1], config, ctx)
+    if not ok then
+        if err == EXIT then
+            error(EXIT, 0)
+        end
+        return says(err)
+    end
+end
+
 -- An object with a function per phase (apisix/script.lua); it lives as long as the request.
 local function object_of(phase, list, _, ctx, call)
     local object = call.request.script_object
-    if not object then
-        object = list[1]()
+    if object == nil then
+        object = list[1]() or false
         call.request.script_object = object
     end
-    local f = object[phase]
+    local f = object and object[phase]
     if f then
         f(ctx)
     end
 end
 
-function M.execute(request, phase, nginx_phase, list, config, object, chunk, eof)
+local forms = { functions = functions_of, object = object_of, pre_function = pre_function_of }
+
+function M.execute(request, phase, nginx_phase, list, config, form, chunk, eof)
     local call = { request = request, phase = phase, nginx_phase = nginx_phase, chunk = chunk, eof = eof }
     calls.enter(call)
-    local ok, err = raw_pcall(object and object_of or functions_of, phase, list, config, request.ctx, call)
+    local ok, err = raw_pcall(forms[form], phase, list, config, request.ctx, call)
     local output = call.output and table.concat(call.output) or nil
+    if form == "pre_function" and ok and err then
+        return FAILED, 0, err
+    end
     if not ok and err ~= EXIT then
         return FAILED, 0, says(err)
     end
