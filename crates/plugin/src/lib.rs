@@ -17,6 +17,7 @@ pub mod lookup;
 pub mod plugin;
 pub mod registry;
 pub mod reply;
+pub mod scripts;
 pub mod stream;
 pub mod testing;
 
@@ -33,4 +34,5 @@ pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};
 pub use registry::Registry;
 pub use reply::Reply;
+pub use scripts::{NamedPlugin, Scripts};
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
