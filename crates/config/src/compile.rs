@@ -303,7 +303,12 @@ impl Compiler {
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
-            fields.entry("id").or_insert_with(|| id.into());
+            if kind == Kind::Secret {
+                // The body's own is without the manager (apisix/core/config_etcd.lua takes it from the key, too).
+                fields.insert("id".into(), id.into());
+            } else {
+                fields.entry("id").or_insert_with(|| id.into());
+            }
             // `key-auth:` without a value is a plugin with nothing but defaults.
             for config in
                 fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())

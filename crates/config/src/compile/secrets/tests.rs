@@ -104,7 +104,7 @@ fn upserts(upserts: Vec<Object>) -> ChangeSet {
 }
 
 fn manager(folder: &Path) -> Object {
-    object(Kind::Secret, "file/1", json!({"directory": folder}))
+    object(Kind::Secret, "file/1", json!({"id": "1", "directory": folder}))
 }
 
 fn route(key: &str) -> Object {
