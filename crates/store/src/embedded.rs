@@ -41,7 +41,7 @@ impl Default for EmbeddedSettings {
             history_bytes: 256 << 20,
             queue: 1024,
             group: 256,
-            cache_bytes: 16 << 20,
+            cache_bytes: 4 << 20,
             #[cfg(test)]
             fault: Arc::default(),
         }

@@ -27,6 +27,7 @@ impl Disk {
             disk.make().map_err(|trouble| disk.explain(trouble))?;
         }
         disk.reopen()?;
+        disk.sweep();
         Ok(disk)
     }
 
@@ -87,8 +88,27 @@ impl Disk {
         Ok(database)
     }
 
+    fn folder(&self) -> &Path {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// Removes what processes killed at their first start left. Who holds the store's file is the only one who needs none.
+    fn sweep(&self) {
+        let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else { return };
+        let Ok(files) = std::fs::read_dir(self.folder()) else { return };
+        for file in files.flatten() {
+            let half_made = file
+                .file_name()
+                .to_str()
+                .and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new")?.parse::<u32>().ok());
+            if half_made.is_some() {
+                drop(std::fs::remove_file(file.path()));
+            }
+        }
+    }
+
     fn make(&self) -> Result<(), Trouble> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = self.folder();
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.new", std::process::id()));
@@ -99,7 +119,7 @@ impl Disk {
         let made = calmly(|| tables::create(&self.database(file)?));
         // A link fails where a rename would replace what another process has just made.
         let linked = made.and_then(|()| match std::fs::hard_link(&fresh, &self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+            Err(error) if !self.path.exists() => Err(error.into()),
             _ => Ok(()),
         });
         drop(std::fs::remove_file(&fresh));

@@ -23,10 +23,14 @@ pub(crate) struct Fault {
     pub lasting: AtomicBool,
     pub after: AtomicI64,
     pub power: Mutex<Option<power::Power>>,
+    pub syncs: AtomicI64,
 }
 
 impl Fault {
     fn check(&self, change: power::Change<'_>) -> std::io::Result<()> {
+        if matches!(change, power::Change::Sync) {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+        }
         if let Some(power) = self.power.lock().unwrap().as_mut() {
             power.change(change);
         }
@@ -175,6 +179,24 @@ async fn a_conflict_fails_only_its_own_transaction() {
     assert_eq!(a.unwrap().revision, 1);
     assert_eq!(b.unwrap_err().to_string(), "routes/1: exists already");
     assert_eq!(c.unwrap().revision, 2);
+}
+
+#[tokio::test]
+async fn writes_that_come_together_share_a_sync() {
+    let (_folder, path) = fresh();
+    let settings = EmbeddedSettings::default();
+    let store = Arc::new(EmbeddedStore::open(&path, settings.clone()).unwrap());
+    let before = settings.fault.syncs.load(Ordering::SeqCst);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = store.clone();
+        tasks.spawn(async move { store.commit(write(vec![put(&n.to_string(), "{}")])).await.unwrap().revision });
+    }
+    let mut revisions = tasks.join_all().await;
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
+    let syncs = settings.fault.syncs.load(Ordering::SeqCst) - before;
+    assert!((1..100).contains(&syncs), "{syncs} syncs for 200 writes");
 }
 
 #[tokio::test]

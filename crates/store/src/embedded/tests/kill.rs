@@ -111,5 +111,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         }
         assert_eq!(known.iter().copied().max().unwrap_or_default(), state.revision, "run {run}");
     }
+    let names: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["store.redb"]);
     assert!(interrupted > 5, "only {interrupted} writers were killed amid their writes");
 }
