@@ -1,4 +1,5 @@
 //! The managers against servers that look at what they are asked: Vault, AWS Secrets Manager, Google Secret Manager.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test, its own functions included")]
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
