@@ -97,6 +97,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        health_checks: !settings.apisix.disable_upstream_healthcheck,
+        health_probes: settings.sluice.limits.health_probes as usize,
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,
@@ -325,6 +327,8 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    /// What health checks have found.
+    states: Arc<sluice_upstream::NodeStates>,
     source: Source,
 }
 
@@ -369,6 +373,7 @@ impl Gateway {
             prefix: prefix.clone(),
         };
         let compiler = compiler(settings, services)?;
+        let states = compiler.states().clone();
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
             alpn: crate::listen::alpn(),
@@ -418,6 +423,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            states,
             source,
         })
     }
@@ -506,7 +512,11 @@ impl Gateway {
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
         let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
-        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        let node = crate::figures::Node {
+            drain: self.drain.clone(),
+            figures: self.figures.clone(),
+            states: self.states.clone(),
+        };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }

@@ -72,6 +72,10 @@ pub struct CompileSettings {
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
+    pub health_checks: bool,
+    /// Probes of the process at a time.
+    pub health_probes: usize,
 }
 
 /// What a change came to.
@@ -147,8 +151,8 @@ impl Compiler {
             registry,
             enabled: Enabled::default(),
             env,
+            states: Arc::new(NodeStates::with_probes(settings.health_probes)),
             settings,
-            states: Arc::new(NodeStates::new()),
             objects: HashMap::new(),
             services: HashMap::new(),
             plugin_configs: HashMap::new(),
@@ -193,6 +197,11 @@ impl Compiler {
     /// The engine for Lua of the configuration, where there is one.
     pub fn scripts(&self) -> Option<Arc<dyn Scripts>> {
         self.env.scripts().cloned()
+    }
+
+    /// What is remembered of every node, and what health checks have found.
+    pub fn states(&self) -> &Arc<NodeStates> {
+        &self.states
     }
 
     /// The stored form of a resource.
