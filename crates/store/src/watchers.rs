@@ -30,4 +30,16 @@ impl Watchers {
             true
         });
     }
+
+    /// The store's own history has a gap: everybody reads the state anew.
+    pub(crate) fn reset(&mut self) {
+        self.all.retain_mut(|(sender, behind)| {
+            match sender.try_send(Watch::Reset) {
+                Ok(()) => *behind = false,
+                Err(mpsc::error::TrySendError::Full(_)) => *behind = true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            }
+            true
+        });
+    }
 }
