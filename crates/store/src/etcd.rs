@@ -242,8 +242,7 @@ impl Store for EtcdStore {
     fn revision(&self, revision: u64) -> Pending<'_, Option<Revision>> {
         Box::pin(async move {
             let client = self.shared.client(self.deadline()).await?;
-            let kept =
-                records::one(&client, &self.shared.layout, revision).await.map_err(|f| self.failed(f))?;
+            let kept = records::one(&client, &self.shared.layout, revision).await.map_err(|f| self.failed(f))?;
             Ok(kept.or_else(|| self.shared.remembered(|record| record.revision == revision, 1).pop()))
         })
     }

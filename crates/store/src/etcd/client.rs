@@ -56,6 +56,8 @@ impl From<Status> for Failure {
             Code::InvalidArgument if text.contains("too many operations") || text.contains("too large") => {
                 Failure::TooLarge(text.to_owned())
             }
+            // From etcd's gRPC library, before etcd itself sees the request.
+            Code::ResourceExhausted if text.contains("larger than max") => Failure::TooLarge(text.to_owned()),
             Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Internal => {
                 Failure::Away(reason(&status))
             }
@@ -124,7 +126,9 @@ impl Client {
 
     async fn log_in(&self) -> Result<(), Failure> {
         let Some((name, password)) = self.login.clone() else { return Ok(()) };
-        let asked = self.send("/etcdserverpb.Auth/Authenticate", AuthenticateRequest { name, password }).await;
+        // Without the old token: etcd refuses even this call where that has expired.
+        let bare = Client { token: Arc::default(), ..self.clone() };
+        let asked = bare.send("/etcdserverpb.Auth/Authenticate", AuthenticateRequest { name, password }).await;
         let answer: AuthenticateResponse = match asked {
             // APISIX's settings may name a user although etcd's authentication is off.
             Err(Failure::Other(text)) if text.contains("authentication is not enabled") => return Ok(()),
@@ -208,12 +212,16 @@ impl Client {
     }
 
     /// All events from a revision on, in order; messages come whole or in fragments.
-    pub async fn watch(&self, key: Vec<u8>, range_end: Vec<u8>, from: i64) -> Result<Streaming<WatchResponse>, Failure> {
-        let create =
-            WatchCreateRequest { key, range_end, start_revision: from, progress_notify: true, fragment: true };
+    pub async fn watch(
+        &self,
+        key: Vec<u8>,
+        range_end: Vec<u8>,
+        from: i64,
+    ) -> Result<Streaming<WatchResponse>, Failure> {
+        let create = WatchCreateRequest { key, range_end, start_revision: from, progress_notify: true, fragment: true };
         // The stream of requests stays open: its end would end the watch.
-        let requests = tokio_stream::once(WatchRequest { kind: Some(WatchKind::Create(create)) })
-            .chain(tokio_stream::pending());
+        let requests =
+            tokio_stream::once(WatchRequest { kind: Some(WatchKind::Create(create)) }).chain(tokio_stream::pending());
         let mut grpc = self.grpc.clone();
         let call = async {
             grpc.ready().await.map_err(|error| Failure::Away(reason(&error)))?;

@@ -3,7 +3,7 @@
 //! the transaction is worked out again on what is there now.
 use super::client::{Client, header};
 use super::list::{signed, unsigned};
-use super::message::{Compare, PutRequest, DeleteRangeRequest, Request, RequestOp, TxnRequest};
+use super::message::{Compare, DeleteRangeRequest, PutRequest, Request, RequestOp, TxnRequest};
 use super::reach::reach;
 use super::records;
 use super::shared::Shared;

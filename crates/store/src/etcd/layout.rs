@@ -96,7 +96,8 @@ mod tests {
             assert_eq!(layout.key(format!("/apisix/{object}").as_bytes()), Some(Key::raw(object)));
             assert_eq!(layout.full(&Key::raw(object)), format!("/apisix/{object}").as_bytes());
         }
-        for other in ["/apisix/routes/", "/apisix/plugins/", "/apisix/gen_id", "/apisix/data_plane/server_info/x", "/b/routes/1"]
+        for other in
+            ["/apisix/routes/", "/apisix/plugins/", "/apisix/gen_id", "/apisix/data_plane/server_info/x", "/b/routes/1"]
         {
             assert_eq!(layout.key(other.as_bytes()), None, "{other}");
         }

@@ -298,9 +298,9 @@ fn difference(state: &State, listing: &Listing) -> (Vec<Event>, Vec<Change>) {
     for (key, entry) in &listing.entries {
         let old = state.get(key);
         // The body is compared, too: a cluster restored from a backup counts revisions anew.
-        if old.is_some_and(|old| {
-            old.modified == entry.modified && old.created == entry.created && old.body == entry.body
-        }) {
+        if old
+            .is_some_and(|old| old.modified == entry.modified && old.created == entry.created && old.body == entry.body)
+        {
             continue;
         }
         changes.push(Change { key: key.clone(), before: old.map(text), after: Some(text(entry)) });

@@ -65,11 +65,15 @@ pub(crate) fn save(path: &Path, prefix: &str, cluster: u64, state: &State) -> st
         _ => {}
     }
     let mut file = private(&temporary)?;
-    writeln!(file, "{FORMAT} {:08x} {}", crc32fast::hash(&json), json.len())?;
+    writeln!(file, "{}", title(&json))?;
     file.write_all(&json)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     std::fs::File::open(dir)?.sync_all()
+}
+
+fn title(json: &[u8]) -> String {
+    format!("{FORMAT} {:08x} {}", crc32fast::hash(json), json.len())
 }
 
 fn private(path: &Path) -> std::io::Result<std::fs::File> {
@@ -89,14 +93,14 @@ pub(crate) fn load(path: &Path, prefix: &str) -> Result<Option<Snapshot>, String
     let (header, json) = bytes.split_at(end);
     let json = json.get(1..).unwrap_or_default();
     let header = std::str::from_utf8(header).map_err(|_| refused("its header is no text"))?;
-    let fields = header.strip_prefix(FORMAT).ok_or_else(|| refused("it is of another format"))?;
-    let mut fields = fields.split_ascii_whitespace();
-    let sum = fields.next().and_then(|sum| u32::from_str_radix(sum, 16).ok());
-    let length = fields.next().and_then(|length| length.parse().ok());
+    if !header.starts_with(FORMAT) {
+        return Err(refused("it is of another format"));
+    }
+    let length = header.rsplit(' ').next().and_then(|length| length.parse().ok());
     if length != Some(json.len()) {
         return Err(refused("it is not whole"));
     }
-    if sum != Some(crc32fast::hash(json)) {
+    if header != title(json) {
         return Err(refused("its checksum is wrong"));
     }
     let content: Content = serde_json::from_slice(json).map_err(|error| refused(&error.to_string()))?;
