@@ -1,12 +1,15 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
+use crate::admin_server;
+use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
+use sluice_config::settings::deployment::Role;
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
-use sluice_config::{CompileSettings, Compiler, Enabled, Published, Snapshot};
+use sluice_config::{CompileSettings, Compiler};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -14,6 +17,7 @@ use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
+use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
 use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
@@ -24,11 +28,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// The APISIX whose configuration and answers are followed.
 pub const APISIX_VERSION: &str = "3.18.0";
-/// How long a new configuration waits for the names of its nodes before it is put into force without them.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where config.yaml is: as given, else conf/config.yaml, else the quickstart that comes with the source.
 pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
@@ -144,7 +147,7 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
 }
 
 /// Runs the gateway until a signal ends it.
-pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
+pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<()> {
     let settings = match Settings::load(config, &Environment::Process) {
         Ok(settings) => settings,
         Err(errors) => {
@@ -152,11 +155,6 @@ pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    anyhow::ensure!(
-        standalone_path(config, settings.deployment.config_provider).is_some(),
-        "{}: deployment: configuration from etcd is not there yet; use role data_plane with role_data_plane.config_provider yaml or json",
-        config.display()
-    );
     let log = open_operator_log(&settings)?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -164,14 +162,16 @@ pub fn run(config: &Path, quickstart: bool) -> anyhow::Result<()> {
         .thread_name("sluice-control")
         .enable_all()
         .build()?;
-    let gateway = Gateway::prepare(&settings, config, control.handle().clone())?;
+    let gateway = Gateway::prepare(&settings, config, data_dir, control.handle().clone())?;
     // Before the first request is answered, so that a signal sent then never finds the default handler, which kills.
     let signals = {
         let _runtime = control.enter();
         Signals::listen()?
     };
+    // The first configuration is in force before the first connection is accepted.
+    let changes = control.block_on(gateway.load());
     let workers = gateway.start_workers()?;
-    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals));
+    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals, changes));
     workers.join()?;
     if let Some(access_log) = &gateway.access_log {
         access_log.sync(Duration::from_secs(5));
@@ -280,8 +280,7 @@ fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundLis
 /// The running parts.
 struct Gateway {
     settings: Arc<ProxySettings>,
-    published: Arc<Published>,
-    compiler: Arc<std::sync::Mutex<Compiler>>,
+    configuration: Arc<Configuration>,
     tls: Arc<ServerTls>,
     drain: Drain,
     figures: Figures,
@@ -291,14 +290,23 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
-    resolver: Option<Arc<dyn Resolve>>,
-    standalone: Option<Arc<StandaloneSource>>,
-    /// `plugins` and `stream_plugins` of config.yaml; a list in the standalone file stands before them.
-    enabled: Enabled,
+    source: Source,
+}
+
+/// Where the configuration comes from.
+enum Source {
+    /// apisix.yaml or apisix.json.
+    File(Arc<StandaloneSource>),
+    Store(Arc<dyn Store>),
 }
 
 impl Gateway {
-    fn prepare(settings: &Settings, config: &Path, control: tokio::runtime::Handle) -> anyhow::Result<Gateway> {
+    fn prepare(
+        settings: &Settings,
+        config: &Path,
+        data_dir: &Path,
+        control: tokio::runtime::Handle,
+    ) -> anyhow::Result<Gateway> {
         let metrics = sluice_telemetry::Registry::new();
         sluice_telemetry::process::register(&metrics)?;
         let dns = DnsSettings {
@@ -315,6 +323,10 @@ impl Gateway {
             }
         };
         let prefix = prefix(config);
+        let source = match standalone_path(config, settings.deployment.config_provider) {
+            Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
+            None => Source::Store(crate::stores::open(settings, data_dir, &control)?),
+        };
         let services = Services {
             control: Some(control),
             metrics: metrics.clone(),
@@ -351,8 +363,12 @@ impl Gateway {
         };
         Ok(Gateway {
             settings: Arc::new(proxy_settings(settings)),
-            published: Arc::new(Published::new(compiler.snapshot().clone())),
-            compiler: Arc::new(std::sync::Mutex::new(compiler)),
+            configuration: Arc::new(Configuration::new(
+                compiler,
+                tls.clone(),
+                resolver,
+                configuration::enabled(settings),
+            )),
             tls,
             drain: Drain::new(),
             figures: Figures::register(&metrics)?,
@@ -367,30 +383,17 @@ impl Gateway {
             },
             workers,
             metrics,
-            resolver,
-            standalone: standalone_path(config, settings.deployment.config_provider)
-                .map(|path| Arc::new(StandaloneSource::new(&path, Environment::Process))),
-            enabled: Enabled {
-                plugins: settings.plugins.plugins.clone(),
-                stream_plugins: settings.plugins.stream_plugins.clone(),
-            },
+            source,
         })
     }
 
     fn start_workers(&self) -> anyhow::Result<Workers> {
-        // The first configuration is in force before the first connection is accepted.
-        if let Some(source) = &self.standalone {
-            match source.load() {
-                Ok(update) => self.load_blocking(source, update),
-                Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
-            }
-        }
         let mut listeners =
             std::mem::take(&mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)).into_iter();
         let workers = Workers::spawn(self.workers, &self.worker_settings, |id| {
             let bound = listeners.next().unwrap_or_default();
             let (settings, published, drain, tls) =
-                (self.settings.clone(), self.published.clone(), self.drain.clone(), self.tls.clone());
+                (self.settings.clone(), self.configuration.published(), self.drain.clone(), self.tls.clone());
             let (log, format, count) = (self.access_log.clone(), self.format.clone(), self.workers as u16);
             let figures = self.figures.clone();
             move || async move {
@@ -438,54 +441,27 @@ impl Gateway {
         Ok(workers)
     }
 
-    /// The first load: nothing is published before, so that waiting for names is all there is to do.
-    fn load_blocking(&self, source: &StandaloneSource, update: Update) {
-        let (before, snapshot, unresolved) = self.compile(source, update);
-        if let (Some(resolver), false) = (&self.resolver, unresolved.is_empty()) {
-            let resolver = resolver.clone();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            if let Ok(runtime) = runtime {
-                runtime.block_on(resolve(&unresolved, &resolver));
+    /// Puts the first configuration into force. Of a store it returns the changes that follow.
+    async fn load(&self) -> Option<mpsc::Receiver<Watch>> {
+        match &self.source {
+            Source::File(source) => {
+                match source.load() {
+                    Ok(update) => self.configuration.update(source, update, true).await,
+                    Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
+                }
+                None
             }
+            Source::Store(store) => Some(self.configuration.start(store.as_ref()).await),
         }
-        self.put_into_force(&before, snapshot);
     }
 
-    fn compile(
-        &self,
-        source: &StandaloneSource,
-        update: Update,
-    ) -> (Arc<Snapshot>, Arc<Snapshot>, Vec<Arc<sluice_upstream::NodeSet>>) {
-        let mut compiler = self.compiler.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = compiler.snapshot().clone();
-        let named = update.plugins.as_ref().map(|list| {
-            let names = |stream| Some(list.iter().filter(|p| p.stream == stream).map(|p| p.name.clone()).collect());
-            Enabled { plugins: names(false), stream_plugins: names(true) }
-        });
-        compiler.enable(named.unwrap_or_else(|| self.enabled.clone()));
-        let applied = compiler.update(update.changes);
-        source.applied(update.revision);
-        update.notices.iter().for_each(|n| tracing::warn!("{n}"));
-        update.errors.iter().for_each(|e| tracing::error!("{e}"));
-        for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
-            if problem.kept {
-                tracing::error!("{error}; its last good form stays in force");
-            } else {
-                tracing::error!("{error}; it is left out");
-            }
+    async fn start_admin(&self, settings: &Settings, config: &Path, store: &Arc<dyn Store>) -> anyhow::Result<()> {
+        if !settings.apisix.enable_admin || settings.deployment.role == Role::DataPlane {
+            return Ok(());
         }
-        (before, applied.snapshot, applied.unresolved)
-    }
-
-    fn put_into_force(&self, before: &Snapshot, snapshot: Arc<Snapshot>) {
-        crate::certificates::install(&self.tls, before, &snapshot);
-        tracing::info!(
-            revision = snapshot.revision,
-            routes = snapshot.router.len(),
-            stream_routes = snapshot.stream_router.len(),
-            "configuration in force"
-        );
-        self.published.publish(snapshot);
+        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
+        let keys = admin_server::keys(&settings.deployment.admin);
+        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 
     /// Registers the node's own metrics; says where they are to be served, if anywhere.
@@ -508,6 +484,7 @@ impl Gateway {
         log: &OperatorLog,
         quickstart: bool,
         signals: Signals,
+        changes: Option<mpsc::Receiver<Watch>>,
     ) -> anyhow::Result<()> {
         if quickstart {
             tokio::spawn(crate::demo::serve());
@@ -516,15 +493,29 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
-        let mut watch = self
-            .standalone
-            .clone()
-            .map(|source| Watcher::start(source.path().to_owned(), POLL_INTERVAL, move |_| source.load()));
+        let mut watch = None;
+        match &self.source {
+            Source::File(source) => {
+                let (path, source) = (source.path().to_owned(), source.clone());
+                watch = Some(Watcher::start(path, POLL_INTERVAL, move |_| source.load()));
+            }
+            Source::Store(store) => {
+                let (configuration, followed) = (self.configuration.clone(), store.clone());
+                if let Some(changes) = changes {
+                    tokio::spawn(async move { configuration.follow(followed, changes).await });
+                }
+                self.start_admin(settings, config, store).await?;
+            }
+        }
         let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
         loop {
             tokio::select! {
                 change = next(&mut watch) => match change {
-                    Some(Change::Loaded(update)) => self.reload(update).await,
+                    Some(Change::Loaded(update)) => {
+                        if let Source::File(source) = &self.source {
+                            self.configuration.update(source, update, false).await;
+                        }
+                    }
                     Some(Change::Broken(errors)) => {
                         errors.iter().for_each(|e| tracing::error!("{e}"));
                         tracing::error!("the running configuration stays in force");
@@ -556,29 +547,6 @@ impl Gateway {
             tracing::warn!("requests were cut: worker_shutdown_timeout is over");
         }
         Ok(())
-    }
-
-    async fn reload(&self, update: Update) {
-        let Some(source) = &self.standalone else { return };
-        let (before, snapshot, unresolved) = tokio::task::block_in_place(|| self.compile(source, update));
-        if Arc::ptr_eq(&before, &snapshot) {
-            return;
-        }
-        if let Some(resolver) = &self.resolver {
-            resolve(&unresolved, resolver).await;
-        }
-        self.put_into_force(&before, snapshot);
-    }
-}
-
-async fn resolve(sets: &[Arc<sluice_upstream::NodeSet>], resolver: &Arc<dyn Resolve>) {
-    let all = async {
-        for set in sets {
-            set.refresh(resolver, std::time::Instant::now()).await;
-        }
-    };
-    if tokio::time::timeout(RESOLVE_LIMIT, all).await.is_err() {
-        tracing::warn!("some nodes' names are not resolved yet");
     }
 }
 

@@ -1,8 +1,10 @@
 //! The gateway as a library, for its binaries alone: tests and tools go through the command line or the crates.
 
+mod admin_server;
 pub mod boot;
 mod certificates;
 pub mod cli;
+pub mod configuration;
 mod demo;
 mod figures;
 mod listen;
@@ -11,3 +13,4 @@ pub mod plugins;
 pub mod reference;
 mod resolve;
 mod source;
+mod stores;

@@ -3,20 +3,26 @@ use super::ConfigArgument;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 pub struct Run {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Where state is kept. Configuration from files keeps none, so that nothing is written there yet.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    /// Where state is kept: the embedded store, the generated admin key. Configuration from files keeps none.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data_dir: PathBuf,
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run { config: ConfigArgument::default(), data_dir: PathBuf::from("data") }
+    }
 }
 
 impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let quickstart = self.config.config.is_none() && !std::path::Path::new("conf/config.yaml").exists();
         let path = crate::boot::config_path(self.config.config)?;
-        crate::boot::run(&path, quickstart)?;
+        crate::boot::run(&path, &self.data_dir, quickstart)?;
         Ok(ExitCode::SUCCESS)
     }
 }

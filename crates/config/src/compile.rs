@@ -168,6 +168,11 @@ impl Compiler {
         &self.snapshot
     }
 
+    /// The plugins that may be configured now.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// The stored form of a resource.
     pub fn object(&self, kind: Kind, id: &str) -> Option<&Body> {
         self.objects.get(&kind)?.get(id)

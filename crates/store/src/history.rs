@@ -46,25 +46,33 @@ pub(crate) fn undo<'a>(
         if state.revision <= revision {
             break;
         }
-        if record.revision != state.revision {
+        if !undo_one(state, record) {
             return Err(StoreError::Compacted(revision));
         }
-        for change in &record.changes {
-            match &change.before {
-                Some(body) => {
-                    let entry = Entry {
-                        key: change.key.clone(),
-                        body: body.as_str().into(),
-                        created: 0,
-                        modified: 0,
-                        expires: None,
-                    };
-                    state.entries.insert(change.key.clone(), entry);
-                }
-                None => drop(state.entries.remove(&change.key)),
-            }
-        }
-        state.revision = record.revision.saturating_sub(1);
     }
     if state.revision == revision { Ok(()) } else { Err(StoreError::Compacted(revision)) }
+}
+
+/// Takes back the revision a state stands at. False: the record is of another revision.
+pub(crate) fn undo_one(state: &mut State, record: &Revision) -> bool {
+    if record.revision != state.revision {
+        return false;
+    }
+    for change in &record.changes {
+        match &change.before {
+            Some(body) => {
+                let entry = Entry {
+                    key: change.key.clone(),
+                    body: body.as_str().into(),
+                    created: 0,
+                    modified: 0,
+                    expires: None,
+                };
+                state.entries.insert(change.key.clone(), entry);
+            }
+            None => drop(state.entries.remove(&change.key)),
+        }
+    }
+    state.revision = record.revision.saturating_sub(1);
+    true
 }

@@ -3,6 +3,7 @@
 //! keeps the whole state in memory ([`State`]) and lets it be read under a lock; only writes and
 //! [`Store::catch_up`] wait.
 
+pub mod embedded;
 pub mod etcd;
 pub mod history;
 pub mod key;
@@ -13,6 +14,7 @@ pub mod store;
 pub mod transaction;
 mod watchers;
 
+pub use embedded::{EmbeddedSettings, EmbeddedStore};
 pub use etcd::{EtcdSettings, EtcdStore};
 pub use history::{Change, Revision};
 pub use key::Key;

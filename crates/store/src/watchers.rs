@@ -31,15 +31,15 @@ impl Watchers {
         });
     }
 
-    /// The store's own history has a gap: everybody reads the state anew.
+    /// The state changed in a way no batch tells.
     pub(crate) fn reset(&mut self) {
-        self.all.retain_mut(|(sender, behind)| {
-            match sender.try_send(Watch::Reset) {
-                Ok(()) => *behind = false,
-                Err(mpsc::error::TrySendError::Full(_)) => *behind = true,
-                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+        self.all.retain_mut(|(sender, behind)| match sender.try_send(Watch::Reset) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                *behind = true;
+                true
             }
-            true
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
         });
     }
 }

@@ -47,6 +47,8 @@ pub struct Admin {
     /// Peers that may use the Admin API; empty: any.
     pub allow_admin: Vec<IpNet>,
     pub https_admin: bool,
+    /// `admin_api_version`
+    pub v3: bool,
     pub admin_ssl_cert: Option<String>,
     pub admin_ssl_cert_key: Option<String>,
     pub admin_ssl_ca_cert: Option<String>,
@@ -63,6 +65,8 @@ pub struct AdminKey {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Etcd {
+    /// `deployment.etcd` is there, or the environment names hosts; else the configuration is kept on this machine.
+    pub configured: bool,
     pub host: Vec<String>,
     pub prefix: String,
     pub timeout: Duration,
@@ -171,6 +175,8 @@ fn read_admin(s: Section<'_>) -> Admin {
         enable_admin_ui: s.boolean("enable_admin_ui", true),
         allow_admin,
         https_admin: s.boolean("https_admin", false),
+        // Any other word is the older form (apisix/admin/v3_adapter.lua).
+        v3: s.string("admin_api_version", "v3") == "v3",
         admin_ssl_cert: file("admin_ssl_cert"),
         admin_ssl_cert_key: file("admin_ssl_cert_key"),
         admin_ssl_ca_cert: file("admin_ssl_ca_cert"),
@@ -182,12 +188,12 @@ fn read_admin(s: Section<'_>) -> Admin {
     {
         field.error("needs admin_api_mtls.admin_ssl_cert and admin_ssl_cert_key");
     }
-    s.choice("admin_api_version", &[("v3", ()), ("v2", ())], ());
     s.finish();
     admin
 }
 
 fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
+    let mut configured = s.is_present();
     let mut host = Vec::new();
     match s.items("host") {
         None => host.push("http://127.0.0.1:2379".to_owned()),
@@ -208,9 +214,11 @@ fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
         && let Ok(hosts) = serde_json::from_str::<Vec<String>>(&hosts)
     {
         host = hosts;
+        configured = true;
     }
     let tls = s.section("tls");
     let etcd = Etcd {
+        configured,
         host,
         prefix: s.string("prefix", "/apisix"),
         timeout: Duration::from_secs(s.integer("timeout", 1..=u64::MAX, 30)),

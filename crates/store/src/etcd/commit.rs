@@ -1,7 +1,7 @@
 //! Transactions. The surprise: every key is compared with the revision this process knows it by, also where anything
 //! is fine: so the history's record, written in the same etcd transaction, is true. Where somebody else was faster,
 //! the transaction is worked out again on what is there now.
-use super::client::{Client, header};
+use super::client::{Client, Failure, header};
 use super::list::{signed, unsigned};
 use super::message::{Compare, DeleteRangeRequest, PutRequest, Request, RequestOp, TxnRequest};
 use super::reach::reach;
@@ -15,6 +15,10 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+
+/// How long another connection is waited for to learn what became of a transaction.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(50);
 
 pub(crate) async fn commit(shared: &Shared, transaction: &Transaction) -> Result<Committed, StoreError> {
     let deadline = Instant::now() + shared.settings.timeout;
@@ -58,14 +62,23 @@ async fn attempts(
         let id = (!outcome.batch.events.is_empty() && shared.settings.history > 0)
             .then(|| records::write(&shared.layout, &outcome.record, &mut success));
         let request = TxnRequest { compare, success, failure: Vec::new() };
-        let answer = match tokio::time::timeout_at(deadline, client.txn(request)).await {
+        let (succeeded, revision) = match tokio::time::timeout_at(deadline, client.txn(request)).await {
             Err(_) => return Err(shared.unknown("it did not answer in time")),
-            Ok(Err(super::client::Failure::Away(reason))) => return Err(shared.unknown(&reason)),
+            Ok(Err(Failure::Away(reason))) => {
+                // The connection broke; another one tells whether the record, and so all of it, was written.
+                shared.suspect.notify_one();
+                match written(shared, id.as_deref(), deadline).await {
+                    Some(revision) => (true, revision),
+                    None => return Err(shared.unknown(&reason)),
+                }
+            }
             Ok(Err(failure)) => return Err(shared.failed(failure)),
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer)) => {
+                let header = header(answer.header).map_err(|failure| shared.failed(failure))?;
+                (answer.succeeded, unsigned(header.revision))
+            }
         };
-        let revision = unsigned(header(answer.header).map_err(|failure| shared.failed(failure))?.revision);
-        if !answer.succeeded {
+        if !succeeded {
             reach(shared, client, revision, deadline).await?;
             if Instant::now() >= deadline {
                 return Err(StoreError::Away("others keep changing the same objects; nothing was written".to_owned()));
@@ -76,11 +89,7 @@ async fn attempts(
             return Ok(outcome.committed);
         }
         settle(&mut outcome, revision);
-        if let Err(late) = reach(shared, client, revision, deadline).await {
-            // It is written; to say otherwise would have it written twice.
-            tracing::warn!(%late, revision, "etcd: written, but not seen by this process yet");
-        }
-        tracing::trace!(revision, ?id, "etcd: written");
+        seen(shared, client, revision, deadline).await;
         shared.remember(Revision { revision, ..outcome.record });
         return Ok(outcome.committed);
     }
@@ -95,6 +104,40 @@ pub(crate) async fn catch_up(shared: &Shared, client: &Client, deadline: Instant
     };
     reach(shared, client, now, deadline).await?;
     Ok(now)
+}
+
+/// The revision of a transaction whose answer was lost, if it is there. That it is not says nothing: it may be on its
+/// way still.
+async fn written(shared: &Shared, id: Option<&str>, deadline: Instant) -> Option<u64> {
+    let id = id?;
+    let until = deadline.min(Instant::now() + ASK_AGAIN);
+    loop {
+        if let Ok(client) = shared.client(until).await
+            && let Ok(found) = records::revision_of(&client, &shared.layout, id).await
+        {
+            return found;
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Until the state has what was written. Whatever happens to the connection, it is written; to say otherwise would have
+/// it written twice.
+async fn seen(shared: &Shared, client: &Client, revision: u64, deadline: Instant) {
+    let mut client = client.clone();
+    while let Err(late) = reach(shared, &client, revision, deadline).await {
+        if Instant::now() >= deadline {
+            tracing::warn!(%late, revision, "etcd: written, but not seen by this process yet");
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+        if let Ok(other) = shared.client(deadline).await {
+            client = other;
+        }
+    }
 }
 
 fn compares(shared: &Shared, state: &crate::State, transaction: &Transaction) -> Vec<Compare> {

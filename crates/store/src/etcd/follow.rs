@@ -69,6 +69,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut members: Members, first: Option
             members.pass_over();
             if started.elapsed() > shared.settings.health_check_timeout {
                 pause = FIRST_PAUSE;
+            } else {
+                // One that works and breaks again and again must not be a busy loop.
+                pause = rest(&shared, pause).await;
             }
         }
         let patience = shared.settings.timeout.min(shared.settings.health_check_timeout);
@@ -77,15 +80,17 @@ pub(crate) async fn run(shared: Arc<Shared>, mut members: Members, first: Option
             Err(reasons) => {
                 tracing::debug!(%reasons, "etcd: no member can be reached");
                 shared.away(reasons);
+                pause = rest(&shared, pause).await;
             }
         }
-        // A session that ends at once is followed by a pause as well.
-        if connected.is_none() || pause > FIRST_PAUSE {
-            let jitter = rand::rng().random_range(0.0..0.5);
-            tokio::time::sleep(pause.mul_f64(1.0 + jitter)).await;
-        }
-        pause = (pause * 2).min(shared.settings.resync_delay.max(FIRST_PAUSE));
     }
+}
+
+/// Sleeps and says how long to sleep the next time.
+async fn rest(shared: &Shared, pause: Duration) -> Duration {
+    let jitter = rand::rng().random_range(0.0..0.5);
+    tokio::time::sleep(pause.mul_f64(1.0 + jitter)).await;
+    (pause * 2).min(shared.settings.resync_delay.max(FIRST_PAUSE))
 }
 
 /// Follows over one connection until it breaks.

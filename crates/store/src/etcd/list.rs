@@ -81,21 +81,29 @@ pub(crate) fn entry(key: Key, kv: &KeyValue, expires: Option<SystemTime>) -> Ent
     }
 }
 
-/// When leases end, each asked for once.
+/// When leases end, each asked for once. After a failure no more are asked for: the time is for show.
 #[derive(Default)]
-pub(crate) struct Leases(HashMap<i64, Option<SystemTime>>);
+pub(crate) struct Leases {
+    known: HashMap<i64, Option<SystemTime>>,
+    failed: bool,
+}
 
 impl Leases {
     pub async fn end(&mut self, client: &Client, lease: i64) -> Option<SystemTime> {
         if lease == 0 {
             return None;
         }
-        if let Some(known) = self.0.get(&lease) {
+        if let Some(known) = self.known.get(&lease) {
             return *known;
         }
-        let left = client.time_left(lease).await.ok().and_then(|left| u64::try_from(left).ok());
+        if self.failed {
+            return None;
+        }
+        let left = client.time_left(lease).await;
+        self.failed = left.is_err();
+        let left = left.ok().and_then(|left| u64::try_from(left).ok());
         let end = left.map(|left| SystemTime::now() + Duration::from_secs(left));
-        self.0.insert(lease, end);
+        self.known.insert(lease, end);
         end
     }
 }

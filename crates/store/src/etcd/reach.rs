@@ -25,9 +25,8 @@ pub(crate) async fn reach(shared: &Shared, client: &Client, wanted: u64, deadlin
             return Err(StoreError::Away(format!("etcd is at revision {wanted}, its watch did not tell in time")));
         }
         let question = confirm(shared, client);
-        match tokio::time::timeout_at(deadline, question).await {
-            Ok(Err(failure)) => return Err(shared.failed(failure)),
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Err(failure)) = tokio::time::timeout_at(deadline, question).await {
+            return Err(shared.failed(failure));
         }
         pause = (pause * 2).min(MOST);
     }

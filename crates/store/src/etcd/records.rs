@@ -39,7 +39,7 @@ pub(crate) async fn newest(
         ..all(layout.records())
     };
     let answer = client.range(request).await?;
-    Ok(answer.kvs.iter().filter_map(|kv| read(kv)).collect())
+    Ok(answer.kvs.iter().filter_map(read).collect())
 }
 
 /// One record with its texts.
@@ -57,6 +57,13 @@ pub(crate) async fn one(client: &Client, layout: &Layout, revision: u64) -> Resu
     let answer = client.range(RangeRequest { key, ..RangeRequest::default() }).await?;
     let changes: Option<Vec<Change>> = answer.kvs.first().and_then(|kv| serde_json::from_slice(&kv.value).ok());
     Ok(changes.map(|changes| Revision { changes, ..record }))
+}
+
+/// The revision that wrote the record of this id, if it was written.
+pub(crate) async fn revision_of(client: &Client, layout: &Layout, id: &str) -> Result<Option<u64>, Failure> {
+    let key = format!("{}{id}", layout.records()).into_bytes();
+    let answer = client.range(RangeRequest { key, keys_only: true, ..RangeRequest::default() }).await?;
+    Ok(answer.kvs.first().map(|kv| unsigned(kv.create_revision)))
 }
 
 /// Deletes the oldest where there are a tenth more than are to be kept.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub(crate) const OTHERS: &str = "etcd";
 /// Bytes of texts that remembered writes of others may hold.
 const REMEMBERED: usize = 32 << 20;
-/// How long a caller waits for a connection while etcd is known to be away: as long as a change of member takes.
+/// How long a caller waits for a connection after one broke: as long as a change of member takes.
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Shared {
@@ -120,10 +120,15 @@ impl Shared {
         *condition = Condition::Stale { since, reason };
     }
 
-    /// The connection, waiting a moment for a new one.
+    /// The connection. Where it broke just now, another member may be connected to in a moment; that is waited for.
     pub async fn client(&self, deadline: Instant) -> Result<Client, StoreError> {
         let mut client = self.client.subscribe();
-        let until = deadline.min(Instant::now() + GRACE);
+        let mut until = deadline.min(Instant::now() + GRACE);
+        if let Condition::Stale { since, .. } = self.condition()
+            && since.elapsed().is_ok_and(|since| since > GRACE)
+        {
+            until = Instant::now();
+        }
         if let Ok(Ok(client)) = tokio::time::timeout_at(until, client.wait_for(Option::is_some)).await
             && let Some(client) = &*client
         {

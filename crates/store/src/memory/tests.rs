@@ -1,3 +1,4 @@
+//! The store in memory. What every store shares, planning and watchers, is tested here too.
 use super::*;
 use crate::watchers::WATCH_QUEUE;
 use crate::{Expect, Key, Note, Op};

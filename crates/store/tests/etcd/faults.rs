@@ -1,5 +1,5 @@
 //! etcd away, back, hanging, compacted, restored; starts without it.
-use super::process::{Etcd, missing};
+use super::process::{Etcd, Way, missing};
 use super::*;
 use rustix::process::Signal;
 use std::time::Instant;
@@ -166,14 +166,71 @@ async fn a_start_without_etcd_is_from_the_snapshot() {
     drop(store);
     etcd.kill();
 
+    // A copy: the dropped store may still be at its last snapshot.
+    let broken = dir.path().join("broken.snapshot");
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
-    let error = connect(settings(&[etcd.url()]), Some(file.clone())).await.err().unwrap();
+    std::fs::write(&broken, &bytes).unwrap();
+    let error = connect(settings(&[etcd.url()]), Some(broken.clone())).await.err().unwrap();
     assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("checksum")), "{error}");
     // With etcd there it is not needed, and is written anew.
     etcd.run();
-    let store = connect(settings(&[etcd.url()]), Some(file)).await.unwrap();
+    let store = connect(settings(&[etcd.url()]), Some(broken.clone())).await.unwrap();
     assert_eq!(routes(&store).len(), 2);
+    let replaced = async {
+        while std::fs::read(&broken).unwrap() == bytes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, replaced).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_serves_everything_and_the_next_member_takes_over() {
+    if missing() {
+        return;
+    }
+    let etcd = Etcd::start();
+    let ways = [Way::to(etcd.port).await, Way::to(etcd.port).await];
+    let store = connect(settings(&ways.each_ref().map(|way| way.url.clone())), None).await.unwrap();
+    for n in 0..10 {
+        let done = store.commit(write(vec![put("1", &n.to_string(), Expect::Any)])).await.unwrap();
+        store.catch_up().await.unwrap();
+        assert_eq!(store.revisions(None, 1).await.unwrap()[0].revision, done.revision);
+    }
+    assert_eq!(ways.iter().map(Way::accepted).sum::<usize>(), 1);
+    let (used, other) = if ways[0].accepted() == 1 { (&ways[0], &ways[1]) } else { (&ways[1], &ways[0]) };
+    let mut watch = store.watch();
+    used.cut();
+    // Written while nothing is connected, perhaps: the watch goes on where it stopped.
+    let revision = etcd.put("/apisix/routes/1", "between");
+    let Watch::Changed(batch) = next(&mut watch).await else { panic!("no batch") };
+    assert_eq!((batch.revision, batch.events.len()), (revision, 1));
+    until_fresh(&store, true).await;
+    store.commit(write(vec![put("1", "after", Expect::Present)])).await.unwrap();
+    assert_eq!(other.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_answer_is_lost_is_looked_up() {
+    if missing() {
+        return;
+    }
+    let etcd = Etcd::start();
+    let ways = [Way::to(etcd.port).await, Way::to(etcd.port).await];
+    let store = connect(settings(&ways.each_ref().map(|way| way.url.clone())), None).await.unwrap();
+    let used = if ways[0].accepted() == 1 { &ways[0] } else { &ways[1] };
+    used.lose_answers();
+    let cut = async {
+        while etcd.range("/apisix/routes/1", "/apisix/routes/2").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        used.cut();
+    };
+    let writing = write(vec![put("1", "a", Expect::Absent)]);
+    let (done, ()) = tokio::join!(store.commit(writing), cut);
+    let done = done.unwrap();
+    assert_eq!(routes(&store), pairs(&[("1", "a")]));
+    assert_eq!(store.state().read().unwrap().get(&Key::of(Kind::Route, "1")), Some(&done.written[0]));
 }

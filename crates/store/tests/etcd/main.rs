@@ -1,5 +1,6 @@
 //! The etcd store against real etcd processes: each test has its own, on a free port. Waiting is by the store's own
 //! watch, never by time alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test, its own functions included")]
 mod faults;
 mod process;
 mod security;

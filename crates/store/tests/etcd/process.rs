@@ -5,7 +5,10 @@ use sluice_testkit::ports::free_port;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub struct Etcd {
     dir: tempfile::TempDir,
@@ -88,6 +91,11 @@ impl Etcd {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), signal).unwrap();
+        // Threads run on until they have noticed.
+        let stopped = || std::fs::read_to_string(format!("/proc/{id}/status")).unwrap().contains("State:\tT");
+        while signal == rustix::process::Signal::STOP && !stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn http(&self, path: &str, body: &Value) -> std::io::Result<Value> {
@@ -146,5 +154,69 @@ impl Etcd {
 impl Drop for Etcd {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A way to etcd that can be cut, counts connections, and loses answers where told to.
+pub struct Way {
+    pub url: String,
+    task: tokio::task::JoinHandle<()>,
+    accepted: Arc<AtomicUsize>,
+    mute: Arc<AtomicBool>,
+}
+
+impl Way {
+    pub async fn to(port: u16) -> Way {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (accepted, mute) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counter, silent) = (accepted.clone(), mute.clone());
+        let task = tokio::spawn(async move {
+            // Dropped with the task: so are the connections.
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                counter.fetch_add(1, Ordering::SeqCst);
+                let silent = silent.clone();
+                connections.spawn(async move {
+                    let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    let answers = async {
+                        let mut buffer = vec![0; 65536];
+                        loop {
+                            let Ok(read @ 1..) = from_server.read(&mut buffer).await else { return };
+                            if !silent.load(Ordering::SeqCst) && to_client.write_all(&buffer[..read]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        () = answers => {}
+                        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                    }
+                });
+            }
+        });
+        Way { url, task, accepted, mute }
+    }
+
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// From now on answers are lost.
+    pub fn lose_answers(&self) {
+        self.mute.store(true, Ordering::SeqCst);
+    }
+
+    pub fn cut(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.cut();
     }
 }

@@ -1,0 +1,72 @@
+//! A request and its answer, as the APIs see them: whole, in memory.
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    /// Decoded, without query.
+    pub path: String,
+    /// Name and value, decoded, in order; a name without `=` has an empty value.
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    /// The body was longer than allowed, and is not here.
+    pub too_large: bool,
+    pub peer: Option<IpAddr>,
+}
+
+impl Request {
+    /// Segments of the path, without the empty one before the first slash.
+    pub fn segments(&self) -> Vec<&str> {
+        self.path.trim_start_matches('/').split('/').collect()
+    }
+
+    /// The last value of a query argument.
+    pub fn arg(&self, name: &str) -> Option<&str> {
+        self.query.iter().rev().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let pairs = self.header("cookie")?.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(own, _)| *own == name).map(|(_, value)| value).next_back()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn empty(status: u16) -> Reply {
+        Reply { status, headers: Vec::new(), body: Vec::new() }
+    }
+
+    pub fn json(status: u16, body: &Value) -> Reply {
+        // APISIX ends a table's JSON with a line end (apisix/core/response.lua).
+        Reply::text(status, format!("{body}\n"))
+    }
+
+    pub fn text(status: u16, body: impl Into<Vec<u8>>) -> Reply {
+        Reply { status, headers: Vec::new(), body: body.into() }
+    }
+
+    /// `{"error_msg": message}`
+    pub fn error(status: u16, message: impl Into<String>) -> Reply {
+        Reply::json(status, &json!({"error_msg": message.into()}))
+    }
+
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+        self.headers.push((name, value.into()));
+        self
+    }
+}

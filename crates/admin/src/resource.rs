@@ -1,0 +1,135 @@
+//! The verbs on stored resources (apisix/admin/resource.lua). The surprise: what is checked is a copy with defaults, what
+//! is stored is the body as it was sent, plus its id and its timestamps.
+mod delete;
+mod read;
+mod write;
+
+use crate::admin::{Admin, Call};
+use crate::message::Reply;
+use serde_json::{Map, Value, json};
+use sluice_model::Kind;
+use sluice_store::{Entry, Key, StoreError};
+
+/// What a path names.
+pub(crate) struct Target {
+    pub kind: Kind,
+    /// None: the collection. Of a secret `<manager>/<id>`, of a credential its own.
+    pub id: Option<String>,
+    /// The consumer of a credential.
+    pub consumer: Option<String>,
+    /// The part of a resource that `PATCH` changes.
+    pub sub_path: String,
+}
+
+impl Target {
+    /// The key of an object of this kind.
+    pub fn key(&self, id: &str) -> Key {
+        match &self.consumer {
+            Some(consumer) => Key::of(Kind::Credential, &format!("{consumer}/credentials/{id}")),
+            None => Key::of(self.kind, id),
+        }
+    }
+
+    /// The beginning of all keys of the collection.
+    pub fn directory(&self) -> String {
+        match &self.consumer {
+            Some(consumer) => format!("consumers/{consumer}/credentials"),
+            None => self.kind.dir().to_owned(),
+        }
+    }
+}
+
+/// `routes/1/upstream/nodes` to a target.
+fn target(segments: &[&str]) -> Option<Target> {
+    let (first, rest) = segments.split_first()?;
+    if let ("consumers", [consumer, "credentials", rest @ ..]) = (*first, rest) {
+        let id = rest.first().filter(|id| !id.is_empty()).map(|id| (*id).to_owned());
+        let consumer = Some((*consumer).to_owned());
+        return Some(Target { kind: Kind::Credential, id, consumer, sub_path: String::new() });
+    }
+    let kind = Kind::from_dir(first)?;
+    let taken = if kind == Kind::Secret { 2 } else { 1 };
+    let own = rest.get(..taken.min(rest.len())).unwrap_or_default().join("/");
+    let sub_path = rest.get(taken..).unwrap_or_default().join("/");
+    Some(Target { kind, id: Some(own).filter(|id| !id.is_empty()), consumer: None, sub_path })
+}
+
+/// Methods that a kind does not have (`unsupported_methods` of apisix/admin/*.lua).
+fn unsupported(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Consumer | Kind::Credential | Kind::PluginMetadata => &["POST", "PATCH"],
+        Kind::ConsumerGroup | Kind::PluginConfig | Kind::GlobalRule | Kind::Secret => &["POST"],
+        Kind::Proto | Kind::StreamRoute => &["PATCH"],
+        Kind::Route | Kind::Service | Kind::Upstream | Kind::Ssl => &[],
+    }
+}
+
+pub(crate) async fn answer(admin: &Admin, segments: &[&str], call: Call<'_>) -> Reply {
+    let name = segments.first().copied().unwrap_or_default();
+    if name == "stream_routes" && !admin.settings.stream {
+        return Reply::error(400, "stream mode is disabled, can not add stream routes");
+    }
+    let Some(target) = target(segments) else {
+        return Reply::error(404, format!("Unsupported resource type: {name}"));
+    };
+    let method = call.request.method.as_str();
+    if let Some(ttl) = call.request.arg("ttl")
+        && ttl.parse::<f64>().is_err()
+    {
+        return Reply::error(400, "invalid argument ttl: should be a number");
+    }
+    if unsupported(target.kind).contains(&method) {
+        return Reply::error(405, format!("not supported `{method}` method for {}", target.kind.name()));
+    }
+    let done = match method {
+        "GET" => read::get(admin, &target, call.request).await,
+        "POST" => write::post(admin, &target, &call).await,
+        "PUT" => write::put(admin, &target, &call).await,
+        "PATCH" => write::patch(admin, &target, &call).await,
+        _ => delete::delete(admin, &target, &call).await,
+    };
+    let version = if admin.settings.v3 { "v3" } else { "v2" };
+    done.unwrap_or_else(|refused| refused).with_header("X-API-VERSION", version)
+}
+
+/// 503 with what the store says.
+fn store_failed(error: &StoreError) -> Reply {
+    tracing::error!(%error, "the store did not do it");
+    Reply::error(503, error.to_string())
+}
+
+fn not_found() -> Reply {
+    Reply::json(404, &json!({"message": "Key not found"}))
+}
+
+/// A stored object as answers show it: `{key, value, createdIndex, modifiedIndex}`.
+fn node(admin: &Admin, entry: &Entry, value: Value) -> Value {
+    json!({
+        "key": format!("{}/{}", admin.settings.prefix, entry.key),
+        "value": value,
+        "createdIndex": entry.created,
+        "modifiedIndex": entry.modified,
+    })
+}
+
+/// The answer to a write: the node alone, or wrapped with the action (`admin_api_version: default`).
+fn written(admin: &Admin, status: u16, key: &Key, value: Value, action: &str) -> Reply {
+    let node = json!({"key": format!("{}/{key}", admin.settings.prefix), "value": value});
+    if admin.settings.v3 {
+        return Reply::json(status, &node);
+    }
+    Reply::json(status, &json!({"action": action, "node": node}))
+}
+
+/// What an answer shows of a stored body: no private keys (ssl).
+fn shown(kind: Kind, mut value: Value) -> Value {
+    if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
+        fields.remove("key");
+        fields.remove("keys");
+    }
+    value
+}
+
+fn object(value: &mut Value) -> Option<&mut Map<String, Value>> {
+    value.as_object_mut()
+}

@@ -1,0 +1,57 @@
+//! `GET` of one object and of a list.
+use super::{Target, node, not_found, shown, store_failed};
+use crate::admin::Admin;
+use crate::listing;
+use crate::message::{Reply, Request};
+use serde_json::json;
+use sluice_model::Kind;
+use sluice_store::{Entry, State};
+use std::sync::PoisonError;
+
+pub(super) async fn get(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Reply> {
+    admin.store.catch_up().await.map_err(|error| store_failed(&error))?;
+    match target.id.as_deref() {
+        // A secret manager without an id, such as `secrets/vault`, is a folder.
+        Some(id) if target.kind != Kind::Secret || id.contains('/') => one(admin, target, id),
+        _ => list(admin, target, request),
+    }
+}
+
+fn one(admin: &Admin, target: &Target, id: &str) -> Result<Reply, Reply> {
+    let entry = {
+        let state = admin.store.state().read().unwrap_or_else(PoisonError::into_inner);
+        state.get(&target.key(id)).cloned().ok_or_else(not_found)?
+    };
+    let node = node(admin, &entry, shown(target.kind, entry.body.value()));
+    if admin.settings.v3 {
+        return Ok(Reply::json(200, &node));
+    }
+    let bare = json!({"key": node["key"], "value": node["value"]});
+    Ok(Reply::json(200, &json!({"action": "get", "node": bare})))
+}
+
+fn entries(state: &State, target: &Target) -> Vec<Entry> {
+    let directory = format!("{}/", target.directory());
+    let under_manager = target.id.as_deref().map(|manager| format!("{directory}{manager}/"));
+    let below = state.below(under_manager.as_deref().unwrap_or(&directory));
+    below.filter(|entry| entry.key.resource().is_some_and(|(kind, _)| kind == target.kind)).cloned().collect()
+}
+
+fn list(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Reply> {
+    let entries = {
+        let state = admin.store.state().read().unwrap_or_else(PoisonError::into_inner);
+        entries(&state, target)
+    };
+    // Only the folders of the first kinds exist while they are empty (`init_dir` of apisix/cli/etcd.lua).
+    if entries.is_empty() && target.kind == Kind::Credential {
+        return Err(not_found());
+    }
+    let items: Vec<_> =
+        entries.iter().map(|entry| node(admin, entry, shown(target.kind, entry.body.value()))).collect();
+    if !admin.settings.v3 {
+        let key = format!("{}/{}", admin.settings.prefix, target.directory());
+        return Ok(Reply::json(200, &json!({"action": "get", "node": {"key": key, "dir": true, "nodes": items}})));
+    }
+    let (items, total) = listing::select(items, target.kind, request)?;
+    Ok(Reply::json(200, &json!({"list": items, "total": total})))
+}

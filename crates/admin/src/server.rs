@@ -1,0 +1,139 @@
+//! The HTTP server of all APIs: HTTP/1.1 by hyper on the control runtime, one task a connection, bodies bounded.
+use crate::message::{Reply, Request};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections served at a time by one listener; more wait.
+const CONNECTIONS: usize = 1024;
+/// For a request's head and for a TLS handshake.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An answer to come.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+/// Something that answers requests.
+pub trait Handler: Send + Sync + 'static {
+    fn answer(&self, request: Request) -> Answer<'_>;
+    /// Bytes of a body that are read.
+    fn max_body(&self) -> usize {
+        0
+    }
+}
+
+/// Serves connections until the task is dropped.
+pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, handler: Arc<dyn Handler>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                let (handler, tls) = (handler.clone(), tls.clone());
+                let _ = socket.set_nodelay(true);
+                tokio::spawn(async move {
+                    match tls {
+                        None => connection(socket, peer, handler).await,
+                        Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(socket)).await {
+                            Ok(Ok(stream)) => connection(stream, peer, handler).await,
+                            Ok(Err(error)) => tracing::info!(%peer, %error, "no TLS connection"),
+                            Err(_) => {}
+                        },
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection<S>(stream: S, peer: SocketAddr, handler: Arc<dyn Handler>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(exchange(request, peer, handler.as_ref()).await) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(64 * 1024);
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+async fn exchange(
+    request: hyper::Request<Incoming>,
+    peer: SocketAddr,
+    handler: &dyn Handler,
+) -> hyper::Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let limited = Limited::new(body, handler.max_body()).collect();
+    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, limited).await {
+        Ok(Ok(body)) => (body.to_bytes(), false),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => (Bytes::new(), true),
+        Ok(Err(_)) => return response(Reply::empty(400)),
+        Err(_) => return response(Reply::empty(408)),
+    };
+    let headers = parts.headers.iter();
+    let request = Request {
+        method: parts.method.as_str().to_owned(),
+        path: decode(parts.uri.path(), false),
+        query: query(parts.uri.query().unwrap_or_default()),
+        headers: headers
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        body,
+        too_large,
+        peer: Some(peer.ip()),
+    };
+    let head = request.method == "HEAD";
+    let mut reply = handler.answer(request).await;
+    if head {
+        reply.body.clear();
+    }
+    response(reply)
+}
+
+fn response(reply: Reply) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        if let Ok(value) = hyper::header::HeaderValue::from_str(&value) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// Name and value of each argument, decoded.
+pub(crate) fn query(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(n, v)| (decode(n, true), decode(v, true)))
+        .collect()
+}
+
+fn decode(text: &str, plus: bool) -> String {
+    let spaced = if plus { text.replace('+', " ") } else { text.to_owned() };
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}

@@ -1,0 +1,120 @@
+//! The Admin API's port, and what the API asks of the running gateway.
+use crate::configuration::{Configuration, read_enabled};
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway, Role};
+use sluice_config::Enabled;
+use sluice_config::settings::Settings;
+use sluice_config::settings::deployment;
+use sluice_plugin::Registry;
+use sluice_store::key::PLUGINS;
+use sluice_store::{Expect, Key, Note, Op, Store, Transaction};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The gateway as the Admin API sees it.
+struct Running {
+    configuration: Arc<Configuration>,
+    store: Arc<dyn Store>,
+    config: PathBuf,
+}
+
+impl Running {
+    async fn reload(&self) -> anyhow::Result<()> {
+        let enabled = read_enabled(&self.config)?;
+        self.configuration.set_enabled(enabled.clone());
+        let Some(list) = plugin_list(&enabled) else { return Ok(()) };
+        let op = Op::Put { key: Key::raw(PLUGINS), body: list.into(), expect: Expect::Any, ttl: None };
+        let note = Note { author: "plugins/reload".into(), message: String::new() };
+        let revision = self.store.commit(Transaction { ops: vec![op], note }).await?.revision;
+        self.configuration.in_force().wait_for(|now| *now >= revision).await?;
+        Ok(())
+    }
+}
+
+impl Gateway for Running {
+    fn registry(&self) -> Arc<Registry> {
+        self.configuration.registry()
+    }
+    fn in_force(&self) -> watch::Receiver<u64> {
+        self.configuration.in_force()
+    }
+    fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
+    }
+}
+
+/// The lists as APISIX stores them: `[{"name": …}, {"name": …, "stream": true}]`; None where config.yaml names none.
+fn plugin_list(enabled: &Enabled) -> Option<Value> {
+    let http = enabled.plugins.as_ref()?.iter().map(|name| json!({"name": name}));
+    let stream = enabled.stream_plugins.iter().flatten().map(|name| json!({"name": name, "stream": true}));
+    Some(http.chain(stream).collect())
+}
+
+/// A list that a reload stored, and that config.yaml contradicts at start, is replaced (apisix/admin/init.lua).
+pub async fn reset_plugin_list(store: &dyn Store, enabled: &Enabled) {
+    let stored = {
+        let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+        state.get(&Key::raw(PLUGINS)).cloned()
+    };
+    let Some(stored) = stored else { return };
+    let op = match plugin_list(enabled) {
+        Some(list) if list == stored.body.value() => return,
+        Some(list) => {
+            Op::Put { key: stored.key, body: list.into(), expect: Expect::Revision(stored.modified), ttl: None }
+        }
+        None => Op::Delete { key: stored.key, expect: Expect::Revision(stored.modified) },
+    };
+    let note = Note { author: "start".into(), message: "plugins of config.yaml".into() };
+    if let Err(error) = store.commit(Transaction { ops: vec![op], note }).await {
+        tracing::error!(%error, "failed to set plugins");
+    }
+}
+
+/// Binds the port and serves it until the process ends.
+pub async fn start(
+    settings: &Settings,
+    config: PathBuf,
+    configuration: Arc<Configuration>,
+    store: Arc<dyn Store>,
+    keys: Vec<AdminKey>,
+) -> anyhow::Result<()> {
+    let admin = &settings.deployment.admin;
+    let running = Running { configuration, store: store.clone(), config };
+    let handler = Arc::new(Admin::new(admin_settings(settings, keys), store, Arc::new(running)));
+    let listener = TcpListener::bind(admin.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (deployment.admin.admin_listen)", admin.listen))?;
+    tokio::spawn(sluice_admin::serve(listener, None, handler));
+    Ok(())
+}
+
+fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
+    let (apisix, admin) = (&settings.apisix, &settings.deployment.admin);
+    let version =
+        if apisix.enable_server_tokens { format!("APISIX/{}", crate::boot::APISIX_VERSION) } else { "APISIX".into() };
+    AdminSettings {
+        keys,
+        key_required: admin.admin_key_required,
+        allow: admin.allow_admin.clone(),
+        cors: admin.enable_admin_cors,
+        v3: admin.v3,
+        server: version,
+        prefix: settings.deployment.etcd.prefix.clone(),
+        stream: apisix.proxy_mode.stream,
+        plugins: settings.plugins.plugins.clone(),
+        stream_plugins: settings.plugins.stream_plugins.clone(),
+        ..AdminSettings::default()
+    }
+}
+
+/// The keys of config.yaml.
+pub fn keys(admin: &deployment::Admin) -> Vec<AdminKey> {
+    let role = |role: &str| if role == "admin" { Role::Admin } else { Role::Viewer };
+    let keys = admin.admin_key.iter().filter(|key| !key.key.is_empty());
+    keys.map(|key| AdminKey { name: key.name.clone(), key: key.key.clone(), role: role(&key.role) }).collect()
+}

@@ -1,0 +1,280 @@
+//! The configuration in force: changes of a source compiled, resolved, published. Files and stores alike end here.
+//! The surprise: a change never waits long for DNS; nodes whose names have no addresses yet get them afterwards.
+use anyhow::Context as _;
+use sluice_config::standalone::{StandaloneSource, Update};
+use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, Snapshot};
+use sluice_model::Kind;
+use sluice_net::tls::ServerTls;
+use sluice_plugin::Registry;
+use sluice_store::key::PLUGINS;
+use sluice_store::{Batch, Event, State, Store, Watch};
+use sluice_upstream::{NodeSet, Resolve};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How long the first configuration waits for the names of its nodes before it is put into force without them.
+const FIRST_RESOLVE_LIMIT: Duration = Duration::from_secs(3);
+/// The same for a change of a running configuration.
+const RESOLVE_LIMIT: Duration = Duration::from_millis(300);
+/// Batches of a store that are compiled together when they wait.
+const GATHERED: usize = 256;
+
+pub struct Configuration {
+    published: Arc<Published>,
+    compiler: Mutex<Compiler>,
+    tls: Arc<ServerTls>,
+    resolver: Option<Arc<dyn Resolve>>,
+    /// `plugins` and `stream_plugins` of config.yaml; a list in the source stands before them.
+    enabled: Mutex<Enabled>,
+    /// The store's revision that is in force.
+    in_force: watch::Sender<u64>,
+    /// What is left out now, and why.
+    problems: Mutex<BTreeMap<(Kind, Arc<str>), Problem>>,
+}
+
+/// A compiled change on its way into force.
+struct Change {
+    before: Arc<Snapshot>,
+    snapshot: Arc<Snapshot>,
+    unresolved: Vec<Arc<NodeSet>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Configuration {
+    pub fn new(
+        compiler: Compiler,
+        tls: Arc<ServerTls>,
+        resolver: Option<Arc<dyn Resolve>>,
+        enabled: Enabled,
+    ) -> Configuration {
+        Configuration {
+            published: Arc::new(Published::new(compiler.snapshot().clone())),
+            compiler: Mutex::new(compiler),
+            tls,
+            resolver,
+            enabled: Mutex::new(enabled),
+            in_force: watch::Sender::new(0),
+            problems: Mutex::default(),
+        }
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        self.published.clone()
+    }
+
+    /// The plugins that may be configured now.
+    pub fn registry(&self) -> Arc<Registry> {
+        lock(&self.compiler).registry().clone()
+    }
+
+    pub fn in_force(&self) -> watch::Receiver<u64> {
+        self.in_force.subscribe()
+    }
+
+    /// Objects that are left out or kept at their last good form.
+    pub fn problems(&self) -> Vec<Problem> {
+        lock(&self.problems).values().cloned().collect()
+    }
+
+    /// config.yaml's lists of plugins, from now on.
+    pub fn set_enabled(&self, enabled: Enabled) {
+        *lock(&self.enabled) = enabled;
+    }
+
+    /// Takes in what a file brings; `first`: nothing is served yet.
+    pub async fn update(&self, source: &StandaloneSource, update: Update, first: bool) {
+        let change = tokio::task::block_in_place(|| self.compile_update(source, update));
+        self.put_into_force(change, first).await;
+    }
+
+    fn compile_update(&self, source: &StandaloneSource, update: Update) -> Change {
+        let named = update.plugins.as_ref().map(|list| {
+            let names = |stream| Some(list.iter().filter(|p| p.stream == stream).map(|p| p.name.clone()).collect());
+            Enabled { plugins: names(false), stream_plugins: names(true) }
+        });
+        let mut compiler = lock(&self.compiler);
+        let before = compiler.snapshot().clone();
+        compiler.enable(named.unwrap_or_else(|| lock(&self.enabled).clone()));
+        let applied = compiler.update(update.changes);
+        source.applied(update.revision);
+        update.notices.iter().for_each(|n| tracing::warn!("{n}"));
+        update.errors.iter().for_each(|e| tracing::error!("{e}"));
+        for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
+            report(error, problem);
+        }
+        Change { before, snapshot: applied.snapshot, unresolved: applied.unresolved }
+    }
+
+    /// Puts a store's state into force and says what is to be followed from there.
+    pub async fn start(&self, store: &dyn Store) -> mpsc::Receiver<Watch> {
+        let watch = store.watch();
+        self.take_state(store, true).await;
+        watch
+    }
+
+    /// Follows a store for ever.
+    pub async fn follow(&self, store: Arc<dyn Store>, mut watch: mpsc::Receiver<Watch>) {
+        while let Some(first) = watch.recv().await {
+            let mut batches = Vec::new();
+            let mut reset = false;
+            let mut next = Some(first);
+            while let Some(now) = next {
+                match now {
+                    Watch::Reset => reset = true,
+                    Watch::Changed(batch) => batches.push(batch),
+                }
+                next = if batches.len() < GATHERED { watch.try_recv().ok() } else { None };
+            }
+            if reset {
+                self.take_state(store.as_ref(), false).await;
+            } else {
+                self.take_batches(batches).await;
+            }
+        }
+    }
+
+    async fn take_state(&self, store: &dyn Store, first: bool) {
+        let (revision, change) = tokio::task::block_in_place(|| {
+            let (revision, objects, plugins) = {
+                let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+                (state.revision, objects(&state), plugin_list(&state))
+            };
+            let change = self.compile(plugins, |compiler| compiler.replace_all(objects));
+            (revision, change)
+        });
+        self.put_into_force(change, first).await;
+        self.in_force.send_replace(revision);
+    }
+
+    async fn take_batches(&self, batches: Vec<Batch>) {
+        let known = *self.in_force.borrow();
+        let Some(revision) = batches.iter().map(|batch| batch.revision).max().filter(|last| *last > known) else {
+            return;
+        };
+        let (set, plugins) = change_set(batches.into_iter().filter(|batch| batch.revision > known));
+        let change = tokio::task::block_in_place(|| self.compile(plugins, |compiler| compiler.apply(set)));
+        self.put_into_force(change, false).await;
+        self.in_force.send_replace(revision);
+    }
+
+    fn compile(&self, plugins: Option<Enabled>, apply: impl FnOnce(&mut Compiler) -> Applied) -> Change {
+        let mut compiler = lock(&self.compiler);
+        let before = compiler.snapshot().clone();
+        if let Some(enabled) = plugins {
+            compiler.enable(enabled);
+        } else if before.revision == 0 {
+            compiler.enable(lock(&self.enabled).clone());
+        }
+        let applied = apply(&mut compiler);
+        for problem in &applied.problems {
+            report(&format_args!("{}/{}: {}", problem.kind.dir(), problem.id, problem.message), problem);
+        }
+        let mut problems = lock(&self.problems);
+        problems.retain(|(kind, id), _| compiler.object(*kind, id).is_some());
+        problems.extend(applied.problems.into_iter().map(|problem| ((problem.kind, problem.id.clone()), problem)));
+        Change { before, snapshot: applied.snapshot, unresolved: applied.unresolved }
+    }
+
+    async fn put_into_force(&self, change: Change, first: bool) {
+        let Change { before, snapshot, unresolved } = change;
+        if Arc::ptr_eq(&before, &snapshot) {
+            return;
+        }
+        if let Some(resolver) = self.resolver.as_ref().filter(|_| !unresolved.is_empty()) {
+            let limit = if first { FIRST_RESOLVE_LIMIT } else { RESOLVE_LIMIT };
+            resolve(&unresolved, resolver, limit).await;
+        }
+        crate::certificates::install(&self.tls, &before, &snapshot);
+        tracing::info!(
+            revision = snapshot.revision,
+            routes = snapshot.router.len(),
+            stream_routes = snapshot.stream_router.len(),
+            "configuration in force"
+        );
+        self.published.publish(snapshot);
+    }
+}
+
+fn report(what: &dyn std::fmt::Display, problem: &Problem) {
+    let fate = if problem.kept { "its last good form stays in force" } else { "it is left out" };
+    tracing::error!("{what}; {fate}");
+}
+
+fn objects(state: &State) -> Vec<Object> {
+    let object = |entry: &sluice_store::Entry| {
+        let (kind, id) = entry.key.resource()?;
+        Some(Object { kind, id: id.into(), body: entry.body.clone() })
+    };
+    state.entries.values().filter_map(object).collect()
+}
+
+/// The list of plugins that `PUT plugins/reload` stores for all nodes (apisix/admin/init.lua).
+fn plugin_list(state: &State) -> Option<Enabled> {
+    let entry = state.get(&sluice_store::Key::raw(PLUGINS))?;
+    parse_plugins(&entry.body.value())
+}
+
+fn parse_plugins(list: &serde_json::Value) -> Option<Enabled> {
+    let list = list.as_array()?;
+    let names = |stream: bool| {
+        let wanted = list.iter().filter(|plugin| (plugin["stream"] == true) == stream);
+        Some(wanted.filter_map(|plugin| plugin["name"].as_str()).map(str::to_owned).collect())
+    };
+    Some(Enabled { plugins: names(false), stream_plugins: names(true) })
+}
+
+/// Of several events on one key the last counts.
+fn change_set(batches: impl Iterator<Item = Batch>) -> (ChangeSet, Option<Enabled>) {
+    let mut last = BTreeMap::new();
+    for event in batches.flat_map(|batch| batch.events) {
+        let (key, entry) = match event {
+            Event::Put(entry) => (entry.key.clone(), Some(entry)),
+            Event::Delete(key) => (key, None),
+        };
+        last.insert(key, entry);
+    }
+    let (mut set, mut plugins) = (ChangeSet::default(), None);
+    for (key, entry) in last {
+        match (key.resource(), entry) {
+            (Some((kind, id)), Some(entry)) => {
+                set.upserts.push(Object { kind, id: id.into(), body: entry.body });
+            }
+            (Some((kind, id)), None) => set.deletes.push((kind, id.into())),
+            (None, Some(entry)) if key.as_str() == PLUGINS => plugins = parse_plugins(&entry.body.value()),
+            (None, _) => {}
+        }
+    }
+    (set, plugins)
+}
+
+async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Duration) {
+    let all = async {
+        let mut asking = tokio::task::JoinSet::new();
+        for set in sets.iter().cloned() {
+            let resolver = resolver.clone();
+            asking.spawn(async move { set.refresh(&resolver, std::time::Instant::now()).await });
+        }
+        asking.join_all().await;
+    };
+    if tokio::time::timeout(limit, all).await.is_err() {
+        tracing::warn!("some nodes' names are not resolved yet");
+    }
+}
+
+/// The lists of plugins of config.yaml as they are now.
+pub fn read_enabled(config: &std::path::Path) -> anyhow::Result<Enabled> {
+    let settings = sluice_config::settings::Settings::load(config, &sluice_config::environment::Environment::Process)
+        .map_err(|errors| anyhow::anyhow!("{}", errors.first().map(ToString::to_string).unwrap_or_default()))
+        .with_context(|| format!("{} cannot be used", config.display()))?;
+    Ok(enabled(&settings))
+}
+
+/// The lists of plugins of config.yaml.
+pub fn enabled(settings: &sluice_config::settings::Settings) -> Enabled {
+    Enabled { plugins: settings.plugins.plugins.clone(), stream_plugins: settings.plugins.stream_plugins.clone() }
+}
