@@ -88,10 +88,13 @@ impl EtcdStore {
         if kept == 0 || self.commits.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY != PRUNE_EVERY - 1 {
             return;
         }
-        let layout = self.shared.layout.clone();
+        let shared = self.shared.clone();
         self.control.spawn(async move {
-            if let Err(error) = records::prune(&client, &layout, kept).await {
-                tracing::warn!(%error, "etcd: the history could not be pruned");
+            match records::prune(&client, &shared.layout, kept).await {
+                // A revision without anything for the watch to tell; whoever catches up need not find that out.
+                Ok(Some(revision)) => shared.skip(revision - 1, revision),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "etcd: the history could not be pruned"),
             }
         });
     }
