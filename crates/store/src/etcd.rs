@@ -67,7 +67,13 @@ impl EtcdStore {
         }
         let mut members = Members::new(all);
         let shared = Arc::new(Shared::new(settings));
-        let first = match start(&shared, &mut members).await {
+        // The connection lives on the runtime that made it: that must not be the caller's.
+        let starting = {
+            let shared = shared.clone();
+            control.spawn(async move { (start(&shared, &mut members).await, members) })
+        };
+        let (started, members) = starting.await.map_err(|error| StoreError::Away(error.to_string()))?;
+        let first = match started {
             Ok(connected) => Some(connected),
             Err(reasons) => {
                 from_snapshot(&shared, snapshot.as_deref(), &reasons)?;
