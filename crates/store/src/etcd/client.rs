@@ -59,7 +59,7 @@ impl From<Status> for Failure {
             // From etcd's gRPC library, before etcd itself sees the request.
             Code::ResourceExhausted if text.contains("larger than max") => Failure::TooLarge(text.to_owned()),
             Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Internal => {
-                Failure::Away(reason(&status))
+                Failure::Away(if status.source().is_some() { reason(&status) } else { text.to_owned() })
             }
             _ => Failure::Other(text.to_owned()),
         }

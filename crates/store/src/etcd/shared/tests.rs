@@ -11,13 +11,8 @@ fn put(key: &str, body: &str, revision: u64) -> Seen {
 
 fn listing(revision: u64, all: &[(&str, &str, u64)]) -> Listing {
     let entry = |(key, body, modified): &(&str, &str, u64)| {
-        let entry = Entry {
-            key: Key::raw(key),
-            body: (*body).into(),
-            created: *modified,
-            modified: *modified,
-            expires: None,
-        };
+        let entry =
+            Entry { key: Key::raw(key), body: (*body).into(), created: *modified, modified: *modified, expires: None };
         (entry.key.clone(), entry)
     };
     let entries: BTreeMap<_, _> = all.iter().map(entry).collect();
