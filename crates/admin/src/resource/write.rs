@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a write is tried again when others write at the same time.
 const TRIES: usize = 8;
-/// How long `?wait=true` waits at most.
 
 /// A checked write.
 struct Planned {
