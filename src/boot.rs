@@ -330,6 +330,7 @@ struct Gateway {
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     source: Source,
+    data_dir: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -425,6 +426,7 @@ impl Gateway {
             metrics,
             states,
             source,
+            data_dir: data_dir.to_owned(),
         })
     }
 
@@ -501,7 +503,7 @@ impl Gateway {
             return Ok(());
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
-        let keys = admin_server::keys(&settings.deployment.admin);
+        let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 

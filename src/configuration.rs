@@ -85,6 +85,11 @@ impl Configuration {
         scripts.map_or(Ok(()), |scripts| scripts.check(purpose, source))
     }
 
+    /// Builds what a checked body configures as far as that may fail; nothing comes into force.
+    pub fn try_build(&self, kind: Kind, id: &str, body: &serde_json::Value) -> Result<(), String> {
+        lock(&self.compiler).try_build(kind, id, body)
+    }
+
     pub fn in_force(&self) -> watch::Receiver<u64> {
         self.in_force.subscribe()
     }
