@@ -226,7 +226,7 @@ fn verdicts_outlive_a_reload_and_are_shown_as_a_metric() {
     gateway.wait_until("/y", LIMIT, |answer| answer.status == 404).unwrap();
     let seen = answers(&mut gateway.connect().unwrap(), 10);
     assert!(only("a")(&seen), "{seen:?}");
-    let mut metrics = Wire::connect(([127, 0, 0, 1], port).into()).unwrap();
+    let mut metrics = Wire::connect(std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
     let text = String::from_utf8_lossy(&metrics.get("/apisix/prometheus/metrics").unwrap().body).into_owned();
     for (node, up) in [(&a, 1), (&b, 0)] {
         let line = format!(
