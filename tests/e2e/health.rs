@@ -123,12 +123,15 @@ fn an_ejected_node_is_back_after_its_time() {
     let (a, b) = (node("a"), node("b"));
     let checks = json!({"passive": {"unhealthy": {"http_statuses": [500], "http_failures": 2, "interval": 10, "ejection_time": 0.5}}});
     let gateway = gateway(&Value::Null, &to(&[&a, &b], "roundrobin", &checks));
-    b.on("/x", Behaviour::Sequence(vec![
-        Behaviour::answer(500, "b"),
-        Behaviour::answer(200, "b"),
-        Behaviour::answer(500, "b"),
-        Behaviour::answer(200, "b"),
-    ]));
+    b.on(
+        "/x",
+        Behaviour::Sequence(vec![
+            Behaviour::answer(500, "b"),
+            Behaviour::answer(200, "b"),
+            Behaviour::answer(500, "b"),
+            Behaviour::answer(200, "b"),
+        ]),
+    );
     let mut wire = gateway.connect().unwrap();
     let seen = answers(&mut wire, 6);
     assert_eq!(seen.get(&(500, "b".into())), Some(&2), "{seen:?}");
