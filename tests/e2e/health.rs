@@ -260,3 +260,31 @@ fn upstreams_in_plugins_are_checked_too() {
     let gateway = gateway(&Value::Null, &resources);
     until(&gateway, "b is out", only("a"));
 }
+
+#[test]
+fn what_the_node_said_counts_not_what_a_plugin_made_of_it() {
+    let (a, b) = (node("a"), node("b"));
+    b.otherwise(Behaviour::answer(500, "b"));
+    let checks = json!({"passive": {"unhealthy": {"http_statuses": [500], "http_failures": 2, "ejection_time": 600}}});
+    let mut resources = to(&[&a, &b], "roundrobin", &checks);
+    resources["routes"][0]["plugins"] = json!({"response-rewrite": {"status_code": 200}});
+    let gateway = gateway(&Value::Null, &resources);
+    let seen = answers(&mut gateway.connect().unwrap(), 20);
+    assert_eq!((seen.get(&(200, "b".into())), seen.get(&(200, "a".into()))), (Some(&2), Some(&18)), "{seen:?}");
+}
+
+#[test]
+fn a_stream_route_passes_over_a_node_that_takes_no_connection() {
+    let a = node("a");
+    let (dead, port) = (free_port(), free_port());
+    let settings = json!({"apisix": {"proxy_mode": "http&stream", "stream_proxy": {"tcp": [{"addr": format!("127.0.0.1:{port}")}]}}});
+    let resources = json!({"stream_routes": [{"id": "1", "upstream": {"type": "roundrobin", "retries": 0,
+        "nodes": {a.addr().to_string(): 1, format!("127.0.0.1:{dead}"): 1},
+        "checks": {"active": {"type": "tcp", "unhealthy": {"interval": 600}},
+            "passive": {"type": "tcp", "unhealthy": {"tcp_failures": 1}}}}}]});
+    let gateway = gateway(&settings, &resources);
+    let served = || Wire::connect(("127.0.0.1", port)).unwrap().get("/x").is_ok();
+    let failed = (0..20).filter(|_| !served()).count();
+    assert_eq!(failed, 1, "{}", gateway.log_text());
+    gateway.wait_for_log("(upstream#/apisix/stream_routes/1) unhealthy TCP increment (1/1)", LIMIT).unwrap();
+}
