@@ -65,6 +65,8 @@ pub struct AdminKey {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Etcd {
+    /// `deployment.etcd` is there, or the environment names hosts; else the configuration is kept on this machine.
+    pub configured: bool,
     pub host: Vec<String>,
     pub prefix: String,
     pub timeout: Duration,
@@ -167,7 +169,8 @@ fn read_admin(s: Section<'_>) -> Admin {
     let file = |key| mtls.optional_string(key).filter(|path| !path.is_empty());
     let admin = Admin {
         listen: SocketAddr::new(ip, port),
-        admin_key_required: s.boolean("admin_key_required", true),
+        // `admin_key: null` takes the keys away, and with them the question (apisix/admin/init.lua `check_token`).
+        admin_key_required: s.boolean("admin_key_required", true) && !s.is_removed("admin_key"),
         admin_key,
         enable_admin_cors: s.boolean("enable_admin_cors", true),
         enable_admin_ui: s.boolean("enable_admin_ui", true),
@@ -191,6 +194,7 @@ fn read_admin(s: Section<'_>) -> Admin {
 }
 
 fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
+    let mut configured = s.is_present();
     let mut host = Vec::new();
     match s.items("host") {
         None => host.push("http://127.0.0.1:2379".to_owned()),
@@ -211,9 +215,11 @@ fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
         && let Ok(hosts) = serde_json::from_str::<Vec<String>>(&hosts)
     {
         host = hosts;
+        configured = true;
     }
     let tls = s.section("tls");
     let etcd = Etcd {
+        configured,
         host,
         prefix: s.string("prefix", "/apisix"),
         timeout: Duration::from_secs(s.integer("timeout", 1..=u64::MAX, 30)),

@@ -137,7 +137,7 @@ fn every_document_compiles() {
     for kind in Kind::ALL {
         assert_eq!(document(kind)["type"], "object");
     }
-    for name in ["vault", "aws", "gcp"] {
+    for name in ["vault", "aws", "gcp", "file"] {
         assert!(secret::manager(name).is_some());
     }
     assert!(secret::manager("nosuch").is_none());
