@@ -121,8 +121,8 @@ impl Compiler {
                 self.services.remove(&id).filter(|_| kind == Kind::Service);
                 if kind == Kind::PluginConfig {
                     self.plugin_configs.remove(&id);
-                } else {
-                    self.service_upstreams.remove(&id);
+                } else if let Some(upstream) = self.service_upstreams.remove(&id) {
+                    self.end_checks(&upstream);
                 }
             }
         }

@@ -91,6 +91,8 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        health_checks: true,
+        health_probes: 64,
     };
     let moment = Duration::from_millis(1);
     let store = SecretStore::new(StoreSettings { ttl: moment, neg_ttl: moment, ..StoreSettings::default() });
