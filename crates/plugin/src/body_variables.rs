@@ -146,8 +146,8 @@ fn multipart_field(body: &[u8], boundary: &str, name: &str) -> Option<Vec<u8>> {
     None
 }
 
-/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`, POST JSON or
-/// `application/graphql`).
+/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`, POST JSON, or the query
+/// as the body).
 pub fn graphql(cx: &Context, name: &str) -> Option<Value<'static>> {
     let query = graphql_text(cx)?;
     let document = crate::graphql::parse(&query)?;
@@ -164,15 +164,13 @@ fn graphql_text(cx: &Context) -> Option<String> {
         return cx.request.arg("query").map(|q| String::from_utf8_lossy(&q).into_owned());
     }
     let body = cx.request_body.as_deref().filter(|b| b.len() <= MAX_PARSED_BODY)?;
-    let kind = cx.request.headers.known(Known::ContentType)?;
+    let kind = cx.request.headers.known(Known::ContentType).unwrap_or_default();
     if kind.starts_with(b"application/json") {
         let json: Json = serde_json::from_slice(body).ok()?;
         return json.get("query")?.as_str().map(str::to_string);
     }
-    if kind.starts_with(b"application/graphql") {
-        return std::str::from_utf8(body).ok().map(str::to_string);
-    }
-    None
+    // Whatever else it calls itself, it is taken for GraphQL (apisix/core/ctx.lua `fetch_graphql_data`).
+    std::str::from_utf8(body).ok().map(str::to_string)
 }
 
 #[cfg(test)]
