@@ -228,7 +228,12 @@ modules["net.url"] = {
             made.host, made.port = made.host or text, tonumber(made.port)
             return ""
         end)
-        made.path = rest
+        -- Each part is written anew, with only what must be escaped.
+        made.path = rest:gsub("[^/]+", function(part)
+            return (S.unescape_uri(part):gsub("[^%w%-_%.!~%*'%(%):@&=%+%$,;]", function(c)
+                return ("%%%02X"):format(c:byte())
+            end))
+        end)
         return made
     end,
 }

@@ -287,7 +287,8 @@ function ngx.sleep(seconds)
     if not seconds or seconds < 0 then
         error("invalid sleep duration \"" .. tostring(seconds) .. "\"", 2)
     end
-    if c.nginx_phase ~= "access" or not running() then
+    local _, main = running()
+    if c.nginx_phase ~= "access" or main then
         disabled()
     end
     yield(seconds)
