@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
-use sluice_config::settings::deployment::Role;
+use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
@@ -18,6 +18,7 @@ use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
+use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
@@ -96,8 +97,27 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        health_checks: !settings.apisix.disable_upstream_healthcheck,
+        health_probes: settings.sluice.limits.health_probes as usize,
     };
-    Ok(Compiler::new(registry, env, compile))
+    let secrets = SecretStore::new(StoreSettings {
+        ttl: settings.apisix.lru_secret.ttl,
+        neg_ttl: settings.apisix.lru_secret.neg_ttl,
+        trusted_certificates: compile.trusted_certificates.clone(),
+        ..StoreSettings::default()
+    });
+    if let Some(control) = &env.control {
+        secrets.start(control);
+    }
+    Ok(Compiler::new(registry, env, compile).with_secrets(secrets).with_keyring(Arc::new(keyring(settings))))
+}
+
+/// The keys for what is encrypted at rest. Plugin fields are encrypted in stores, never in files (apisix/plugin.lua
+/// `enable_gde`).
+pub fn keyring(settings: &Settings) -> Keyring {
+    let encryption = &settings.apisix.data_encryption;
+    let stored = settings.deployment.config_provider == ConfigProvider::Etcd;
+    Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
 }
 
 fn lua_limits(settings: &Settings) -> sluice_engine_lua::Limits {
@@ -145,6 +165,10 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
         match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        parsed_bodies: sluice_plugin::ParsedBodies {
+            graphql: settings.graphql_max_size as usize,
+            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
+        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
@@ -303,7 +327,10 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    /// What health checks have found.
+    states: Arc<sluice_upstream::NodeStates>,
     source: Source,
+    data_dir: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -347,6 +374,7 @@ impl Gateway {
             prefix: prefix.clone(),
         };
         let compiler = compiler(settings, services)?;
+        let states = compiler.states().clone();
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
             alpn: crate::listen::alpn(),
@@ -396,7 +424,9 @@ impl Gateway {
             },
             workers,
             metrics,
+            states,
             source,
+            data_dir: data_dir.to_owned(),
         })
     }
 
@@ -473,7 +503,7 @@ impl Gateway {
             return Ok(());
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
-        let keys = admin_server::keys(&settings.deployment.admin);
+        let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 
@@ -484,7 +514,11 @@ impl Gateway {
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
         let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
-        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        let node = crate::figures::Node {
+            drain: self.drain.clone(),
+            figures: self.figures.clone(),
+            states: self.states.clone(),
+        };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }
@@ -506,6 +540,8 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let followed = self.configuration.clone();
+        tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

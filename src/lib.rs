@@ -1,5 +1,6 @@
 //! The gateway as a library, for its binaries alone: tests and tools go through the command line or the crates.
 
+mod admin_key;
 mod admin_server;
 pub mod boot;
 mod certificates;

@@ -1,17 +1,19 @@
 //! The Admin API as a whole: access, then dispatch by the path's segments (apisix/admin/init.lua).
 use crate::access;
+use crate::key_owners::KeyOwners;
 use crate::message::{Reply, Request};
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{plugins, resource, schema};
-use serde_json::{Value, json};
-use sluice_model::Lua;
+use crate::{body, plugins, resource, schema};
+use serde_json::Value;
+use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
 use sluice_store::Store;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{RwLock, watch};
 
 /// What the Admin API needs of the running gateway.
 pub trait Gateway: Send + Sync + 'static {
@@ -21,6 +23,15 @@ pub trait Gateway: Send + Sync + 'static {
     fn in_force(&self) -> watch::Receiver<u64>;
     /// Reads config.yaml's lists of plugins again and puts them into force.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// Builds those of a checked body's plugins whose build may refuse what their schema allows (`body` has its defaults).
+    /// The error is a whole message.
+    fn try_build(&self, _kind: Kind, _id: &str, _body: &Value) -> Result<(), String> {
+        Ok(())
+    }
+    /// Compiles a protobuf definition.
+    fn check_proto(&self, _content: &str) -> Result<(), String> {
+        Ok(())
+    }
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -31,6 +42,12 @@ pub struct Admin {
     pub(crate) settings: AdminSettings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) gateway: Arc<dyn Gateway>,
+    /// Held by writes from their check to their commit: shared, or alone where what was checked is who else is there.
+    pub(crate) writing: RwLock<()>,
+    /// The last id that `POST` gave.
+    pub(crate) last_id: AtomicU64,
+    /// Who has which key among the consumers.
+    pub(crate) key_owners: Mutex<KeyOwners>,
 }
 
 /// A request that was let in.
@@ -44,7 +61,14 @@ pub(crate) struct Call<'a> {
 
 impl Admin {
     pub fn new(settings: AdminSettings, store: Arc<dyn Store>, gateway: Arc<dyn Gateway>) -> Admin {
-        Admin { settings, store, gateway }
+        Admin {
+            settings,
+            store,
+            gateway,
+            writing: RwLock::default(),
+            last_id: AtomicU64::new(0),
+            key_owners: Mutex::default(),
+        }
     }
 
     async fn dispatch(&self, request: &Request) -> Reply {
@@ -73,7 +97,7 @@ impl Admin {
             }
             _ => {}
         }
-        let body = match body(request) {
+        let body = match body::parse(request, self.settings.max_body) {
             Ok(body) => body,
             Err(refused) => return refused,
         };
@@ -112,21 +136,6 @@ impl Admin {
             .with_header("Access-Control-Expose-Headers", "*")
             .with_header("Access-Control-Max-Age", "3600")
     }
-}
-
-/// The body as JSON; None where there is none.
-fn body(request: &Request) -> Result<Option<Value>, Reply> {
-    if request.too_large {
-        return Err(Reply::error(413, "invalid request body: it is larger than the maximum size limit"));
-    }
-    if request.body.is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_slice(&request.body).map(Some).map_err(|error| {
-        let text = String::from_utf8_lossy(&request.body);
-        tracing::error!("invalid request body: {error}");
-        Reply::json(400, &json!({"error_msg": format!("invalid request body: {error}"), "req_body": text}))
-    })
 }
 
 impl Handler for Admin {

@@ -18,6 +18,19 @@ pub struct Request {
 }
 
 impl Request {
+    /// Without query, headers and body.
+    pub fn new(method: &str, path: &str) -> Request {
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            too_large: false,
+            peer: None,
+        }
+    }
+
     /// Segments of the path, without the empty one before the first slash.
     pub fn segments(&self) -> Vec<&str> {
         self.path.trim_start_matches('/').split('/').collect()

@@ -1,5 +1,7 @@
 //! What of config.yaml the Admin API needs.
 use ipnet::IpNet;
+use sluice_secret::Keyring;
+use std::sync::Arc;
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct AdminSettings {
     pub stream_plugins: Option<Vec<String>>,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// What is encrypted at rest, and with which keys.
+    pub keyring: Arc<Keyring>,
+    /// `xrpc.protocols`: what stream routes may name as their protocol.
+    pub protocols: Vec<String>,
 }
 
 impl Default for AdminSettings {
@@ -62,6 +68,8 @@ impl Default for AdminSettings {
             stream_plugins: None,
             // apisix/admin/init.lua, MAX_REQ_BODY
             max_body: 1536 * 1024,
+            keyring: Arc::default(),
+            protocols: Vec::new(),
         }
     }
 }

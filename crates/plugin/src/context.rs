@@ -55,6 +55,21 @@ impl Connection {
     }
 }
 
+/// Bytes of the largest body that is parsed for a variable; a larger one has no such variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParsedBodies {
+    /// `graphql.max_size`
+    pub graphql: usize,
+    /// `apisix.max_post_args_readable_size`
+    pub post_args: usize,
+}
+
+impl Default for ParsedBodies {
+    fn default() -> ParsedBodies {
+        ParsedBodies { graphql: 1 << 20, post_args: 64 << 20 }
+    }
+}
+
 /// The matched route, as plugins and variables see it.
 #[derive(Clone, Debug, Default)]
 pub struct RouteInfo {
@@ -170,6 +185,8 @@ pub struct Context {
     pub attempts: SmallVec<[Attempt; 1]>,
     /// The body, once it is in memory.
     pub request_body: Option<Vec<u8>>,
+    /// The same for all requests of a worker.
+    pub parsed_bodies: ParsedBodies,
     /// Response bytes written to the client, head included (`$bytes_sent`).
     pub bytes_sent: u64,
     /// Body bytes written to the client (`$body_bytes_sent`).
@@ -212,6 +229,7 @@ impl Context {
             upstream: UpstreamRequest::default(),
             attempts: SmallVec::new(),
             request_body: None,
+            parsed_bodies: ParsedBodies::default(),
             bytes_sent: 0,
             body_bytes_sent: 0,
             upstream_body_bytes: 0,

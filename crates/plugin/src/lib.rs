@@ -24,7 +24,8 @@ pub mod testing;
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
-    Attempt, BodyChunk, Connection, Context, RateLimiting, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest,
+    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, TlsInfo, UpstreamRef,
+    UpstreamRequest,
 };
 pub use definition::{BuildError, Define, Definition, define, schema_of};
 pub use endpoint::{Endpoint, EndpointHandler};

@@ -8,8 +8,8 @@ use crate::host::{Body, HOST, Host, Lent, Phase, State};
 use crate::script::{Form, LuaError, Script};
 use mlua::chunk::ChunkMode;
 use mlua::{
-    Function, HookTriggers, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Thread, thread::ThreadStatus,
-    Value, VmState,
+    Function, HookTriggers, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Thread, Value, VmState,
+    thread::ThreadStatus,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
