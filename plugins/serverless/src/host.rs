@@ -289,6 +289,10 @@ fn fact(cx: &Context, name: &str) -> Option<Json> {
             let part = |name: &str| Some(cx.variable(&variable(name))?.as_str().into_owned());
             Some(json!({"operation": part("graphql_operation")?, "name": part("graphql_name")}))
         }
+        "rewritten_uri" => {
+            let target = cx.upstream.target.as_deref().filter(|_| cx.get::<Retargeted>().is_none())?;
+            Some(Json::from(String::from_utf8_lossy(sluice_http::target::split(target).0)))
+        }
         "conf_type" => text("route"),
         "conf_id" | "route_id" => text(&route?.route_id),
         "route_name" => text(route?.route_name.as_deref()?),

@@ -116,7 +116,8 @@ end
 local ngx_var = setmetatable({}, {
     __index = function(_, name)
         here()
-        local value = S.var(tostring(name))
+        -- nginx's own $uri follows proxy-rewrite, `ctx.var.uri` stays as it was matched (apisix/plugins/proxy-rewrite.lua).
+        local value = name == "uri" and S.fact("rewritten_uri") or S.var(tostring(name))
         if type(value) == "number" or type(value) == "boolean" then
             return tostring(value)
         end
