@@ -45,6 +45,9 @@ impl Gateway for Running {
     fn in_force(&self) -> watch::Receiver<u64> {
         self.configuration.in_force()
     }
+    fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
+        self.configuration.check_lua(purpose, source)
+    }
     fn try_build(&self, kind: Kind, id: &str, body: &Value) -> Result<(), String> {
         self.configuration.try_build(kind, id, body)
     }

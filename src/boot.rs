@@ -15,6 +15,7 @@ use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
+use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
@@ -78,6 +79,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
+    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
+    env = env.with_scripts(scripts);
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
     let trusted_certificates = trusted
@@ -94,6 +97,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        health_checks: !settings.apisix.disable_upstream_healthcheck,
+        health_probes: settings.sluice.limits.health_probes as usize,
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,
@@ -113,6 +118,16 @@ pub fn keyring(settings: &Settings) -> Keyring {
     let encryption = &settings.apisix.data_encryption;
     let stored = settings.deployment.config_provider == ConfigProvider::Etcd;
     Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
+}
+
+fn lua_limits(settings: &Settings) -> sluice_engine_lua::Limits {
+    let lua = &settings.sluice.lua;
+    sluice_engine_lua::Limits {
+        instructions: lua.instruction_limit,
+        memory: lua.memory_limit as usize,
+        dictionary: lua.shared_dict_limit as usize,
+        environment: lua.environment,
+    }
 }
 
 fn router_mode(settings: &Settings) -> Mode {
@@ -150,6 +165,10 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
         match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        parsed_bodies: sluice_plugin::ParsedBodies {
+            graphql: settings.graphql_max_size as usize,
+            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
+        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
@@ -308,6 +327,8 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    /// What health checks have found.
+    states: Arc<sluice_upstream::NodeStates>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -353,6 +374,7 @@ impl Gateway {
             prefix: prefix.clone(),
         };
         let compiler = compiler(settings, services)?;
+        let states = compiler.states().clone();
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
             alpn: crate::listen::alpn(),
@@ -402,6 +424,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            states,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -491,7 +514,11 @@ impl Gateway {
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
         let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
-        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        let node = crate::figures::Node {
+            drain: self.drain.clone(),
+            figures: self.figures.clone(),
+            states: self.states.clone(),
+        };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }

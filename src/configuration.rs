@@ -79,6 +79,12 @@ impl Configuration {
         lock(&self.compiler).registry().clone()
     }
 
+    /// Checks Lua source as the running configuration takes it.
+    pub fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
+        let scripts = lock(&self.compiler).scripts();
+        scripts.map_or(Ok(()), |scripts| scripts.check(purpose, source))
+    }
+
     /// Builds what a checked body configures as far as that may fail; nothing comes into force.
     pub fn try_build(&self, kind: Kind, id: &str, body: &serde_json::Value) -> Result<(), String> {
         lock(&self.compiler).try_build(kind, id, body)

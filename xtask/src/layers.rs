@@ -20,14 +20,15 @@ const LAYERS: &[&[&str]] = &[
     &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin"],
 ];
 
-/// Edges inside a layer. Each is a decision: `expr` reads resources, the wire stands on sockets, secrets are
-/// fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot, the Admin API writes through the
-/// store.
+/// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire
+/// stands on sockets, secrets are fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot,
+/// the Admin API writes through the store.
 const WITHIN: &[(&str, &str)] = &[
     ("sluice-model", "sluice-expr"),
     ("sluice-net", "sluice-telemetry"),
     ("sluice-http", "sluice-net"),
     ("sluice-http", "sluice-telemetry"),
+    ("sluice-engine-lua", "sluice-expr"),
     ("sluice-secret", "sluice-net"),
     ("sluice-plugin", "sluice-upstream"),
     ("sluice-proxy", "sluice-config"),

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod lenient;
 mod body;
 mod decoration;
 mod encryption;

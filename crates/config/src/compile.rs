@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
 use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -72,6 +72,10 @@ pub struct CompileSettings {
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
+    pub health_checks: bool,
+    /// Probes of the process at a time.
+    pub health_probes: usize,
 }
 
 /// What a change came to.
@@ -147,8 +151,8 @@ impl Compiler {
             registry,
             enabled: Enabled::default(),
             env,
+            states: Arc::new(NodeStates::with_probes(settings.health_probes)),
             settings,
-            states: Arc::new(NodeStates::new()),
             objects: HashMap::new(),
             services: HashMap::new(),
             plugin_configs: HashMap::new(),
@@ -188,6 +192,16 @@ impl Compiler {
     /// The plugins that may be configured now.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The engine for Lua of the configuration, where there is one.
+    pub fn scripts(&self) -> Option<Arc<dyn Scripts>> {
+        self.env.scripts().cloned()
+    }
+
+    /// What is remembered of every node, and what health checks have found.
+    pub fn states(&self) -> &Arc<NodeStates> {
+        &self.states
     }
 
     /// The stored form of a resource.
@@ -303,7 +317,12 @@ impl Compiler {
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
-            fields.entry("id").or_insert_with(|| id.into());
+            if kind == Kind::Secret {
+                // The body's own is without the manager (apisix/core/config_etcd.lua takes it from the key, too).
+                fields.insert("id".into(), id.into());
+            } else {
+                fields.entry("id").or_insert_with(|| id.into());
+            }
             // `key-auth:` without a value is a plugin with nothing but defaults.
             for config in
                 fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
@@ -313,7 +332,7 @@ impl Compiler {
                 }
             }
         }
-        let bridge = Bridge { registry: &self.registry };
+        let bridge = Bridge { registry: &self.registry, scripts: self.env.scripts().map(AsRef::as_ref) };
         validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
     }
 
@@ -432,6 +451,7 @@ impl Work {
 /// What the model's checks ask of the other crates.
 struct Bridge<'a> {
     registry: &'a Registry,
+    scripts: Option<&'a dyn Scripts>,
 }
 
 impl Plugins for Bridge<'_> {
@@ -483,6 +503,14 @@ impl Parsers for Bridge<'_> {
     }
     fn proto(&self, _content: &str) -> Result<(), String> {
         Ok(())
+    }
+    fn lua(&self, purpose: validate::Lua, source: &str) -> Result<(), String> {
+        match self.scripts {
+            // What a script returns is only looked at when it is written (apisix/admin/routes.lua); one that returns
+            // nothing does nothing (apisix/script.lua).
+            Some(scripts) if purpose != validate::Lua::Script => scripts.check(purpose, source),
+            _ => Ok(()),
+        }
     }
 }
 

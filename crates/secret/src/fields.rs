@@ -72,12 +72,7 @@ fn walk_plugins(
             }
             return;
         }
-        Kind::StreamRoute
-        | Kind::Upstream
-        | Kind::Ssl
-        | Kind::Proto
-        | Kind::Secret
-        | Kind::GraphqlCostDecoration => return,
+        _ => return,
     };
     let Some(configured) = body.get_mut("plugins").and_then(Value::as_object_mut) else { return };
     for (name, config) in configured.iter_mut() {
