@@ -76,7 +76,9 @@ fn claims(body: &Value) -> Vec<Claim> {
     let plugins = body.get("plugins").and_then(Value::as_object).into_iter().flatten();
     let fields = plugins.flat_map(|(plugin, conf)| {
         let fields = conf.as_object().into_iter().flatten();
-        fields.filter_map(move |(field, value)| Some((plugin.as_str().into(), field.as_str().into(), value.as_str()?.into())))
+        fields.filter_map(move |(field, value)| {
+            Some((plugin.as_str().into(), field.as_str().into(), value.as_str()?.into()))
+        })
     });
     fields.filter(|(plugin, field, _): &Claim| sluice_model::validate::is_key_field(plugin, field)).collect()
 }

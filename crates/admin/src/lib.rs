@@ -4,11 +4,11 @@
 
 pub mod access;
 pub mod admin;
-pub mod lenient;
 mod body;
 mod decoration;
 mod encryption;
 mod key_owners;
+pub mod lenient;
 pub mod listing;
 pub mod message;
 pub mod parsers;

@@ -43,7 +43,9 @@ fn check_json_path(path: &str) -> Result<(), String> {
             (Some(open), _) if c == open => quote = None,
             (Some(_), _) => {}
             (None, '\'' | '"') if depth > 0 => quote = Some(c),
-            (None, '[') if depth > 0 && before != '[' && !before.is_alphanumeric() && before != '@' => return invalid(),
+            (None, '[') if depth > 0 && before != '[' && !before.is_alphanumeric() && before != '@' => {
+                return invalid();
+            }
             (None, '[') => depth += 1,
             (None, ']') if depth == 0 || before == '[' => return invalid(),
             (None, ']') => depth -= 1,

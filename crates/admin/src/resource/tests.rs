@@ -1,3 +1,4 @@
+//! The verbs on a store in memory, with one plugin of the tests' own.
 use crate::server::Handler;
 use crate::{Admin, AdminKey, AdminSettings, Gateway, Reply, Request, Role};
 use serde::Deserialize;
@@ -6,12 +7,14 @@ use sluice_model::Kind;
 use sluice_plugin::definition::DefineAuth;
 use sluice_plugin::{BuildError, Define, Env, Info, Phases, Plugin, Registry, define};
 use sluice_secret::Keyring;
-use sluice_store::{Expect, Key, MemoryStore, Note, Op, Store, Transaction};
+use sluice_store::store::Pending;
+use sluice_store::{
+    Committed, Condition, Expect, Key, MemoryStore, Note, Op, Revision, Source, State, Store, Transaction, Watch,
+};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
 
 /// A plugin that finds consumers by a secret key.
 struct KeyAuth;
@@ -44,9 +47,6 @@ impl Plugin for KeyAuth {}
 struct Fake {
     registry: Arc<Registry>,
     in_force: watch::Sender<u64>,
-    /// Runs once, in the middle of a check.
-    meanwhile: AtomicUsize,
-    store: Arc<MemoryStore>,
 }
 
 impl Gateway for Fake {
@@ -60,34 +60,69 @@ impl Gateway for Fake {
         Box::pin(async { Ok(()) })
     }
     fn try_build(&self, _: Kind, id: &str, _: &Value) -> Result<(), String> {
-        if id == "refused" {
-            return Err("failed to check the configuration of plugin x err: mismatched".into());
+        match id {
+            "refused" => Err("failed to check the configuration of plugin x err: mismatched".into()),
+            _ => Ok(()),
         }
-        if self.meanwhile.swap(0, Ordering::SeqCst) == 1 {
-            // Another process deletes what the body refers to. The caller holds the state's lock, so in a thread.
-            let store = self.store.clone();
-            let op = Op::Delete { key: Key::of(Kind::Upstream, "1"), expect: Expect::Any };
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                runtime.block_on(store.commit(Transaction { ops: vec![op], note: Note::default() })).unwrap();
-            });
-        }
-        Ok(())
+    }
+}
+
+/// A store to which somebody else deletes a key between a check and its commit.
+struct Meddled {
+    store: Arc<MemoryStore>,
+    key: Mutex<Option<Key>>,
+}
+
+impl Store for Meddled {
+    fn source(&self) -> Source {
+        self.store.source()
+    }
+    fn condition(&self) -> Condition {
+        self.store.condition()
+    }
+    fn state(&self) -> &RwLock<State> {
+        self.store.state()
+    }
+    fn catch_up(&self) -> Pending<'_, u64> {
+        self.store.catch_up()
+    }
+    fn commit(&self, transaction: Transaction) -> Pending<'_, Committed> {
+        Box::pin(async move {
+            let key = self.key.lock().unwrap().take();
+            if let Some(key) = key {
+                let ops = vec![Op::Delete { key, expect: Expect::Any }];
+                self.store.commit(Transaction { ops, note: Note::default() }).await?;
+            }
+            self.store.commit(transaction).await
+        })
+    }
+    fn watch(&self) -> mpsc::Receiver<Watch> {
+        self.store.watch()
+    }
+    fn revisions(&self, before: Option<u64>, limit: usize) -> Pending<'_, Vec<Revision>> {
+        self.store.revisions(before, limit)
+    }
+    fn revision(&self, revision: u64) -> Pending<'_, Option<Revision>> {
+        self.store.revision(revision)
+    }
+    fn state_at(&self, revision: u64) -> Pending<'_, State> {
+        self.store.state_at(revision)
     }
 }
 
 struct Setup {
     admin: Arc<Admin>,
     store: Arc<MemoryStore>,
-    fake: Arc<Fake>,
+    meddled: Arc<Meddled>,
 }
 
 fn setup_with(settings: AdminSettings) -> Setup {
     let store = Arc::new(MemoryStore::new());
     let registry = Arc::new(Registry::new(&[&[define::<KeyAuth>().auth::<KeyAuth>()]]).unwrap());
     let in_force = watch::Sender::new(u64::MAX);
-    let fake = Arc::new(Fake { registry, in_force, meanwhile: AtomicUsize::new(0), store: store.clone() });
-    Setup { admin: Arc::new(Admin::new(settings, store.clone(), fake.clone())), store, fake }
+    let meddled = Arc::new(Meddled { store: store.clone(), key: Mutex::default() });
+    let admin = Admin::new(settings, meddled.clone(), Arc::new(Fake { registry, in_force }));
+    Setup { admin: Arc::new(admin), store, meddled }
 }
 
 fn setup() -> Setup {
@@ -171,19 +206,23 @@ async fn what_is_used_is_not_deleted() {
     it.done("DELETE", "/upstreams/1?force=true", Value::Null).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reference_that_goes_during_the_check_is_noticed() {
+#[tokio::test]
+async fn a_reference_that_goes_after_the_check_is_noticed() {
     let it = setup();
     it.done("PUT", "/upstreams/1", upstream()).await;
-    it.fake.meanwhile.store(1, Ordering::SeqCst);
-    let (status, message) = it.refused("PUT", "/routes/1", json!({"uri": "/", "upstream_id": "1"})).await;
-    // Either the deletion came before the commit, and the write was checked again, or it came after.
-    if status == 400 {
-        assert_eq!(message, "failed to fetch upstream info by upstream id [1], response code: 404");
-        assert_eq!(it.stored("routes/1"), Value::Null);
-    } else {
-        assert_eq!(status, 201);
-    }
+    *it.meddled.key.lock().unwrap() = Some(Key::of(Kind::Upstream, "1"));
+    let message = "failed to fetch upstream info by upstream id [1], response code: 404".to_owned();
+    let route = json!({"uri": "/", "upstream_id": "1"});
+    assert_eq!(it.refused("PUT", "/routes/1", route).await, (400, message));
+    assert_eq!(it.stored("routes/1"), Value::Null);
+}
+
+#[tokio::test]
+async fn a_change_of_what_was_deleted_meanwhile_is_refused() {
+    let it = setup();
+    it.done("PUT", "/upstreams/1", upstream()).await;
+    *it.meddled.key.lock().unwrap() = Some(Key::of(Kind::Upstream, "1"));
+    assert_eq!(it.send("PATCH", "/upstreams/1", json!({"desc": "x"})).await.0, 404);
 }
 
 #[tokio::test]
@@ -192,7 +231,8 @@ async fn no_route_is_left_without_its_upstream() {
     for round in 0..50 {
         it.done("PUT", "/upstreams/1", upstream()).await;
         let (writer, deleter) = (it.clone(), it.clone());
-        let write = tokio::spawn(async move { writer.send("PUT", "/routes/1", json!({"uri": "/", "upstream_id": "1"})).await });
+        let write =
+            tokio::spawn(async move { writer.send("PUT", "/routes/1", json!({"uri": "/", "upstream_id": "1"})).await });
         let delete = tokio::spawn(async move { deleter.send("DELETE", "/upstreams/1", Value::Null).await });
         let (write, delete) = (write.await.unwrap(), delete.await.unwrap());
         let (route, upstream) = (it.stored("routes/1"), it.stored("upstreams/1"));
@@ -231,7 +271,9 @@ async fn of_two_consumers_with_one_key_at_the_same_time_one_is_refused() {
     for i in 0..20 {
         let it = it.clone();
         tasks.spawn(async move {
-            it.send("PUT", "/consumers", json!({"username": format!("c{i}"), "plugins": {"key-auth": {"key": "same"}}})).await.0
+            it.send("PUT", "/consumers", json!({"username": format!("c{i}"), "plugins": {"key-auth": {"key": "same"}}}))
+                .await
+                .0
         });
     }
     let mut statuses = tasks.join_all().await;
@@ -245,7 +287,10 @@ async fn what_stands_below_something_needs_it() {
     let decoration = json!({"field_path": "Query.products"});
     let path = "/services/shop/graphql_cost_decorations/d1";
     assert_eq!(it.refused("PUT", path, decoration.clone()).await, (404, "service not found".to_owned()));
-    assert_eq!(it.refused("PUT", "/consumers/x/credentials/1", json!({})).await, (404, "consumer not found".to_owned()));
+    assert_eq!(
+        it.refused("PUT", "/consumers/x/credentials/1", json!({})).await,
+        (404, "consumer not found".to_owned())
+    );
     it.done("PUT", "/services/shop", json!({})).await;
     let written = it.done("PUT", path, decoration.clone()).await;
     assert_eq!(written["value"]["service_id"], "shop");
@@ -301,7 +346,8 @@ async fn keys_and_roles_decide_who_may_write() {
         let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         (reply.status, body["description"].as_str().unwrap_or_default().to_owned())
     };
-    let header = |key: &'static str| move |request: &mut Request| request.headers.push(("X-API-KEY".into(), key.into()));
+    let header =
+        |key: &'static str| move |request: &mut Request| request.headers.push(("X-API-KEY".into(), key.into()));
     assert_eq!(ask("PUT", &|_| ()).await, (401, "missing apikey".into()));
     assert_eq!(ask("PUT", &header("no")).await, (401, "wrong apikey".into()));
     assert_eq!(ask("PUT", &header("k2")).await, (401, "invalid method for role viewer".into()));
@@ -328,7 +374,10 @@ async fn addresses_methods_and_headers() {
     assert_eq!((header("Server"), header("X-API-VERSION")), (Some("APISIX".into()), Some("v3".into())));
     assert_eq!(it.reply("HEAD", "", Value::Null).await.status, 200);
     assert_eq!(it.reply("HEAD", "/routes", Value::Null).await.status, 404);
-    assert_eq!(it.refused("POST", "/consumers", json!({})).await, (405, "not supported `POST` method for consumer".into()));
+    assert_eq!(
+        it.refused("POST", "/consumers", json!({})).await,
+        (405, "not supported `POST` method for consumer".into())
+    );
     assert_eq!(it.refused("GET", "/nothing", Value::Null).await, (404, "Unsupported resource type: nothing".into()));
     assert_eq!(it.refused("POST", "/services/1", json!({})).await.1, "wrong service id, do not need it");
     assert_eq!(it.refused("PUT", "/services", json!({})).await.1, "missing service id");
