@@ -43,6 +43,9 @@ impl Gateway for Running {
     fn in_force(&self) -> watch::Receiver<u64> {
         self.configuration.in_force()
     }
+    fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
+        self.configuration.check_lua(purpose, source)
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
     }

@@ -15,6 +15,7 @@ use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
+use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
 use sluice_store::{Store, Watch};
@@ -77,6 +78,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
+    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
+    env = env.with_scripts(scripts);
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
     let trusted_certificates = trusted
@@ -95,6 +98,16 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         resolver: services.resolver,
     };
     Ok(Compiler::new(registry, env, compile))
+}
+
+fn lua_limits(settings: &Settings) -> sluice_engine_lua::Limits {
+    let lua = &settings.sluice.lua;
+    sluice_engine_lua::Limits {
+        instructions: lua.instruction_limit,
+        memory: lua.memory_limit as usize,
+        dictionary: lua.shared_dict_limit as usize,
+        environment: lua.environment,
+    }
 }
 
 fn router_mode(settings: &Settings) -> Mode {
@@ -132,6 +145,10 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
         match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        parsed_bodies: sluice_plugin::ParsedBodies {
+            graphql: settings.graphql_max_size as usize,
+            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
+        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {

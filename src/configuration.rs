@@ -72,6 +72,12 @@ impl Configuration {
         lock(&self.compiler).registry().clone()
     }
 
+    /// Checks Lua source as the running configuration takes it.
+    pub fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
+        let scripts = lock(&self.compiler).scripts();
+        scripts.map_or(Ok(()), |scripts| scripts.check(purpose, source))
+    }
+
     pub fn in_force(&self) -> watch::Receiver<u64> {
         self.in_force.subscribe()
     }

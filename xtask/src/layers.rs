@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"],
 ];
 
-/// Edges inside a layer. Each is a decision: `expr` reads resources, the wire stands on sockets, plugins call upstreams,
+/// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire stands on sockets, plugins call upstreams,
 /// the pipeline reads the compiled snapshot, the Admin API writes through the store,
 /// the declarative commands read files as the gateway does.
 const WITHIN: &[(&str, &str)] = &[
@@ -28,6 +28,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("sluice-net", "sluice-telemetry"),
     ("sluice-http", "sluice-net"),
     ("sluice-http", "sluice-telemetry"),
+    ("sluice-engine-lua", "sluice-expr"),
     ("sluice-plugin", "sluice-upstream"),
     ("sluice-proxy", "sluice-config"),
     ("sluice-config", "sluice-store"),

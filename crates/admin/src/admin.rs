@@ -122,7 +122,7 @@ fn body(request: &Request) -> Result<Option<Value>, Reply> {
     if request.body.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(&request.body).map(Some).map_err(|error| {
+    crate::lenient::parse(&request.body).map(Some).map_err(|error| {
         let text = String::from_utf8_lossy(&request.body);
         tracing::error!("invalid request body: {error}");
         Reply::json(400, &json!({"error_msg": format!("invalid request body: {error}"), "req_body": text}))

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod lenient;
 pub mod listing;
 pub mod message;
 pub mod parsers;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
 use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
@@ -173,6 +173,11 @@ impl Compiler {
         &self.registry
     }
 
+    /// The engine for Lua of the configuration, where there is one.
+    pub fn scripts(&self) -> Option<Arc<dyn Scripts>> {
+        self.env.scripts().cloned()
+    }
+
     /// The stored form of a resource.
     pub fn object(&self, kind: Kind, id: &str) -> Option<&Body> {
         self.objects.get(&kind)?.get(id)
@@ -284,7 +289,7 @@ impl Compiler {
                 }
             }
         }
-        let bridge = Bridge { registry: &self.registry };
+        let bridge = Bridge { registry: &self.registry, scripts: self.env.scripts().map(AsRef::as_ref) };
         validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
     }
 
@@ -402,6 +407,7 @@ impl Work {
 /// What the model's checks ask of the other crates.
 struct Bridge<'a> {
     registry: &'a Registry,
+    scripts: Option<&'a dyn Scripts>,
 }
 
 impl Plugins for Bridge<'_> {
@@ -453,6 +459,14 @@ impl Parsers for Bridge<'_> {
     }
     fn proto(&self, _content: &str) -> Result<(), String> {
         Ok(())
+    }
+    fn lua(&self, purpose: validate::Lua, source: &str) -> Result<(), String> {
+        match self.scripts {
+            // What a script returns is only looked at when it is written (apisix/admin/routes.lua); one that returns
+            // nothing does nothing (apisix/script.lua).
+            Some(scripts) if purpose != validate::Lua::Script => scripts.check(purpose, source),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! through the Admin API's plain verbs, so the same commands work on APISIX.
 pub mod apply;
 pub mod client;
+pub mod dump;
 pub mod normal;
 pub mod object;
 pub mod plan;

@@ -1,6 +1,6 @@
 //! What has to be written and deleted so that a server has what the files say. The surprise: the order of the changes is
 //! part of the plan: what others refer to is written first and deleted last, so that it may be applied one by one.
-use crate::normal::{normal, without_timestamps};
+use crate::normal::{complete, normal, without_timestamps};
 use crate::object::{Key, Object};
 use crate::secrets;
 use serde::Serialize;
@@ -173,10 +173,15 @@ fn change(wanted: &Object, current: Option<&Object>, registry: &Registry) -> Res
         })
     };
     let refuse = |why: &str| left.iter().map(|pointer| error(wanted, pointer, why.to_owned())).collect::<Vec<_>>();
+    let check = |body: &Value| {
+        let mut copy = body.clone();
+        complete(&wanted.key, &mut copy, registry).map_err(|e| vec![error(wanted, &e.path, e.message)])
+    };
     let Some(current) = current else {
         if !left.is_empty() {
             return Err(refuse("masked, and the server has no such object to take the secret from"));
         }
+        check(&body)?;
         return Ok(make(Action::Create, Vec::new(), body));
     };
     let (ours, theirs) = comparable(&wanted.key, &body, &current.value, registry);
@@ -186,6 +191,7 @@ fn change(wanted: &Object, current: Option<&Object>, registry: &Registry) -> Res
     if !left.is_empty() {
         return Err(refuse("masked, and the server does not tell the secret; an update needs it"));
     }
+    check(&body)?;
     let mut secret = secrets::pointers(&wanted.key, &theirs, registry);
     secret.extend(secrets::pointers(&wanted.key, &ours, registry));
     let mut fields = Vec::new();

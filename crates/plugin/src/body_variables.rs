@@ -5,14 +5,11 @@ use serde_json::Value as Json;
 use sluice_expr::Value;
 use sluice_http::{Known, target};
 
-/// Larger bodies are not parsed for variables (bytes).
-const MAX_PARSED_BODY: usize = 1024 * 1024;
-
 /// `post_arg.a.b`: walks objects of a JSON body; for forms, the field of that name. A path with `[`, `*` or `..` is a
 /// JSONPath of which object members, indexes, wildcards and recursive descent are understood.
 pub fn post_arg(cx: &Context, path: &str) -> Option<Value<'static>> {
     let body = cx.request_body.as_deref()?;
-    if body.len() > MAX_PARSED_BODY {
+    if body.len() > cx.parsed_bodies.post_args {
         return None;
     }
     let kind = cx.request.headers.known(Known::ContentType).unwrap_or_default();
@@ -146,8 +143,8 @@ fn multipart_field(body: &[u8], boundary: &str, name: &str) -> Option<Vec<u8>> {
     None
 }
 
-/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`, POST JSON or
-/// `application/graphql`).
+/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`; POST: JSON by exactly that
+/// type, else the body itself).
 pub fn graphql(cx: &Context, name: &str) -> Option<Value<'static>> {
     let query = graphql_text(cx)?;
     let document = crate::graphql::parse(&query)?;
@@ -163,16 +160,18 @@ fn graphql_text(cx: &Context) -> Option<String> {
     if cx.request.method_text() == "GET" {
         return cx.request.arg("query").map(|q| String::from_utf8_lossy(&q).into_owned());
     }
-    let body = cx.request_body.as_deref().filter(|b| b.len() <= MAX_PARSED_BODY)?;
-    let kind = cx.request.headers.known(Known::ContentType)?;
-    if kind.starts_with(b"application/json") {
+    let body = cx.request_body.as_deref().filter(|body| {
+        let fits = body.len() <= cx.parsed_bodies.graphql;
+        if !fits {
+            tracing::error!("failed to read graphql data: the body is larger than graphql.max_size");
+        }
+        fits
+    })?;
+    if cx.request.headers.known(Known::ContentType) == Some(b"application/json") {
         let json: Json = serde_json::from_slice(body).ok()?;
         return json.get("query")?.as_str().map(str::to_string);
     }
-    if kind.starts_with(b"application/graphql") {
-        return std::str::from_utf8(body).ok().map(str::to_string);
-    }
-    None
+    std::str::from_utf8(body).ok().map(str::to_string)
 }
 
 #[cfg(test)]

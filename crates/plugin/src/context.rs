@@ -54,6 +54,21 @@ impl Connection {
     }
 }
 
+/// Bytes of the largest body that is parsed for a variable; a larger one has no such variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParsedBodies {
+    /// `graphql.max_size`
+    pub graphql: usize,
+    /// `apisix.max_post_args_readable_size`
+    pub post_args: usize,
+}
+
+impl Default for ParsedBodies {
+    fn default() -> ParsedBodies {
+        ParsedBodies { graphql: 1 << 20, post_args: 64 << 20 }
+    }
+}
+
 /// The matched route, as plugins and variables see it.
 #[derive(Clone, Debug, Default)]
 pub struct RouteInfo {
@@ -169,6 +184,8 @@ pub struct Context {
     pub attempts: SmallVec<[Attempt; 1]>,
     /// The body, once it is in memory.
     pub request_body: Option<Vec<u8>>,
+    /// The same for all requests of a worker.
+    pub parsed_bodies: ParsedBodies,
     /// Response bytes written to the client, head included (`$bytes_sent`).
     pub bytes_sent: u64,
     /// Body bytes written to the client (`$body_bytes_sent`).
@@ -210,6 +227,7 @@ impl Context {
             upstream: UpstreamRequest::default(),
             attempts: SmallVec::new(),
             request_body: None,
+            parsed_bodies: ParsedBodies::default(),
             bytes_sent: 0,
             body_bytes_sent: 0,
             upstream_body_bytes: 0,
@@ -299,9 +317,25 @@ impl Context {
             None => self.early_headers.push((name, value)),
         }
     }
-    /// Moves the fields of [`Context::set_response_header`] into [`Context::response`].
+    /// As [`Context::set_response_header`], beside values that the field has already.
+    pub fn add_response_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) {
+        self.early_headers.push((name.into(), SmallVec::from_slice(value.as_ref())));
+    }
+    /// Takes back what [`Context::set_response_header`] has set.
+    pub fn clear_response_header(&mut self, name: &str) {
+        self.early_headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+    /// The fields set by [`Context::set_response_header`] so far.
+    pub fn early_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.early_headers.iter().map(|(n, v)| (n.as_ref(), v.as_slice()))
+    }
+    /// Moves the fields of [`Context::set_response_header`] into [`Context::response`]. A type that the response has
+    /// already stands (nginx: the upstream's `Content-Type` replaces one set before).
     pub fn apply_early_headers(&mut self) {
         for (name, value) in self.early_headers.drain(..) {
+            if name.eq_ignore_ascii_case("content-type") && self.response.headers.known(Known::ContentType).is_some() {
+                continue;
+            }
             self.response.headers.append(&name, &value);
         }
     }
@@ -316,6 +350,11 @@ impl Context {
             Some((_, v)) => *v = value.into(),
             None => self.variables.push((name.into(), value.into())),
         }
+    }
+
+    /// Forgets what [`Context::set_variable`] has set; the real variable is seen again.
+    pub fn unset_variable(&mut self, name: &str) {
+        self.variables.retain(|(n, _)| n.as_ref() != name);
     }
 
     /// Keeps a value for a later phase of the same request; one per type.

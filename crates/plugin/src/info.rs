@@ -43,6 +43,9 @@ impl Phases {
     /// A plugin that only holds configuration (or serves an endpoint) and runs in no phase.
     pub const NONE: Phases = Phases(0);
 
+    /// All phases.
+    pub const ALL: Phases = Phases(0b11_1111);
+
     /// Both sets.
     pub const fn and(self, other: Phases) -> Phases {
         Phases(self.0 | other.0)

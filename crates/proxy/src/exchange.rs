@@ -165,8 +165,11 @@ impl Exchange<'_> {
     /// Matching, `rewrite`, the consumer's plugins, `access` (order: apisix/init.lua `http_access_phase`).
     async fn request_phases(&mut self, cx: &mut Context) -> Verdict {
         let settings = &self.worker.settings;
-        if settings.delete_uri_tail_slash || settings.normalize_uri_like_servlet {
-            crate::path_rules::apply(cx, settings);
+        if (settings.delete_uri_tail_slash || settings.normalize_uri_like_servlet)
+            && let Err(reason) = crate::path_rules::apply(cx, settings)
+        {
+            tracing::error!("failed to normalize: {reason}");
+            return Verdict::Reply(Box::new(Reply::status(400)));
         }
         let snapshot = self.snapshot.clone();
         if snapshot.router_reads_body

@@ -3,13 +3,17 @@
 //! keeps the whole state in memory ([`State`]) and lets it be read under a lock; only writes and
 //! [`Store::catch_up`] wait.
 
+pub mod embedded;
 pub mod history;
 pub mod key;
 pub mod memory;
+mod plan;
 pub mod state;
 pub mod store;
 pub mod transaction;
+mod watchers;
 
+pub use embedded::{EmbeddedSettings, EmbeddedStore};
 pub use history::{Change, Revision};
 pub use key::Key;
 pub use memory::MemoryStore;

@@ -3,7 +3,7 @@ use super::{Compiler, Work};
 use serde_json::{Map, Value};
 use sluice_expr::Expr;
 use sluice_model::Kind;
-use sluice_plugin::{Chain, ChainEntry, ChainSource, Env};
+use sluice_plugin::{Chain, ChainEntry, ChainSource, Env, NamedPlugin};
 use std::sync::Arc;
 
 impl Compiler {
@@ -38,9 +38,15 @@ impl Compiler {
             Value::Null => None,
             filter => Some(Arc::new(Expr::compile(filter).map_err(|e| e.0)?)),
         };
-        let plugin = (definition.build)(config, env).map_err(|e| e.0)?;
+        let mut plugin = (definition.build)(config, env).map_err(|e| e.0)?;
+        let mut info = definition.info;
+        if let Some(source) = meta["pre_function"].as_str() {
+            let scripts = env.scripts().ok_or("_meta.pre_function: there is no Lua here")?;
+            plugin = scripts.pre_function(&env.resource_key, config, source, NamedPlugin { name: info.name, plugin });
+            info.request_body = true;
+        }
         Ok(Some(ChainEntry {
-            info: definition.info,
+            info,
             priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(definition.info.priority),
             filter_reads_body: filter.as_ref().is_some_and(|f| f.needs_request_body()),
             plugin,

@@ -5,7 +5,7 @@ use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
 use sluice_expr::Expr;
 use sluice_model::{Kind, Route};
-use sluice_plugin::{Chain, ChainEntry, ChainSource, RouteInfo};
+use sluice_plugin::{Chain, ChainEntry, ChainSource, Info, Phases, Plugin, RouteInfo};
 use sluice_router::{MethodSet, RemoteAddr, RouteSpec, Router};
 use std::sync::Arc;
 
@@ -134,14 +134,21 @@ impl Compiler {
         route: &Route,
         work: &mut Work,
     ) -> Result<RouteSpec<Arc<CompiledRoute>>, String> {
-        if route.filter_func.is_some() {
-            return Err("filter_func: Lua functions cannot be run, the route is left out".into());
-        }
-        // A script stands in for the plugins. One that returns nothing has no phases and does nothing (apisix/script.lua).
-        let scripted = route.script.is_some() || route.script_id.is_some();
-        if route.script.as_deref().map_or(scripted, |script| script.contains("return")) {
-            return Err("script: Lua scripts cannot be run, the route is left out".into());
-        }
+        let scripts = self.env.scripts().cloned();
+        let owner = format!("routes/{id}");
+        let filter = match (&route.filter_func, &scripts) {
+            (None, _) => None,
+            (Some(source), Some(scripts)) => Some(scripts.predicate(&owner, source)),
+            (Some(_), None) => return Err("filter_func: there is no Lua here, the route is left out".into()),
+        };
+        // A script stands in for the plugins (apisix/init.lua).
+        let script = match (&route.script, &scripts) {
+            (None, _) if route.script_id.is_none() => None,
+            (Some(source), Some(scripts)) => Some(script_entry(scripts.route_script(&owner, source), source)),
+            // One that returns nothing has no phases and does nothing (apisix/script.lua).
+            (Some(source), None) if !source.contains("return") => Some(Vec::new()),
+            _ => return Err("script: it cannot be run, the route is left out".into()),
+        };
         let service = route.service_id.as_deref().and_then(|s| self.services.get(s).cloned());
         let trouble = if route.service_id.is_some() && service.is_none() {
             Some(RouteTrouble::MissingService)
@@ -150,7 +157,10 @@ impl Compiler {
         } else {
             None
         };
-        let entries = if scripted { Vec::new() } else { self.merged_entries(id, route, work) };
+        let entries = match script {
+            Some(script) => script,
+            None => self.merged_entries(id, route, work),
+        };
         let chain = Arc::new(Chain::new(entries.clone()));
         let upstream = self.route_upstream(id, route, work)?;
         let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
@@ -179,7 +189,8 @@ impl Compiler {
             trouble,
         });
         let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
-        if vars.as_ref().is_some_and(|v| v.needs_request_body()) {
+        let reads_body = vars.as_ref().is_some_and(|v| v.needs_request_body());
+        if reads_body || filter.as_ref().is_some_and(|f| f.reads_body()) {
             self.body_readers.insert(id.clone());
         } else {
             self.body_readers.remove(id);
@@ -198,6 +209,7 @@ impl Compiler {
                 .map_err(|m| format!("unknown method {m}"))?,
             remote_addrs,
             vars,
+            filter,
             priority: route.priority,
             handle: compiled,
         })
@@ -243,4 +255,20 @@ impl Compiler {
         }
         Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
     }
+}
+
+/// A route's script as the one plugin of its chain.
+fn script_entry(plugin: Arc<dyn Plugin>, source: &str) -> Vec<ChainEntry> {
+    let info = Info::new("script", 0, Phases::ALL).request_body();
+    let config = serde_json::json!({"script": source});
+    vec![ChainEntry {
+        info,
+        priority: info.priority,
+        plugin,
+        filter: None,
+        error_response: None,
+        source: ChainSource::Route,
+        config: Arc::new(config),
+        filter_reads_body: false,
+    }]
 }

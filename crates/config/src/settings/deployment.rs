@@ -65,6 +65,8 @@ pub struct AdminKey {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Etcd {
+    /// `deployment.etcd` is there, or the environment names hosts; else the configuration is kept on this machine.
+    pub configured: bool,
     pub host: Vec<String>,
     pub prefix: String,
     pub timeout: Duration,
@@ -191,6 +193,7 @@ fn read_admin(s: Section<'_>) -> Admin {
 }
 
 fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
+    let mut configured = s.is_present();
     let mut host = Vec::new();
     match s.items("host") {
         None => host.push("http://127.0.0.1:2379".to_owned()),
@@ -211,9 +214,11 @@ fn read_etcd(s: Section<'_>, environment: &Environment) -> Etcd {
         && let Ok(hosts) = serde_json::from_str::<Vec<String>>(&hosts)
     {
         host = hosts;
+        configured = true;
     }
     let tls = s.section("tls");
     let etcd = Etcd {
+        configured,
         host,
         prefix: s.string("prefix", "/apisix"),
         timeout: Duration::from_secs(s.integer("timeout", 1..=u64::MAX, 30)),

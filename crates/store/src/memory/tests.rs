@@ -1,5 +1,7 @@
+//! The store in memory. What every store shares, planning and watchers, is tested here too.
 use super::*;
-use crate::{Expect, Key, Note};
+use crate::watchers::WATCH_QUEUE;
+use crate::{Expect, Key, Note, Op};
 use sluice_model::Kind;
 
 fn put(id: &str, body: &str, expect: Expect) -> Op {
