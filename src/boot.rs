@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
 use sluice_config::settings::Settings;
-use sluice_config::settings::deployment::Role;
+use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
@@ -18,6 +18,7 @@ use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
+use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
@@ -96,8 +97,27 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        health_checks: !settings.apisix.disable_upstream_healthcheck,
+        health_probes: settings.sluice.limits.health_probes as usize,
     };
-    Ok(Compiler::new(registry, env, compile))
+    let secrets = SecretStore::new(StoreSettings {
+        ttl: settings.apisix.lru_secret.ttl,
+        neg_ttl: settings.apisix.lru_secret.neg_ttl,
+        trusted_certificates: compile.trusted_certificates.clone(),
+        ..StoreSettings::default()
+    });
+    if let Some(control) = &env.control {
+        secrets.start(control);
+    }
+    Ok(Compiler::new(registry, env, compile).with_secrets(secrets).with_keyring(Arc::new(keyring(settings))))
+}
+
+/// The keys for what is encrypted at rest. Plugin fields are encrypted in stores, never in files (apisix/plugin.lua
+/// `enable_gde`).
+pub fn keyring(settings: &Settings) -> Keyring {
+    let encryption = &settings.apisix.data_encryption;
+    let stored = settings.deployment.config_provider == ConfigProvider::Etcd;
+    Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
 }
 
 fn lua_limits(settings: &Settings) -> sluice_engine_lua::Limits {
@@ -307,6 +327,8 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    /// What health checks have found.
+    states: Arc<sluice_upstream::NodeStates>,
     source: Source,
 }
 
@@ -351,6 +373,7 @@ impl Gateway {
             prefix: prefix.clone(),
         };
         let compiler = compiler(settings, services)?;
+        let states = compiler.states().clone();
         let ssl = &settings.apisix.ssl;
         let tls = Arc::new(ServerTls::new(ServerTlsSettings {
             alpn: crate::listen::alpn(),
@@ -400,6 +423,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            states,
             source,
         })
     }
@@ -488,7 +512,11 @@ impl Gateway {
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
         let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
-        let node = crate::figures::Node { drain: self.drain.clone(), figures: self.figures.clone() };
+        let node = crate::figures::Node {
+            drain: self.drain.clone(),
+            figures: self.figures.clone(),
+            states: self.states.clone(),
+        };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }
@@ -510,6 +538,8 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let followed = self.configuration.clone();
+        tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

@@ -18,12 +18,18 @@ use tokio::sync::{mpsc, watch};
 const FIRST_RESOLVE_LIMIT: Duration = Duration::from_secs(3);
 /// The same for a change of a running configuration.
 const RESOLVE_LIMIT: Duration = Duration::from_millis(300);
+/// How long the first configuration waits for secrets that were never fetched before.
+const FIRST_SECRETS_LIMIT: Duration = Duration::from_secs(3);
+/// The same for a change: who writes it and sends a request at once should find it complete.
+const SECRETS_LIMIT: Duration = Duration::from_secs(1);
 /// Batches of a store that are compiled together when they wait.
 const GATHERED: usize = 256;
 
 pub struct Configuration {
     published: Arc<Published>,
     compiler: Mutex<Compiler>,
+    /// Held from compiling to publishing, so that no older snapshot follows a newer one.
+    turn: tokio::sync::Mutex<()>,
     tls: Arc<ServerTls>,
     resolver: Option<Arc<dyn Resolve>>,
     /// `plugins` and `stream_plugins` of config.yaml; a list in the source stands before them.
@@ -55,6 +61,7 @@ impl Configuration {
         Configuration {
             published: Arc::new(Published::new(compiler.snapshot().clone())),
             compiler: Mutex::new(compiler),
+            turn: tokio::sync::Mutex::default(),
             tls,
             resolver,
             enabled: Mutex::new(enabled),
@@ -94,6 +101,7 @@ impl Configuration {
 
     /// Takes in what a file brings; `first`: nothing is served yet.
     pub async fn update(&self, source: &StandaloneSource, update: Update, first: bool) {
+        let _turn = self.turn.lock().await;
         let change = tokio::task::block_in_place(|| self.compile_update(source, update));
         self.put_into_force(change, first).await;
     }
@@ -145,6 +153,7 @@ impl Configuration {
     }
 
     async fn take_state(&self, store: &dyn Store, first: bool) {
+        let _turn = self.turn.lock().await;
         let (revision, change) = tokio::task::block_in_place(|| {
             let (revision, objects, plugins) = {
                 let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
@@ -158,6 +167,7 @@ impl Configuration {
     }
 
     async fn take_batches(&self, batches: Vec<Batch>) {
+        let _turn = self.turn.lock().await;
         let known = *self.in_force.borrow();
         let Some(revision) = batches.iter().map(|batch| batch.revision).max().filter(|last| *last > known) else {
             return;
@@ -186,11 +196,38 @@ impl Configuration {
         Change { before, snapshot: applied.snapshot, unresolved: applied.unresolved }
     }
 
+    /// Compiles what refers to secrets whose values arrive or change, for ever.
+    pub async fn follow_secrets(&self) {
+        let secrets = lock(&self.compiler).secrets().clone();
+        loop {
+            let changed = secrets.changed().await;
+            let _turn = self.turn.lock().await;
+            let change = tokio::task::block_in_place(|| self.compile(None, |compiler| compiler.recompile(&changed)));
+            self.put_into_force(change, false).await;
+        }
+    }
+
+    /// Waits for secrets that were never asked for before, so that a change is not in force without them.
+    async fn settle(&self, change: Change, limit: Duration) -> Change {
+        let secrets = lock(&self.compiler).secrets().clone();
+        if !secrets.is_unsettled() {
+            return change;
+        }
+        if tokio::time::timeout(limit, secrets.settle()).await.is_err() {
+            tracing::warn!("some secrets are not fetched yet");
+        }
+        let changed = secrets.take_changed();
+        let next = tokio::task::block_in_place(|| self.compile(None, |compiler| compiler.recompile(&changed)));
+        let unresolved = change.unresolved.into_iter().chain(next.unresolved).collect();
+        Change { before: change.before, snapshot: next.snapshot, unresolved }
+    }
+
     async fn put_into_force(&self, change: Change, first: bool) {
-        let Change { before, snapshot, unresolved } = change;
-        if Arc::ptr_eq(&before, &snapshot) {
+        if Arc::ptr_eq(&change.before, &change.snapshot) {
             return;
         }
+        let limit = if first { FIRST_SECRETS_LIMIT } else { SECRETS_LIMIT };
+        let Change { before, snapshot, unresolved } = self.settle(change, limit).await;
         if let Some(resolver) = self.resolver.as_ref().filter(|_| !unresolved.is_empty()) {
             let limit = if first { FIRST_RESOLVE_LIMIT } else { RESOLVE_LIMIT };
             resolve(&unresolved, resolver, limit).await;

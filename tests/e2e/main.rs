@@ -4,6 +4,7 @@
 
 mod breakage;
 mod examples;
+mod health;
 mod lifecycle;
 mod load;
 mod reload;

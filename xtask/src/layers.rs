@@ -15,20 +15,21 @@ pub struct Args {}
 /// From bottom to top. A package may depend on packages of lower layers; within a layer only where [`WITHIN`] says so.
 const LAYERS: &[&[&str]] = &[
     &["sluice-model", "sluice-expr"],
-    &["sluice-telemetry", "sluice-net", "sluice-http"],
+    &["sluice-telemetry", "sluice-net", "sluice-http", "sluice-secret"],
     &["sluice-router", "sluice-upstream", "sluice-plugin"],
     &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"],
 ];
 
-/// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire stands on sockets, plugins call upstreams,
-/// the pipeline reads the compiled snapshot, the Admin API writes through the store,
-/// the declarative commands read files as the gateway does.
+/// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire
+/// stands on sockets, secrets are fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot,
+/// the Admin API writes through the store, the declarative commands read files as the gateway does.
 const WITHIN: &[(&str, &str)] = &[
     ("sluice-model", "sluice-expr"),
     ("sluice-net", "sluice-telemetry"),
     ("sluice-http", "sluice-net"),
     ("sluice-http", "sluice-telemetry"),
     ("sluice-engine-lua", "sluice-expr"),
+    ("sluice-secret", "sluice-net"),
     ("sluice-plugin", "sluice-upstream"),
     ("sluice-proxy", "sluice-config"),
     ("sluice-config", "sluice-store"),

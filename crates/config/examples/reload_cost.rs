@@ -59,6 +59,8 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        health_checks: true,
+        health_probes: 64,
     };
     Ok(Compiler::new(registry, env, settings))
 }

@@ -5,8 +5,8 @@
 //! either way it is reported and the rest goes on.
 mod chain;
 mod consumer;
-mod environment;
 mod route;
+mod secrets;
 mod ssl;
 mod stream_route;
 mod upstream;
@@ -20,6 +20,7 @@ use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
 use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
+use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
 use std::sync::Arc;
@@ -71,6 +72,10 @@ pub struct CompileSettings {
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
+    pub health_checks: bool,
+    /// Probes of the process at a time.
+    pub health_probes: usize,
 }
 
 /// What a change came to.
@@ -87,6 +92,8 @@ pub struct Enabled {
     pub plugins: Option<Vec<String>>,
     pub stream_plugins: Option<Vec<String>>,
 }
+
+pub use secrets::PluginSecrets;
 
 pub(crate) type Typed<T> = HashMap<Arc<str>, Arc<T>>;
 
@@ -118,6 +125,7 @@ pub struct Compiler {
     ssls: Ssls,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
+    secrets: secrets::Secrets,
 }
 
 impl Compiler {
@@ -143,8 +151,8 @@ impl Compiler {
             registry,
             enabled: Enabled::default(),
             env,
+            states: Arc::new(NodeStates::with_probes(settings.health_probes)),
             settings,
-            states: Arc::new(NodeStates::new()),
             objects: HashMap::new(),
             services: HashMap::new(),
             plugin_configs: HashMap::new(),
@@ -160,7 +168,20 @@ impl Compiler {
             ssls: Ssls::default(),
             snapshot,
             body_readers: HashSet::default(),
+            secrets: secrets::Secrets::default(),
         }
+    }
+
+    /// Resolves `$secret://` references with this store; without, they stay as they are. `$env://` is resolved anyway.
+    pub fn with_secrets(mut self, store: Arc<SecretStore>) -> Compiler {
+        self.secrets.store = store;
+        self
+    }
+
+    /// Decrypts what is stored encrypted with these keys.
+    pub fn with_keyring(mut self, keyring: Arc<Keyring>) -> Compiler {
+        self.secrets.keyring = keyring;
+        self
     }
 
     /// The snapshot of the last change.
@@ -176,6 +197,11 @@ impl Compiler {
     /// The engine for Lua of the configuration, where there is one.
     pub fn scripts(&self) -> Option<Arc<dyn Scripts>> {
         self.env.scripts().cloned()
+    }
+
+    /// What is remembered of every node, and what health checks have found.
+    pub fn states(&self) -> &Arc<NodeStates> {
+        &self.states
     }
 
     /// The stored form of a resource.
@@ -226,14 +252,16 @@ impl Compiler {
         }
         for (kind, id) in change.deletes {
             if self.objects.get_mut(&kind).and_then(|all| all.remove(&id)).is_some() {
+                self.secrets.forget(kind, &id);
                 work.deleted.push((kind, id));
             }
         }
-        for object in upserts {
-            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.body) {
-                self.accept(object, &mut work);
-            }
-        }
+        // Secret managers first: the others' references are asked of them.
+        let (managers, others): (Vec<_>, Vec<_>) = upserts.into_iter().partition(|o| o.kind == Kind::Secret);
+        self.accept_different(managers, anew, &mut work);
+        self.configure_secrets(&work);
+        self.accept_different(others, anew, &mut work);
+        self.secrets.clean_up();
         if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
             return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
         }
@@ -245,6 +273,14 @@ impl Compiler {
         match changes {
             Changes::Whole(objects) => self.replace_all(objects),
             Changes::Part(change) => self.apply(change),
+        }
+    }
+
+    fn accept_different(&mut self, objects: Vec<Object>, anew: bool, work: &mut Work) {
+        for object in objects {
+            if anew || self.object(object.kind, &object.id).is_none_or(|old| *old != object.body) {
+                self.accept(object, work);
+            }
         }
     }
 
@@ -262,8 +298,10 @@ impl Compiler {
                 return;
             }
         };
-        environment::resolve(&mut body);
+        let resolution = self.plain(object.kind, &object.id, &mut body);
         let result = self.validate(object.kind, &object.id, &mut body);
+        let result = result.map_err(|e| validate::Invalid { message: resolution.redact(&e.message), ..e });
+        self.secrets.remember(object.kind, &object.id, &resolution);
         match result {
             Ok(()) => work.changed.push((object.kind, object.id, body)),
             Err(invalid) => work.problems.push(Problem {
@@ -279,7 +317,12 @@ impl Compiler {
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         if let Value::Object(fields) = body {
-            fields.entry("id").or_insert_with(|| id.into());
+            if kind == Kind::Secret {
+                // The body's own is without the manager (apisix/core/config_etcd.lua takes it from the key, too).
+                fields.insert("id".into(), id.into());
+            } else {
+                fields.entry("id").or_insert_with(|| id.into());
+            }
             // `key-auth:` without a value is a plugin with nothing but defaults.
             for config in
                 fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
@@ -344,6 +387,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &next.stream_router);
         self.snapshot = Arc::new(next);
+        self.secrets.redact(&mut work.problems);
         Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
     }
 
@@ -359,7 +403,7 @@ impl Compiler {
             .map(|(id, body)| (id, body.value()))
             .filter(|(_, body)| wanted(body))
             .filter_map(|(id, mut body)| {
-                environment::resolve(&mut body);
+                self.plain(kind, id, &mut body);
                 self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
             })
             .collect();

@@ -160,13 +160,7 @@ fn graphql_text(cx: &Context) -> Option<String> {
     if cx.request.method_text() == "GET" {
         return cx.request.arg("query").map(|q| String::from_utf8_lossy(&q).into_owned());
     }
-    let body = cx.request_body.as_deref().filter(|body| {
-        let fits = body.len() <= cx.parsed_bodies.graphql;
-        if !fits {
-            tracing::error!("failed to read graphql data: the body is larger than graphql.max_size");
-        }
-        fits
-    })?;
+    let body = cx.request_body.as_deref().filter(|body| body.len() <= cx.parsed_bodies.graphql)?;
     if cx.request.headers.known(Known::ContentType) == Some(b"application/json") {
         let json: Json = serde_json::from_slice(body).ok()?;
         return json.get("query")?.as_str().map(str::to_string);

@@ -13,6 +13,41 @@ struct Entry {
     schema_document: Value,
     consumer_schema: Option<(Schema, Value)>,
     metadata_schema: Option<(Schema, Value)>,
+    secrets: SecretPaths,
+}
+
+/// Paths of the secret fields, by where the configuration stands.
+#[derive(Default)]
+struct SecretPaths {
+    route: Vec<String>,
+    consumer: Vec<String>,
+    metadata: Vec<String>,
+}
+
+/// `encrypt_fields` of a schema.
+fn encrypt_fields(document: &Value) -> Vec<String> {
+    let listed = document.get("encrypt_fields").and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+impl SecretPaths {
+    /// What the schemas name, as in APISIX; without a consumer's schema, the plugin's own counts there (apisix/plugin.lua
+    /// `get_plugin_schema_for_gde`). A plugin whose schemas name nothing may do so in its [`crate::Info`].
+    fn new(definition: &Definition, own: &Value, consumer: Option<&Value>, metadata: Option<&Value>) -> SecretPaths {
+        let mut paths = SecretPaths {
+            route: encrypt_fields(own),
+            consumer: encrypt_fields(consumer.unwrap_or(own)),
+            metadata: metadata.map(encrypt_fields).unwrap_or_default(),
+        };
+        let named: Vec<String> = definition.info.secrets.iter().map(|path| (*path).to_owned()).collect();
+        if paths.consumer.is_empty() {
+            paths.consumer.clone_from(&named);
+        }
+        if consumer.is_none() && paths.route.is_empty() {
+            paths.route = named;
+        }
+        paths
+    }
 }
 
 struct StreamEntry {
@@ -44,12 +79,21 @@ impl Registry {
             let mut schema_document = (definition.schema)();
             sluice_model::inject_meta(&mut schema_document);
             let optional = |f: Option<fn() -> Value>| f.map(|f| f()).map(|d| compile(&d).map(|s| (s, d))).transpose();
+            let consumer_schema = optional(definition.consumer.map(|c| c.schema))?;
+            let metadata_schema = optional(definition.metadata_schema)?;
+            let secrets = SecretPaths::new(
+                definition,
+                &schema_document,
+                consumer_schema.as_ref().map(|(_, document)| document),
+                metadata_schema.as_ref().map(|(_, document)| document),
+            );
             let entry = Entry {
                 definition: *definition,
                 schema: compile(&schema_document)?,
                 schema_document,
-                consumer_schema: optional(definition.consumer.map(|c| c.schema))?,
-                metadata_schema: optional(definition.metadata_schema)?,
+                consumer_schema,
+                metadata_schema,
+                secrets,
             };
             if entries.insert(name, entry).is_some() {
                 return Err(BuildError(format!("plugin {name} is defined twice")));
@@ -93,6 +137,20 @@ impl Registry {
     pub fn get(&self, name: &str) -> Option<&Definition> {
         let enabled = self.enabled.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
         self.entries.get(name).filter(|_| enabled).map(|e| &e.definition)
+    }
+
+    /// Dotted paths of the fields that are encrypted at rest (APISIX: `encrypt_fields`); `None` for a plugin that is not
+    /// known or not enabled.
+    pub fn secret_fields(&self, name: &str, scope: Scope) -> Option<&[String]> {
+        self.get(name)?;
+        let secrets = &self.entries.get(name)?.secrets;
+        Some(match scope {
+            Scope::Route => &secrets.route,
+            Scope::Consumer => &secrets.consumer,
+            Scope::Metadata => &secrets.metadata,
+            // Not in APISIX either (apisix/admin/stream_routes.lua).
+            Scope::Stream => &[],
+        })
     }
 
     /// Whether a plugin of this name exists at all, enabled or not.

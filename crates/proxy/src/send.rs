@@ -92,7 +92,9 @@ impl Exchange<'_> {
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
             };
-            let Some(picked) = balancer.pick(&input, &tried) else { return say(Trouble::Exhausted) };
+            let Some(picked) = balancer.pick(&input, &tried) else {
+                return say(if balancer.is_out() { Trouble::NoNode } else { Trouble::Exhausted });
+            };
             let held = balancer.hold(&picked);
             let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
@@ -102,9 +104,22 @@ impl Exchange<'_> {
             let error = match result {
                 Ok(latency) => {
                     held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
+                    if let Some(checker) = &upstream.health
+                        && let Some(attempt) = cx.attempts.last()
+                    {
+                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                    }
                     return Ok(None);
                 }
-                Err(_) if self.answered => return Err(Gone),
+                Err(error) if self.answered => {
+                    // the node's status went out already; that its body broke off is not counted, as in APISIX
+                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last())
+                        && !matches!(error.0, AttemptError::Body(_))
+                    {
+                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                    }
+                    return Err(Gone);
+                }
                 Err(error) => error,
             };
             drop(held);
@@ -128,6 +143,12 @@ impl Exchange<'_> {
             };
             let decision = upstream.retry.may_retry(&attempt);
             tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
+            if let Some(checker) = &upstream.health
+                && decision != (RetryDecision::Retry { counts: false })
+            {
+                let last = matches!(decision, RetryDecision::Stop | RetryDecision::TimedOut);
+                checker.failed(picked.endpoint, &failure, last, input.now_ms);
+            }
             match decision {
                 RetryDecision::Retry { counts: true } => {
                     retried += 1;

@@ -71,6 +71,10 @@ pub struct BalancerSettings {
     pub start: u64,
     /// Bound of a `chash` ring, 8 bytes a point.
     pub chash_max_points: u64,
+    /// Ours: without any healthy node there is none to choose. APISIX uses all.
+    pub fail_when_none: bool,
+    /// Ours: the share of nodes that may be out by ejection at a time; one always may be, unless it is 0.
+    pub max_ejection_percent: u8,
 }
 
 impl Default for BalancerSettings {
@@ -81,6 +85,8 @@ impl Default for BalancerSettings {
             counters: 1,
             start: 0,
             chash_max_points: MAX_POINTS,
+            fail_when_none: false,
+            max_ejection_percent: 100,
         }
     }
 }
@@ -143,20 +149,20 @@ impl Picker {
         }
     }
 
+    /// `in_use`: which nodes `chash` may take; `None`: all. The others are compiled from the usable ones only.
     #[inline]
     pub(crate) fn pick(
         &self,
         nodes: &[Endpoint],
         input: &PickInput<'_>,
         tried: &Tried,
-        check_health: bool,
+        in_use: Option<&Tried>,
     ) -> Option<u32> {
         match self {
             Picker::Single(only) => (!tried.contains(*only)).then_some(*only),
             Picker::RoundRobin(picker) => picker.pick(input.worker, tried),
             Picker::Chash(picker) => picker.pick(input.hash_key.unwrap_or_default(), |index| {
-                !tried.contains(index)
-                    && (!check_health || nodes.get(index as usize).is_some_and(|node| node.state.is_healthy()))
+                !tried.contains(index) && in_use.is_none_or(|in_use| in_use.contains(index))
             }),
             Picker::LeastConn(picker) => picker.pick(nodes, input.random, tried),
             Picker::Ewma(picker) => picker.pick(nodes, input.random, input.now_ms, tried),
@@ -165,16 +171,25 @@ impl Picker {
     }
 }
 
+/// What is left while some nodes are out.
+#[derive(Debug)]
+struct Usable {
+    /// A set of indexes, whatever the type's name says.
+    nodes: Tried,
+    /// Of these nodes alone; `None` for `chash`, which walks its full ring.
+    tiers: Option<Tiers>,
+}
+
 /// See the file's head.
 #[derive(Debug)]
 pub struct Balancer {
     algorithm: Algorithm,
     nodes: Box<[Endpoint]>,
     all: Tiers,
-    /// The epoch that `degraded` and `healthy_only` were made for.
+    /// The epoch that `degraded` and `usable` were made for.
     epoch: AtomicU64,
     degraded: AtomicBool,
-    healthy_only: ArcSwapOption<Tiers>,
+    usable: ArcSwapOption<Usable>,
     refreshing: Mutex<()>,
     settings: BalancerSettings,
 }
@@ -203,7 +218,7 @@ impl Balancer {
             nodes: unique.into(),
             epoch: AtomicU64::new(0),
             degraded: AtomicBool::new(false),
-            healthy_only: ArcSwapOption::empty(),
+            usable: ArcSwapOption::empty(),
             refreshing: Mutex::new(()),
             settings: settings.clone(),
         };
@@ -226,7 +241,8 @@ impl Balancer {
     /// to go (apisix/balancer.lua `pick_server`).
     #[inline]
     pub fn pick(&self, input: &PickInput<'_>, tried: &Tried) -> Option<Picked<'_>> {
-        let index = if self.nodes.len() == 1 { 0 } else { self.pick_index(input, tried)? };
+        let lone = self.nodes.len() == 1 && !self.settings.fail_when_none;
+        let index = if lone { 0 } else { self.pick_index(input, tried)? };
         let endpoint = self.nodes.get(index as usize)?;
         if self.algorithm == Algorithm::LeastConn {
             endpoint.state.enter();
@@ -240,18 +256,42 @@ impl Balancer {
             self.refresh();
         }
         if !self.degraded.load(Ordering::Acquire) {
-            return self.all.pick(&self.nodes, input, tried, false);
+            return self.all.pick(&self.nodes, input, tried, None);
         }
-        if self.algorithm == Algorithm::Chash {
-            return self.all.pick(&self.nodes, input, tried, true);
-        }
-        match &*self.healthy_only.load() {
-            Some(tiers) => tiers.pick(&self.nodes, input, tried, false),
-            None => self.all.pick(&self.nodes, input, tried, false),
+        match self.usable.load().as_deref() {
+            Some(Usable { tiers: Some(tiers), .. }) => tiers.pick(&self.nodes, input, tried, None),
+            Some(Usable { tiers: None, nodes }) => self.all.pick(&self.nodes, input, tried, Some(nodes)),
+            None => self.all.pick(&self.nodes, input, tried, None),
         }
     }
 
-    /// Compiles the tiers of the healthy nodes if health changed. Others go on with what is there meanwhile.
+    /// Whether every node is out and none may be used for want of a better one ([`BalancerSettings::fail_when_none`]).
+    pub fn is_out(&self) -> bool {
+        self.settings.fail_when_none && !self.nodes.is_empty() && self.usable_nodes().is_empty()
+    }
+
+    /// Who is up, and of the ejected those that are too many: the latest ejected come back first.
+    fn usable_nodes(&self) -> SmallVec<[u32; 16]> {
+        let mut usable: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut ejected: SmallVec<[(u64, u32); 16]> = SmallVec::new();
+        for (index, node) in (0u32..).zip(&*self.nodes) {
+            match node.health.as_ref().and_then(|target| target.ejection_rank()) {
+                Some(rank) => ejected.push((rank, index)),
+                None if node.is_up() => usable.push(index),
+                None => {}
+            }
+        }
+        let percent = usize::from(self.settings.max_ejection_percent);
+        let may_be_out = (self.nodes.len() * percent / 100).max(usize::from(percent > 0));
+        if ejected.len() > may_be_out {
+            ejected.sort_unstable();
+            usable.extend(ejected.iter().skip(may_be_out).map(|(_, index)| *index));
+            usable.sort_unstable();
+        }
+        usable
+    }
+
+    /// Compiles the tiers of the usable nodes if they changed. Others go on with what is there meanwhile.
     #[cold]
     fn refresh(&self) {
         let _guard = match self.refreshing.try_lock() {
@@ -261,16 +301,25 @@ impl Balancer {
         };
         // read before the flags: a change after this line moves the epoch again
         let epoch = health_epoch();
-        let healthy: SmallVec<[u32; 16]> =
-            (0u32..).zip(&*self.nodes).filter(|(_, node)| node.state.is_healthy()).map(|(index, _)| index).collect();
-        let degraded = !healthy.is_empty() && healthy.len() < self.nodes.len();
-        if degraded && self.algorithm != Algorithm::Chash {
-            let tiers = Tiers::build(&self.settings, &self.nodes, &healthy, self.settings.start.wrapping_add(epoch));
-            self.healthy_only.store(Some(tiers.into()));
+        let usable = self.usable_nodes();
+        let all_serve = usable.is_empty() && !self.settings.fail_when_none;
+        let degraded = usable.len() < self.nodes.len() && !all_serve;
+        let mut nodes = Tried::new();
+        usable.iter().for_each(|index| nodes.insert(*index));
+        // the epoch is the process's: mostly it moved for another upstream, and rotations should not begin anew for that
+        let same = degraded && self.usable.load().as_ref().is_some_and(|before| before.nodes == nodes);
+        if degraded && !same {
+            let start = self.settings.start.wrapping_add(epoch);
+            let tiers =
+                (self.algorithm != Algorithm::Chash).then(|| Tiers::build(&self.settings, &self.nodes, &usable, start));
+            self.usable.store(Some(Usable { nodes, tiers }.into()));
+        }
+        if self.nodes.len() > 1 && usable.is_empty() && all_serve && self.epoch.load(Ordering::Relaxed) != epoch {
+            tracing::warn!("all upstream nodes is unhealthy, use default");
         }
         self.degraded.store(degraded, Ordering::Release);
         if !degraded {
-            self.healthy_only.store(None);
+            self.usable.store(None);
         }
         self.epoch.store(epoch, Ordering::Release);
     }

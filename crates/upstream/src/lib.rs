@@ -8,6 +8,7 @@ pub mod chash;
 pub mod endpoint;
 pub mod ewma;
 pub mod hash_key;
+pub mod health;
 pub mod host_header;
 pub mod least_conn;
 pub mod nodes;
@@ -21,8 +22,9 @@ pub mod tried;
 pub mod upstream;
 
 pub use balancer::{Algorithm, Balancer, BalancerError, BalancerSettings, Held, Outcome, PickInput, Picked};
-pub use endpoint::{Endpoint, NodeState, Report};
+pub use endpoint::{Endpoint, NodeState};
 pub use hash_key::{HashKey, HashOn, hash_key};
+pub use health::{Checker, CheckerSettings, Checks, HealthReport};
 pub use host_header::{HostHeader, PassHost};
 pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
 pub use registry::NodeStates;

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::balancer::{Balancer, BalancerError, BalancerSettings};
 use crate::endpoint::Endpoint;
+use crate::health::Checker;
 use crate::host_header::node_host;
 use crate::registry::NodeStates;
 
@@ -71,6 +72,7 @@ pub struct NodeSetSettings {
     pub retry_after: Duration,
     /// Addresses used of one name; more are ignored.
     pub max_addresses: usize,
+    pub health: Option<Arc<Checker>>,
 }
 
 impl NodeSetSettings {
@@ -84,6 +86,7 @@ impl NodeSetSettings {
             max_ttl: Duration::from_secs(3600),
             retry_after: Duration::from_secs(5),
             max_addresses: 64,
+            health: None,
         }
     }
 }
@@ -102,6 +105,8 @@ pub struct NodeSet {
     settings: NodeSetSettings,
     configs: Vec<NodeConfig>,
     states: Arc<NodeStates>,
+    /// Which form of the upstream this is, for its checker.
+    form: u64,
     current: Current,
 }
 
@@ -165,13 +170,14 @@ impl NodeSet {
             let known = previous.map(|set| set.addresses(&config.host)).unwrap_or_default();
             names.insert(config.host.clone(), Name { addresses: known, due: None });
         }
-        let balancer = compile(&settings, &configs, &names, &states)?;
+        let form = settings.health.as_ref().map_or(0, |checker| checker.enter());
+        let balancer = compile(&settings, form, &configs, &names, &states)?;
         let current = if names.is_empty() {
             Current::Fixed(balancer)
         } else {
             Current::Names { names: Mutex::new(names), balancer: ArcSwap::new(balancer) }
         };
-        Ok(NodeSet { settings, configs, states, current })
+        Ok(NodeSet { settings, configs, states, form, current })
     }
 
     /// The balancer to pick from.
@@ -237,7 +243,7 @@ impl NodeSet {
             }
         }
         if changed {
-            match compile(&self.settings, &self.configs, &names, &self.states) {
+            match compile(&self.settings, self.form, &self.configs, &names, &self.states) {
                 Ok(compiled) => balancer.store(compiled),
                 Err(error) => tracing::error!(upstream = %self.settings.key, %error, "nodes left as they were"),
             }
@@ -286,6 +292,7 @@ impl NodeSet {
 /// Nodes to endpoints. With several addresses somewhere, all weights are multiplied so that shares can be divided.
 fn compile(
     settings: &NodeSetSettings,
+    form: u64,
     configs: &[NodeConfig],
     names: &Names,
     states: &NodeStates,
@@ -299,6 +306,7 @@ fn compile(
         u32::try_from(share.max(1)).unwrap_or(u32::MAX)
     };
     let mut endpoints = Vec::with_capacity(configs.len());
+    let mut members = Vec::new();
     for config in configs {
         let upstream_host: Arc<str> = node_host(&config.host, config.port, &settings.scheme).into();
         let own = address(&config.host);
@@ -309,6 +317,12 @@ fn compile(
         };
         for ip in addresses {
             let host: Arc<str> = ip.to_string().into();
+            let health = settings.health.as_ref().map(|checker| {
+                let (address, hostname) = checker.place(*ip, config.port);
+                let target = states.target(&settings.key, address, hostname);
+                members.push(checker.member(target.clone(), domain.as_ref()));
+                target
+            });
             endpoints.push(Endpoint {
                 state: states.get(&settings.key, &host, config.port),
                 host,
@@ -319,10 +333,15 @@ fn compile(
                 upstream_host: upstream_host.clone(),
                 address: Some(SocketAddr::new(*ip, config.port)),
                 metadata: config.metadata.clone(),
+                health,
             });
         }
     }
-    Balancer::build(&settings.balancer, endpoints).map(Arc::new)
+    let balancer = Balancer::build(&settings.balancer, endpoints).map(Arc::new)?;
+    if let Some(checker) = &settings.health {
+        checker.set_members(form, members);
+    }
+    Ok(balancer)
 }
 
 #[cfg(test)]

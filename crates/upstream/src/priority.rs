@@ -34,10 +34,10 @@ impl Tiers {
         nodes: &[Endpoint],
         input: &PickInput<'_>,
         tried: &Tried,
-        check_health: bool,
+        in_use: Option<&Tried>,
     ) -> Option<u32> {
         self.first
-            .pick(nodes, input, tried, check_health)
-            .or_else(|| self.rest.iter().find_map(|picker| picker.pick(nodes, input, tried, check_health)))
+            .pick(nodes, input, tried, in_use)
+            .or_else(|| self.rest.iter().find_map(|picker| picker.pick(nodes, input, tried, in_use)))
     }
 }

@@ -3,27 +3,53 @@
 //! The surprise: the registry owns nothing. Balancers hold the states; when the last balancer with a node is gone, its
 //! state is gone, and the empty place is swept when the map has doubled.
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::Semaphore;
+
 use crate::endpoint::NodeState;
+use crate::health::{Checker, CheckerSettings, HealthReport, Target};
 
 type Key = (Arc<str>, Arc<str>, u16);
 
+/// A probed address: upstream key, address, hostname (lua-resty-healthcheck's identity of a target).
+type TargetKey = (Arc<str>, SocketAddr, Option<Arc<str>>);
+
+/// Probes of the process at a time where nothing else is said.
+pub const MAX_PROBES: usize = 256;
+
 /// States by (upstream key, host, port). Locked at configuration time only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NodeStates {
     inner: Mutex<Inner>,
+    probes: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     states: HashMap<Key, Weak<NodeState>, foldhash::fast::RandomState>,
     sweep_at: usize,
+    targets: HashMap<TargetKey, Weak<Target>, foldhash::fast::RandomState>,
+    sweep_targets_at: usize,
+    checkers: HashMap<Arc<str>, Weak<Checker>, foldhash::fast::RandomState>,
+    sweep_checkers_at: usize,
+}
+
+impl Default for NodeStates {
+    fn default() -> Self {
+        NodeStates::with_probes(MAX_PROBES)
+    }
 }
 
 impl NodeStates {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With a bound on the health checks' sockets of the process.
+    pub fn with_probes(probes: usize) -> Self {
+        NodeStates { inner: Mutex::default(), probes: Arc::new(Semaphore::new(probes.clamp(1, 65_536))) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -46,6 +72,64 @@ impl NodeStates {
         let state = Arc::default();
         *place = Arc::downgrade(&state);
         state
+    }
+
+    /// What health checks know of an address, as it was while anybody still uses it, else new.
+    pub fn target(&self, upstream: &Arc<str>, address: SocketAddr, hostname: Option<&Arc<str>>) -> Arc<Target> {
+        let mut inner = self.lock();
+        if inner.targets.len() >= inner.sweep_targets_at {
+            inner.targets.retain(|_, target| target.strong_count() > 0);
+            inner.sweep_targets_at = (inner.targets.len() * 2).max(64);
+        }
+        let place = inner.targets.entry((upstream.clone(), address, hostname.cloned())).or_default();
+        if let Some(target) = place.upgrade() {
+            return target;
+        }
+        let target = Arc::new(Target::new(address, hostname.map(|name| &**name)));
+        *place = Arc::downgrade(&target);
+        target
+    }
+
+    /// The checker of an upstream: the one in use where its settings are the same, else a new one that takes its place.
+    pub fn checker(&self, settings: CheckerSettings) -> Arc<Checker> {
+        let mut inner = self.lock();
+        if inner.checkers.len() >= inner.sweep_checkers_at {
+            inner.checkers.retain(|_, checker| checker.strong_count() > 0);
+            inner.sweep_checkers_at = (inner.checkers.len() * 2).max(64);
+        }
+        let place = inner.checkers.entry(settings.key.clone()).or_default();
+        let before = place.upgrade();
+        if let Some(checker) = before.as_ref().filter(|checker| checker.has(&settings)) {
+            return checker.clone();
+        }
+        let resource = format!("/apisix/{}", settings.key);
+        let checker = Arc::new(Checker::new(settings, self.probes.clone()));
+        *place = Arc::downgrade(&checker);
+        drop(inner);
+        tracing::info!("create new checker: {:p} for resource: {resource}", Arc::as_ptr(&checker));
+        if let Some(before) = before {
+            tracing::info!("releasing existing checker: {:p} for resource: {resource}", Arc::as_ptr(&before));
+            before.retire();
+        }
+        checker
+    }
+
+    /// The upstream has no checks any more, whoever still uses an older form of it.
+    pub fn no_checker(&self, upstream: &str) {
+        let before = self.lock().checkers.remove(upstream);
+        if let Some(before) = before.and_then(|checker| checker.upgrade()) {
+            tracing::info!("try to release checker: {:p} for resource: /apisix/{upstream}", Arc::as_ptr(&before));
+            before.retire();
+        }
+    }
+
+    /// What all health checks of the process have found, in the order of their resources' names. Upstreams that stand in
+    /// plugins have a `#` in theirs.
+    pub fn health(&self) -> Vec<HealthReport> {
+        let checkers: Vec<_> = self.lock().checkers.values().filter_map(Weak::upgrade).collect();
+        let mut reports: Vec<_> = checkers.iter().filter(|c| !c.is_retired()).map(|c| c.report()).collect();
+        reports.sort_by(|a, b| a.name.cmp(&b.name));
+        reports
     }
 
     /// The state of a node in use, for status pages and health reports.
@@ -73,7 +157,7 @@ mod tests {
         let states = NodeStates::new();
         let (key, host): (Arc<str>, Arc<str>) = ("/upstreams/1".into(), "10.0.0.1".into());
         let first = states.get(&key, &host, 80);
-        first.set_healthy(false);
+        first.enter();
         assert!(Arc::ptr_eq(&first, &states.get(&key, &host, 80)));
         assert!(!Arc::ptr_eq(&first, &states.get(&"/upstreams/2".into(), &host, 80)));
         assert!(!Arc::ptr_eq(&first, &states.get(&key, &host, 81)));
@@ -81,7 +165,7 @@ mod tests {
         assert!(states.find("/upstreams/1", "10.0.0.1", 80).is_some());
         drop(first);
         assert!(states.is_empty() && states.find("/upstreams/1", "10.0.0.1", 80).is_none());
-        assert!(states.get(&key, &host, 80).is_healthy());
+        assert_eq!(states.get(&key, &host, 80).active(), 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The surprise: a set belongs to one [`crate::Balancer`]; a request keeps the balancer it started with, as indexes
 //! of another one mean other nodes.
 
-/// Node indexes used by one request. The first 64 nodes cost no allocation.
-#[derive(Clone, Debug, Default)]
+/// A set of node indexes. The first 64 nodes cost no allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
     first: u64,
     rest: Vec<u64>,

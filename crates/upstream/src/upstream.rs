@@ -1,4 +1,5 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
+use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
 use crate::{HostHeader, NodeSet, RetryPolicy};
 use sluice_net::tls::ClientTls;
@@ -80,8 +81,17 @@ pub struct Upstream {
     pub retry: RetryPolicy,
     pub pool: PoolSettings,
     pub tls: Tls,
+    /// The health checks of its nodes.
+    pub health: Option<Arc<Checker>>,
     /// Keeps the nodes' names resolved for as long as the upstream exists.
     pub _refresh: Option<Refresh>,
+}
+
+impl Upstream {
+    /// What its health checks have found; `None` where it has none.
+    pub fn health(&self) -> Option<HealthReport> {
+        self.health.as_ref().map(|checker| checker.report())
+    }
 }
 
 /// A task that ends with its owner.

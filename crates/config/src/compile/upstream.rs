@@ -6,6 +6,7 @@ use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
 use sluice_plugin::{UpstreamCompiler, UpstreamRef};
+use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
@@ -72,11 +73,17 @@ pub(super) fn compile(
         model::HashOn::Consumer => HashOn::Consumer,
         model::HashOn::VarsCombinations => HashOn::VarsCombinations,
     };
+    let tls = tls(upstream, parts)?;
+    let health = health(key, upstream, parts)?;
+    let checks = health.as_ref().map(|checker| &checker.settings().checks);
+    let defaults = BalancerSettings::default();
     let balancer = BalancerSettings {
         algorithm: Algorithm::parse(upstream.balancer.name()).map_err(|e| e.to_string())?,
         hash: HashKey::compile(hash_on, upstream.key.as_deref().unwrap_or_default()),
         counters: settings.workers,
-        ..BalancerSettings::default()
+        fail_when_none: checks.map_or(defaults.fail_when_none, |checks| checks.fail_when_none),
+        max_ejection_percent: checks.map_or(defaults.max_ejection_percent, |checks| checks.max_ejection_percent),
+        ..defaults
     };
     let default_port = upstream.scheme.default_port();
     let nodes = upstream.nodes.iter().flatten().map(|node| NodeConfig {
@@ -86,10 +93,14 @@ pub(super) fn compile(
         priority: i32::try_from(node.priority).unwrap_or(0),
         metadata: node.metadata.clone().map(|m| Arc::new(Value::Object(m))),
     });
-    let set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
+    let mut set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
+    set.health.clone_from(&health);
     let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
         .map_err(|e| e.to_string())?;
     let nodes = Arc::new(nodes);
+    if let (Some(checker), Some(control)) = (&health, parts.control) {
+        checker.start(control);
+    }
     let refresh = match (&settings.resolver, parts.control) {
         (Some(resolver), Some(control)) if nodes.has_names() => {
             Some(Refresh::new(control.spawn(nodes.clone().keep_fresh(resolver.clone())).abort_handle()))
@@ -118,12 +129,49 @@ pub(super) fn compile(
             idle_timeout: seconds(pool.idle_timeout),
             requests: pool.requests,
         }),
-        tls: tls(upstream, parts)?,
+        tls,
+        health,
         _refresh: refresh,
     })
 }
 
+/// The upstream's health checks; `None` where it has none, or config.yaml switches them off.
+fn health(key: &str, upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Option<Arc<Checker>>, String> {
+    let Some(checks) = upstream.checks.as_ref().filter(|_| parts.settings.health_checks) else {
+        parts.states.no_checker(key);
+        return Ok(None);
+    };
+    let checks = Checks::read(checks)?;
+    let tls = checks.active.as_ref().map(|active| probe_tls(active, upstream, parts)).transpose()?.flatten();
+    let rewrites = upstream.pass_host == model::PassHost::Rewrite;
+    let host_header = upstream.upstream_host.as_deref().filter(|_| rewrites).map(Into::into);
+    Ok(Some(parts.states.checker(CheckerSettings { key: key.into(), checks, tls, host_header })))
+}
+
+/// How probes speak TLS. `https` always does; `redis` and `grpc` where the upstream does. The upstream's client certificate is
+/// shown, its `tls.sni` is not used: probes ask for the host that they name.
+fn probe_tls(active: &Active, upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Option<ClientTls>, String> {
+    let secure = Scheme::parse(upstream.scheme.name()).is_some_and(Scheme::is_tls);
+    let alpn = match active.kind {
+        ProbeKind::Https => Vec::new(),
+        ProbeKind::Redis if secure => Vec::new(),
+        ProbeKind::Grpc if secure => vec![b"h2".to_vec()],
+        ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Redis | ProbeKind::Grpc => return Ok(None),
+    };
+    let mut config = tls_config(upstream, parts)?;
+    config.verify = active.https_verify_certificate;
+    config.sni = None;
+    config.alpn = alpn;
+    parts.tls.get(config, None).map(|tls| Some(tls.client))
+}
+
 fn tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Tls, String> {
+    let config = tls_config(upstream, parts)?;
+    let sni = config.sni.clone();
+    parts.tls.get(config, sni.as_deref())
+}
+
+fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTlsConfig, String> {
     let default = model::Tls::default();
     let tls = upstream.tls.as_ref().unwrap_or(&default);
     let client_cert = match (&tls.client_cert, &tls.client_key, &tls.client_cert_id) {
@@ -136,14 +184,13 @@ fn tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Tls, String> {
         _ => None,
     };
     let own_ca = (!tls.ca_certs.is_empty()).then(|| tls.ca_certs.join("\n"));
-    let config = ClientTlsConfig {
+    Ok(ClientTlsConfig {
         verify: tls.verify,
         ca_pem: own_ca.or_else(|| parts.settings.trusted_certificates.clone()),
         client_cert,
         sni: tls.sni.clone(),
         ..ClientTlsConfig::default()
-    };
-    parts.tls.get(config, tls.sni.as_deref())
+    })
 }
 
 impl Compiler {

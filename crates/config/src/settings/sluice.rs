@@ -35,6 +35,8 @@ pub struct RequestLimits {
     pub stream_preread_bytes: u64,
     /// How long they may wait, in all (nginx `preread_timeout`).
     pub stream_preread_timeout: Duration,
+    /// Probes of health checks at a time, of all upstreams together; `concurrency` bounds those of one.
+    pub health_probes: u64,
 }
 
 /// Bounds on Lua of the configuration.
@@ -65,6 +67,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
             stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
+            health_probes: limits.integer("health_probes", 1..=65_536, 256),
         },
         lua: Lua {
             instruction_limit: lua.integer("instruction_limit", 0..=u64::MAX, 10_000_000),

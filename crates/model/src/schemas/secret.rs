@@ -1,5 +1,5 @@
 //! Schemas of the secret managers (apisix/secret/*.lua). Surprise: the manager is the first half of a secret's id
-//! (`vault/1`), and fields unknown to it are let through.
+//! (`vault/1`), and fields unknown to it are let through. `file` is Sluice's own manager.
 
 use super::parts;
 use crate::schema::Schema;
@@ -12,6 +12,7 @@ pub fn manager(name: &str) -> Option<&'static Schema> {
         "vault" => Some(&VAULT),
         "aws" => Some(&AWS),
         "gcp" => Some(&GCP),
+        "file" => Some(&FILE),
         _ => None,
     }
 }
@@ -19,6 +20,15 @@ pub fn manager(name: &str) -> Option<&'static Schema> {
 static VAULT: LazyLock<Schema> = LazyLock::new(|| super::built_in(vault()));
 static AWS: LazyLock<Schema> = LazyLock::new(|| super::built_in(aws()));
 static GCP: LazyLock<Schema> = LazyLock::new(|| super::built_in(gcp()));
+static FILE: LazyLock<Schema> = LazyLock::new(|| super::built_in(file()));
+
+fn file() -> Value {
+    json!({
+        "type": "object",
+        "properties": {"directory": {"type": "string", "minLength": 1}},
+        "required": ["directory"]
+    })
+}
 
 fn vault() -> Value {
     json!({

@@ -77,6 +77,13 @@ fn samples_of_every_kind() {
             json!({"nodes": {}, "checks": {"passive": {}}}),
             "property \"checks\" validation failed: object matches none of the required: [\"active\"] or [\"active\",\"passive\"]",
         ),
+        (Kind::Upstream, json!({"nodes": {}, "checks": {"passive": {"unhealthy": {"ejection_time": 30}}}}), "ok"),
+        (
+            Kind::Upstream,
+            json!({"nodes": {}, "checks": {"passive": {"unhealthy": {}}}}),
+            "property \"checks\" validation failed: object matches none of the required: [\"active\"] or [\"active\",\"passive\"]",
+        ),
+        (Kind::Upstream, json!({"nodes": {}, "checks": {"active": {"type": "grpc"}, "all_unhealthy": "fail"}}), "ok"),
         (
             Kind::Upstream,
             json!({"nodes": {}, "tls": {"client_cert": cert}}),
@@ -130,7 +137,7 @@ fn every_document_compiles() {
     for kind in Kind::ALL {
         assert_eq!(document(kind)["type"], "object");
     }
-    for name in ["vault", "aws", "gcp"] {
+    for name in ["vault", "aws", "gcp", "file"] {
         assert!(secret::manager(name).is_some());
     }
     assert!(secret::manager("nosuch").is_none());

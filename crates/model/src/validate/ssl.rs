@@ -35,10 +35,12 @@ pub(super) fn check(body: &Value, checks: &Checks<'_>) -> Checked {
     }
 }
 
-/// Both halves must parse; whether they belong together is not checked (as in APISIX).
+/// Both halves must parse; whether they belong together is not checked (as in APISIX). A key that is not PEM was stored
+/// encrypted with a key that is not in the keyring.
 pub(super) fn check_pair(cert: &str, key: Option<&str>, checks: &Checks<'_>) -> Result<(), String> {
     checks.parsers.certificate(cert).map_err(|cause| format!("failed to parse cert: {cause}"))?;
     match key {
+        Some(key) if !key.starts_with("---") => Err("failed to decrypt previous encrypted key".to_owned()),
         Some(key) => checks.parsers.private_key(key).map_err(|cause| format!("failed to parse key: {cause}")),
         None => Ok(()),
     }

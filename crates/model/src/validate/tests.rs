@@ -56,7 +56,7 @@ impl Parsers for World {
     }
 
     fn private_key(&self, pem: &str) -> Result<(), String> {
-        if pem.starts_with('k') { Ok(()) } else { Err(String::from("no key")) }
+        if pem.starts_with("---k") { Ok(()) } else { Err(String::from("no key")) }
     }
 
     fn proto(&self, _: &str) -> Result<(), String> {
@@ -76,7 +76,7 @@ fn put(kind: Kind, id: &str, mut body: Value) -> String {
 
 #[test]
 fn texts_of_the_admin_api() {
-    let (cert, key) = ("c".repeat(128), "k".repeat(64));
+    let (cert, key) = ("c".repeat(128), format!("---{}", "k".repeat(64)));
     let chash = |more: Value| {
         let mut body = json!({"nodes": {}, "type": "chash"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -206,7 +206,8 @@ fn texts_of_the_admin_api() {
             json!({"sni": "a", "cert": key.repeat(2), "key": key}),
             "failed to parse cert: no certificate",
         ),
-        (Kind::Ssl, "1", json!({"sni": "a", "cert": cert, "key": cert}), "failed to parse key: no key"),
+        (Kind::Ssl, "1", json!({"sni": "a", "cert": cert, "key": "-".repeat(128)}), "failed to parse key: no key"),
+        (Kind::Ssl, "1", json!({"sni": "a", "cert": cert, "key": cert}), "failed to decrypt previous encrypted key"),
         (
             Kind::Ssl,
             "1",
@@ -217,7 +218,7 @@ fn texts_of_the_admin_api() {
             Kind::Ssl,
             "1",
             json!({"sni": "a", "cert": cert, "key": key, "certs": [cert], "keys": [cert]}),
-            "failed to handle cert-key pair[1]: failed to parse key: no key",
+            "failed to handle cert-key pair[1]: failed to decrypt previous encrypted key",
         ),
         (Kind::Proto, "1", json!({"content": "x"}), "invalid content: syntax error"),
         (Kind::Secret, "nosuch/1", json!({}), "invalid secret manager: nosuch"),

@@ -55,8 +55,9 @@ impl Session {
                 ConnectErrorKind::Tls => FailureKind::Tls,
                 _ => FailureKind::Connect,
             };
+            let failure = Failure { source: FailureSource::Upstream, kind, sent_bytes: false };
             let decision = upstream.retry.may_retry(&Attempt {
-                failure: Failure { source: FailureSource::Upstream, kind, sent_bytes: false },
+                failure,
                 method: b"",
                 body_replayable: true,
                 response_started: false,
@@ -66,6 +67,14 @@ impl Session {
                 elapsed: started.elapsed(),
             });
             tracing::warn!(upstream = %upstream.key, %error, ?decision, "no connection to the upstream");
+            if let Some(checker) = &upstream.health {
+                match decision {
+                    RetryDecision::Retry { .. } => checker.failed(picked.endpoint, &failure, false, input.now_ms),
+                    RetryDecision::Stop | RetryDecision::TimedOut => {
+                        checker.session_failed(picked.endpoint, input.now_ms);
+                    }
+                }
+            }
             if self.worker.drain.is_forced() {
                 return Err(Refused::Drained);
             }

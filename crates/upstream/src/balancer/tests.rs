@@ -4,12 +4,12 @@ use std::sync::atomic::AtomicU32;
 use proptest::prelude::*;
 
 use super::*;
+use crate::health::Target;
 
 fn build(algorithm: Algorithm, nodes: &[(u32, i32)]) -> Balancer {
-    let nodes = nodes
-        .iter()
-        .zip(1..)
-        .map(|((weight, priority), port)| Endpoint { priority: *priority, ..Endpoint::new("10.0.0.1", port, *weight) });
+    let nodes = nodes.iter().zip(1..).map(|((weight, priority), port)| {
+        checked(Endpoint { priority: *priority, ..Endpoint::new("10.0.0.1", port, *weight) })
+    });
     Balancer::build(&BalancerSettings { algorithm, ..Default::default() }, nodes.collect()).unwrap()
 }
 
@@ -38,12 +38,12 @@ fn lower_tiers_serve_when_the_higher_are_used_up() {
 fn unhealthy_tiers_are_passed_over_and_all_unhealthy_serve() {
     for algorithm in ALL {
         let balancer = build(algorithm, &[(1, 1), (1, 1), (1, 0)]);
-        balancer.nodes()[0].state.set_healthy(false);
-        balancer.nodes()[1].state.set_healthy(false);
+        balancer.nodes()[0].health.as_ref().unwrap().force(false);
+        balancer.nodes()[1].health.as_ref().unwrap().force(false);
         assert_eq!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 2, "{algorithm:?}");
-        balancer.nodes()[2].state.set_healthy(false);
+        balancer.nodes()[2].health.as_ref().unwrap().force(false);
         assert_ne!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 2, "{algorithm:?}");
-        balancer.nodes()[1].state.set_healthy(true);
+        balancer.nodes()[1].health.as_ref().unwrap().force(true);
         assert_eq!(balancer.pick(&input(7, b"k"), &Tried::new()).unwrap().index, 1, "{algorithm:?}");
     }
 }
@@ -51,7 +51,7 @@ fn unhealthy_tiers_are_passed_over_and_all_unhealthy_serve() {
 #[test]
 fn shares_of_the_healthy_stay_exact() {
     let balancer = build(Algorithm::RoundRobin, &[(1, 0), (1, 0), (1, 0)]);
-    balancer.nodes()[1].state.set_healthy(false);
+    balancer.nodes()[1].health.as_ref().unwrap().force(false);
     let mut counts = [0; 3];
     for _ in 0..100 {
         counts[balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index as usize] += 1;
@@ -63,7 +63,7 @@ fn shares_of_the_healthy_stay_exact() {
 fn a_lone_node_is_always_given() {
     for algorithm in ALL {
         let balancer = build(algorithm, &[(0, 0)]);
-        balancer.nodes()[0].state.set_healthy(false);
+        balancer.nodes()[0].health.as_ref().unwrap().force(false);
         let mut tried = Tried::new();
         tried.insert(0);
         assert_eq!(balancer.pick(&input(7, b"k"), &tried).unwrap().index, 0);
@@ -77,7 +77,7 @@ fn no_weight_at_all() {
     // as t/node/healthcheck-passive: the node without weight takes over when the other is down
     let balancer = build(Algorithm::RoundRobin, &[(0, 0), (1, 0)]);
     assert_eq!(balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index, 1);
-    balancer.nodes()[1].state.set_healthy(false);
+    balancer.nodes()[1].health.as_ref().unwrap().force(false);
     assert_eq!(balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index, 0);
 }
 
@@ -129,8 +129,8 @@ fn threads_pick_and_flap_together() {
             scope.spawn(move || {
                 for step in 0..3000u64 {
                     if thread == 0 && step % 50 == 0 {
-                        rotation.nodes()[1].state.set_healthy(step % 100 == 0);
-                        balancer.nodes()[1].state.set_healthy(step % 100 == 0);
+                        rotation.nodes()[1].health.as_ref().unwrap().force(step % 100 == 0);
+                        balancer.nodes()[1].health.as_ref().unwrap().force(step % 100 == 0);
                     }
                     let picked = balancer.pick(&input(step << 50, b""), &Tried::new()).unwrap();
                     assert_ne!(picked.endpoint.weight, 0);
@@ -158,7 +158,7 @@ proptest! {
         let parts: Vec<_> = nodes.iter().map(|(weight, priority, _)| (*weight, *priority)).collect();
         let balancer = build(ALL[kind], &parts);
         for (node, (.., healthy)) in balancer.nodes().iter().zip(&nodes) {
-            node.state.set_healthy(*healthy);
+            node.health.as_ref().unwrap().force(*healthy);
         }
         let none_healthy = nodes.iter().all(|(.., healthy)| !healthy);
         let candidates: Vec<_> = (0..nodes.len()).filter(|index| none_healthy || nodes[*index].2).collect();
@@ -175,5 +175,64 @@ proptest! {
             tried.insert(picked.index);
         }
         prop_assert_eq!(got, wanted);
+    }
+}
+
+/// With a state of health of its own.
+fn checked(node: Endpoint) -> Endpoint {
+    let address = node.address.unwrap();
+    Endpoint { health: Some(Target::new(address, None).into()), ..node }
+}
+
+#[test]
+fn a_verdict_elsewhere_does_not_restart_a_rotation() {
+    let balancer = build(Algorithm::RoundRobin, &[(1, 0), (1, 0), (1, 0)]);
+    let other = build(Algorithm::RoundRobin, &[(1, 0), (1, 0)]);
+    let pick = || balancer.pick(&PickInput::default(), &Tried::new()).unwrap().index;
+    balancer.nodes()[0].health.as_ref().unwrap().force(false);
+    let mut counts = [0; 3];
+    for step in 0..100 {
+        other.nodes()[0].health.as_ref().unwrap().force(step % 2 == 0);
+        counts[pick() as usize] += 1;
+    }
+    assert_eq!(counts, [0, 50, 50]);
+}
+
+#[test]
+fn without_a_healthy_node_there_may_be_none() {
+    let nodes = (1..3).map(|port| checked(Endpoint::new("10.0.0.1", port, 1)));
+    let settings = BalancerSettings { fail_when_none: true, ..Default::default() };
+    let balancer = Balancer::build(&settings, nodes.collect()).unwrap();
+    let force = |node: usize, up| balancer.nodes()[node].health.as_ref().unwrap().force(up);
+    let pick = || balancer.pick(&PickInput::default(), &Tried::new()).map(|picked| picked.index);
+    assert!(pick().is_some() && !balancer.is_out());
+    force(0, false);
+    assert_eq!(pick(), Some(1));
+    force(1, false);
+    assert!(pick().is_none() && balancer.is_out());
+    force(0, true);
+    assert!(pick() == Some(0) && !balancer.is_out());
+
+    let lone = Balancer::build(&settings, vec![checked(Endpoint::new("10.0.0.1", 1, 1))]).unwrap();
+    lone.nodes()[0].health.as_ref().unwrap().force(false);
+    assert!(lone.pick(&PickInput::default(), &Tried::new()).is_none());
+}
+
+#[test]
+fn ejections_leave_a_share_in_use() {
+    for (percent, in_use) in [(100, 4), (50, 2), (10, 3), (0, 4)] {
+        let nodes = (1..5).map(|port| checked(Endpoint::new("10.0.0.1", port, 1)));
+        let settings = BalancerSettings { max_ejection_percent: percent, ..Default::default() };
+        let balancer = Balancer::build(&settings, nodes.collect()).unwrap();
+        for node in balancer.nodes() {
+            node.health.as_ref().unwrap().eject();
+        }
+        let picked: std::collections::HashSet<u32> =
+            (0..40).filter_map(|_| balancer.pick(&PickInput::default(), &Tried::new())).map(|p| p.index).collect();
+        // with 100 % all are out, which means that all are used
+        assert_eq!(picked.len(), in_use, "{percent}");
+        if percent == 50 {
+            assert_eq!(picked, [2, 3].into(), "the first ejected stay out");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::balancer::PickInput;
+use crate::health::CheckerSettings;
 use crate::tried::Tried;
 
 #[derive(Default)]
@@ -29,7 +30,10 @@ fn node(host: &str, weight: u32) -> NodeConfig {
 }
 
 fn set(configs: Vec<NodeConfig>, states: &Arc<NodeStates>, previous: Option<&NodeSet>) -> NodeSet {
-    let settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
+    let mut settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
+    let checks = crate::Checks::read(&serde_json::json!({"active": {}})).unwrap();
+    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, host_header: None };
+    settings.health = Some(states.checker(checker));
     NodeSet::build(settings, configs, states.clone(), previous).unwrap()
 }
 
@@ -73,7 +77,7 @@ async fn changes_keep_the_state_of_what_stays() {
     let start = Instant::now();
     set.refresh(&resolver, start).await;
     let before = set.balancer().to_arc();
-    before.nodes()[1].state.set_healthy(false);
+    before.nodes()[1].health.as_ref().unwrap().force(false);
 
     // not due yet: nothing is asked
     fake.0.lock().unwrap().insert("a.test".to_owned(), vec![3, 2]);
@@ -83,6 +87,9 @@ async fn changes_keep_the_state_of_what_stays() {
     set.refresh(&resolver, start + Duration::from_secs(30)).await;
     assert_eq!(shares(&set, 4), counts(&[("10.0.0.3", 4)]));
     assert!(Arc::ptr_eq(&before.nodes()[1].state, &set.balancer().nodes()[0].state));
+    let report = set.settings.health.as_ref().unwrap().report();
+    let seen: Vec<_> = report.nodes.iter().map(|node| (&*node.ip, node.status)).collect();
+    assert_eq!(seen, [("10.0.0.2", "unhealthy"), ("10.0.0.3", "healthy")]);
 
     // rotated answers are no change
     let changed = set.balancer().to_arc();

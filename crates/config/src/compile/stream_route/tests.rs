@@ -48,6 +48,8 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        health_checks: true,
+        health_probes: 64,
     };
     Compiler::new(registry, Env::for_tests(), settings)
 }
