@@ -202,30 +202,55 @@ fn change(wanted: &Object, current: Option<&Object>, registry: &Registry) -> Res
 /// Both sides in the form in which they are compared. Private keys that the server hides, or shows encrypted, cannot be
 /// compared and are left out on both sides.
 fn comparable(key: &Key, ours: &Value, theirs: &Value, registry: &Registry) -> (Value, Value) {
-    let (mut ours, mut theirs) = (normal(key, ours, registry), normal(key, theirs, registry));
-    let places: &[(&str, &str)] = match key.kind {
-        Kind::Ssl => &[("", "key"), ("", "keys")],
-        Kind::Upstream => &[("/tls", "client_key")],
-        Kind::Route | Kind::Service => &[("/upstream/tls", "client_key")],
-        _ => &[],
-    };
-    for (parent, field) in places {
-        let pointer = format!("{parent}/{field}");
-        let hidden = match theirs.pointer(&pointer) {
-            None => key.kind == Kind::Ssl,
-            Some(Value::String(text)) => {
-                !text.contains("-----BEGIN") && !sluice_model::secret::is_reference(text) && text != secrets::MASK
-            }
-            Some(_) => key.kind == Kind::Ssl,
-        };
-        let both = hidden && ours.pointer(&pointer).is_some();
-        for side in [&mut ours, &mut theirs] {
-            if both && let Some(Value::Object(fields)) = side.pointer_mut(parent) {
-                fields.shift_remove(*field);
+    let (mut ours, mut theirs) = (ours.clone(), theirs.clone());
+    match key.kind {
+        Kind::Ssl => {
+            for (field, cert) in [("key", "cert"), ("keys", "certs")] {
+                let hidden = hidden(theirs.get(field));
+                for side in [&mut ours, &mut theirs].into_iter().filter(|_| hidden) {
+                    stand_in(side, field, cert);
+                }
             }
         }
+        Kind::Upstream => hide_client_key(&mut ours, &mut theirs, "/tls"),
+        Kind::Route | Kind::Service => hide_client_key(&mut ours, &mut theirs, "/upstream/tls"),
+        _ => {}
     }
-    (ours, theirs)
+    (normal(key, &ours, registry), normal(key, &theirs, registry))
+}
+
+/// Whether a private key is not there, or there in a form that cannot be compared.
+fn hidden(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::String(text)) => !text.contains("-----BEGIN") && !sluice_model::secret::is_reference(text),
+        Some(Value::Array(texts)) => texts.iter().any(|text| hidden(Some(text))),
+        _ => true,
+    }
+}
+
+/// Puts something that passes for a private key where one is hidden, so that the object can be completed.
+fn stand_in(value: &mut Value, field: &str, cert: &str) {
+    let hidden = Value::String(format!("---{}", secrets::MASK.repeat(16)));
+    let filled = match value.get(cert) {
+        Some(Value::Array(certs)) => vec![hidden; certs.len()].into(),
+        Some(_) => hidden,
+        None => return,
+    };
+    if let Value::Object(fields) = value {
+        fields.insert(field.to_owned(), filled);
+    }
+}
+
+fn hide_client_key(ours: &mut Value, theirs: &mut Value, tls: &str) {
+    let known = theirs.pointer(&format!("{tls}/client_key"));
+    if !known.is_some_and(|known| hidden(Some(known))) {
+        return;
+    }
+    for side in [ours, theirs] {
+        if let Some(tls) = side.pointer_mut(tls).filter(|tls| tls.get("client_key").is_some()) {
+            stand_in(tls, "client_key", "client_cert");
+        }
+    }
 }
 
 fn differences(from: &Value, to: &Value, pointer: String, path: String, secret: &[String], out: &mut Vec<Field>) {

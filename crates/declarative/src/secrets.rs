@@ -3,7 +3,7 @@
 use crate::object::Key;
 use serde_json::Value;
 use sluice_model::{Kind, secret::is_reference};
-use sluice_plugin::Registry;
+use sluice_plugin::{Registry, Scope};
 
 /// What stands in place of a secret.
 pub const MASK: &str = "********";
@@ -27,10 +27,15 @@ pub fn pointers(key: &Key, value: &Value, registry: &Registry) -> Vec<String> {
         _ => {}
     }
     if key.kind == Kind::PluginMetadata {
-        in_plugin(&key.id, value, "", registry, &mut found);
+        in_plugin(&key.id, Scope::Metadata, value, "", registry, &mut found);
     }
+    let scope = match key.kind {
+        Kind::Consumer | Kind::Credential => Scope::Consumer,
+        Kind::StreamRoute => Scope::Stream,
+        _ => Scope::Route,
+    };
     for (name, config) in value["plugins"].as_object().into_iter().flatten() {
-        in_plugin(name, config, &format!("/plugins/{}", escape(name)), registry, &mut found);
+        in_plugin(name, scope, config, &format!("/plugins/{}", escape(name)), registry, &mut found);
     }
     found.retain(|pointer| value.pointer(pointer).and_then(Value::as_str).is_some_and(|text| !is_reference(text)));
     found.sort();
@@ -38,13 +43,9 @@ pub fn pointers(key: &Key, value: &Value, registry: &Registry) -> Vec<String> {
     found
 }
 
-fn in_plugin(name: &str, config: &Value, at: &str, registry: &Registry, found: &mut Vec<String>) {
-    match registry.get(name) {
-        Some(definition) => {
-            for path in definition.info.secrets {
-                collect(Some(config), &steps(path), at.to_owned(), found);
-            }
-        }
+fn in_plugin(name: &str, scope: Scope, config: &Value, at: &str, registry: &Registry, found: &mut Vec<String>) {
+    match registry.secret_fields(name, scope) {
+        Some(paths) => paths.iter().for_each(|path| collect(Some(config), &steps(path), at.to_owned(), found)),
         // Of a plugin that is not known here, what looks like a secret is taken for one.
         None => by_name(config, at, false, found),
     }
