@@ -1,20 +1,25 @@
 //! The Admin API's port, and what the API asks of the running gateway.
-use crate::configuration::{Configuration, read_enabled};
+use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway, Role};
+use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway};
 use sluice_config::Enabled;
 use sluice_config::settings::Settings;
 use sluice_config::settings::deployment;
+use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Expect, Key, Note, Op, Store, Transaction};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// Bytes of a configuration that is sent as a whole; nginx has no limit there.
+const WHOLE_BODY: usize = 256 << 20;
 
 /// The gateway as the Admin API sees it.
 struct Running {
@@ -25,8 +30,9 @@ struct Running {
 
 impl Running {
     async fn reload(&self) -> anyhow::Result<()> {
-        let enabled = read_enabled(&self.config)?;
-        self.configuration.set_enabled(enabled.clone());
+        let plugins = read_plugins(&self.config)?;
+        let enabled = crate::configuration::enabled(&plugins);
+        self.configuration.reload_plugins(plugins).await;
         let Some(list) = plugin_list(&enabled) else { return Ok(()) };
         let op = Op::Put { key: Key::raw(PLUGINS), body: list.into(), expect: Expect::Any, ttl: None };
         let note = Note { author: "plugins/reload".into(), message: String::new() };
@@ -45,6 +51,15 @@ impl Gateway for Running {
     }
     fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
         self.configuration.check_lua(purpose, source)
+    }
+    fn try_build(&self, kind: Kind, id: &str, body: &Value) -> Result<(), String> {
+        self.configuration.try_build(kind, id, body)
+    }
+    fn check_proto(&self, content: &str) -> Result<(), String> {
+        sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
+    }
+    fn taken(&self, _revision: u64) {
+        self.configuration.set_ready();
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
@@ -87,13 +102,34 @@ pub async fn start(
     keys: Vec<AdminKey>,
 ) -> anyhow::Result<()> {
     let admin = &settings.deployment.admin;
+    let tls = tls(admin, &config)?;
     let running = Running { configuration, store: store.clone(), config };
     let handler = Arc::new(Admin::new(admin_settings(settings, keys), store, Arc::new(running)));
     let listener = TcpListener::bind(admin.listen)
         .await
         .with_context(|| format!("cannot listen on {} (deployment.admin.admin_listen)", admin.listen))?;
-    tokio::spawn(sluice_admin::serve(listener, None, handler));
+    tokio::spawn(sluice_admin::serve(listener, tls, handler));
     Ok(())
+}
+
+/// `https_admin` with `admin_api_mtls`; a CA there asks clients for certificates (apisix/cli/ngx_tpl.lua).
+fn tls(admin: &deployment::Admin, config: &Path) -> anyhow::Result<Option<TlsAcceptor>> {
+    if !admin.https_admin {
+        return Ok(None);
+    }
+    let (Some(cert), Some(key)) = (&admin.admin_ssl_cert, &admin.admin_ssl_cert_key) else {
+        anyhow::bail!("missing ssl cert for https admin (deployment.admin.admin_api_mtls)");
+    };
+    // nginx looks below the folder of its own configuration.
+    let folder = config.parent().unwrap_or(Path::new("."));
+    let read = |path: &str| {
+        std::fs::read_to_string(folder.join(path))
+            .with_context(|| format!("deployment.admin.admin_api_mtls: {path} cannot be read"))
+    };
+    let ca = admin.admin_ssl_ca_cert.as_deref().map(read).transpose()?;
+    let server = sluice_net::tls::single_server(&read(cert)?, &read(key)?, ca.as_deref())
+        .context("deployment.admin.admin_api_mtls")?;
+    Ok(Some(TlsAcceptor::from(server)))
 }
 
 fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
@@ -111,13 +147,10 @@ fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
         stream: apisix.proxy_mode.stream,
         plugins: settings.plugins.plugins.clone(),
         stream_plugins: settings.plugins.stream_plugins.clone(),
+        keyring: Arc::new(crate::boot::keyring(settings)),
+        protocols: settings.xrpc_protocols.clone(),
+        api_driven: settings.api_driven(),
+        max_body: if settings.api_driven() { WHOLE_BODY } else { AdminSettings::default().max_body },
         ..AdminSettings::default()
     }
-}
-
-/// The keys of config.yaml.
-pub fn keys(admin: &deployment::Admin) -> Vec<AdminKey> {
-    let role = |role: &str| if role == "admin" { Role::Admin } else { Role::Viewer };
-    let keys = admin.admin_key.iter().filter(|key| !key.key.is_empty());
-    keys.map(|key| AdminKey { name: key.name.clone(), key: key.key.clone(), role: role(&key.role) }).collect()
 }

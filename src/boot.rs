@@ -1,7 +1,7 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
-use crate::admin_server;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
@@ -330,6 +330,7 @@ struct Gateway {
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     source: Source,
+    data_dir: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -362,7 +363,7 @@ impl Gateway {
             }
         };
         let prefix = prefix(config);
-        let source = match standalone_path(config, settings.deployment.config_provider) {
+        let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
             None => Source::Store(crate::stores::open(settings, data_dir, &control)?),
         };
@@ -407,7 +408,7 @@ impl Gateway {
                 compiler,
                 tls.clone(),
                 resolver,
-                configuration::enabled(settings),
+                configuration::enabled(&settings.plugins),
             )),
             tls,
             drain: Drain::new(),
@@ -425,6 +426,7 @@ impl Gateway {
             metrics,
             states,
             source,
+            data_dir: data_dir.to_owned(),
         })
     }
 
@@ -500,8 +502,8 @@ impl Gateway {
         if !settings.apisix.enable_admin || settings.deployment.role == Role::DataPlane {
             return Ok(());
         }
-        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
-        let keys = admin_server::keys(&settings.deployment.admin);
+        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
+        let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
 
@@ -540,6 +542,11 @@ impl Gateway {
         }
         let followed = self.configuration.clone();
         tokio::spawn(async move { followed.follow_secrets().await });
+        let store = match &self.source {
+            Source::File(_) => None,
+            Source::Store(store) => Some(store.clone()),
+        };
+        control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

@@ -1,10 +1,12 @@
 //! The gateway as a library, for its binaries alone: tests and tools go through the command line or the crates.
 
+mod admin_key;
 mod admin_server;
 pub mod boot;
 mod certificates;
 pub mod cli;
 pub mod configuration;
+mod control_server;
 mod demo;
 mod figures;
 mod listen;

@@ -61,7 +61,7 @@ pub fn schema() -> anyhow::Result<Value> {
     let registry = crate::boot::registry()?;
     let mut main = Map::new();
     for kind in Kind::ALL {
-        if !matches!(kind, Kind::PluginMetadata | Kind::Secret | Kind::Credential) {
+        if !matches!(kind, Kind::PluginMetadata | Kind::Secret | Kind::Credential | Kind::GraphqlCostDecoration) {
             main.insert(resource::file(kind), schemas::document(kind).clone());
         }
     }

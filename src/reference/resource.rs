@@ -28,6 +28,9 @@ pub fn page(kind: Kind) -> String {
             "Settings of a plugin that hold for all of its uses. `id` is the plugin's name; the rest is on the plugin's page.\n"
         }
         Kind::Secret => return secrets(),
+        Kind::GraphqlCostDecoration => {
+            "What a field of a GraphQL schema costs, stored below its service: `services/<id>/graphql_cost_decorations/<id>`.\n"
+        }
         Kind::Credential => "Authentication of a consumer, stored below it: `consumers/<name>/credentials/<id>`.\n",
         Kind::StreamRoute => {
             "For connections over TCP on the ports of `apisix.stream_proxy`. The first that fits, in the order of the file, \

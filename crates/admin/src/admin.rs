@@ -1,17 +1,20 @@
 //! The Admin API as a whole: access, then dispatch by the path's segments (apisix/admin/init.lua).
 use crate::access;
+use crate::key_owners::KeyOwners;
 use crate::message::{Reply, Request};
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{plugins, resource, schema};
-use serde_json::{Value, json};
-use sluice_model::Lua;
+use crate::{body, configs, control, plugins, resource, schema};
+use serde_json::Value;
+use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
 use sluice_store::Store;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{RwLock, watch};
 
 /// What the Admin API needs of the running gateway.
 pub trait Gateway: Send + Sync + 'static {
@@ -21,6 +24,17 @@ pub trait Gateway: Send + Sync + 'static {
     fn in_force(&self) -> watch::Receiver<u64>;
     /// Reads config.yaml's lists of plugins again and puts them into force.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// Builds those of a checked body's plugins whose build may refuse what their schema allows (`body` has its defaults).
+    /// The error is a whole message.
+    fn try_build(&self, _kind: Kind, _id: &str, _body: &Value) -> Result<(), String> {
+        Ok(())
+    }
+    /// Compiles a protobuf definition.
+    fn check_proto(&self, _content: &str) -> Result<(), String> {
+        Ok(())
+    }
+    /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
+    fn taken(&self, _revision: u64) {}
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -31,6 +45,14 @@ pub struct Admin {
     pub(crate) settings: AdminSettings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) gateway: Arc<dyn Gateway>,
+    /// Held by writes from their check to their commit: shared, or alone where what was checked is who else is there.
+    pub(crate) writing: RwLock<()>,
+    /// The last id that `POST` gave.
+    pub(crate) last_id: AtomicU64,
+    /// Who has which key among the consumers.
+    pub(crate) key_owners: Mutex<KeyOwners>,
+    /// In API-driven standalone mode, what was declared.
+    pub(crate) declared: Option<tokio::sync::Mutex<configs::Declared>>,
 }
 
 /// A request that was let in.
@@ -44,7 +66,16 @@ pub(crate) struct Call<'a> {
 
 impl Admin {
     pub fn new(settings: AdminSettings, store: Arc<dyn Store>, gateway: Arc<dyn Gateway>) -> Admin {
-        Admin { settings, store, gateway }
+        let declared = settings.api_driven.then(tokio::sync::Mutex::default);
+        Admin {
+            settings,
+            store,
+            gateway,
+            writing: RwLock::default(),
+            last_id: AtomicU64::new(0),
+            key_owners: Mutex::default(),
+            declared,
+        }
     }
 
     async fn dispatch(&self, request: &Request) -> Reply {
@@ -56,7 +87,8 @@ impl Admin {
         if rest.is_empty() {
             return if request.method == "HEAD" { Reply::empty(200) } else { Reply::empty(404) };
         }
-        if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
+        let head = request.method == "HEAD" && self.declared.is_some() && rest == ["configs"];
+        if !head && !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
             return Reply::empty(404);
         }
         let author = match access::authenticate(&self.settings, request) {
@@ -64,6 +96,14 @@ impl Admin {
             Err(refused) => return refused,
         };
         let method = request.method.as_str();
+        if let ["configs", rest @ ..] = rest
+            && let Some(reply) = configs::answer(self, rest, request, &author).await
+        {
+            return reply;
+        }
+        if self.declared.is_some() {
+            return control::not_found();
+        }
         match (method, rest) {
             ("GET", ["plugins", "list"]) => return plugins::list(self, request),
             ("PUT", ["plugins", "reload"]) => return plugins::reload(self).await,
@@ -73,7 +113,7 @@ impl Admin {
             }
             _ => {}
         }
-        let body = match body(request) {
+        let body = match body::parse(request, self.settings.max_body) {
             Ok(body) => body,
             Err(refused) => return refused,
         };
@@ -87,6 +127,14 @@ impl Admin {
             (_, ["schema" | "plugins", ..]) => Reply::error(404, "not found"),
             _ => resource::answer(self, rest, call).await,
         }
+    }
+
+    /// Waits until a revision is in force, but not for ever: a gateway that ends meanwhile is no reason to call a write
+    /// failed.
+    pub(crate) async fn in_force(&self, revision: u64) {
+        let mut in_force = self.gateway.in_force();
+        let reached = in_force.wait_for(|now| *now >= revision);
+        let _ = tokio::time::timeout(Duration::from_secs(10), reached).await;
     }
 
     fn cors(&self, request: &Request, reply: Reply) -> Reply {
@@ -112,21 +160,6 @@ impl Admin {
             .with_header("Access-Control-Expose-Headers", "*")
             .with_header("Access-Control-Max-Age", "3600")
     }
-}
-
-/// The body as JSON; None where there is none.
-fn body(request: &Request) -> Result<Option<Value>, Reply> {
-    if request.too_large {
-        return Err(Reply::error(413, "invalid request body: it is larger than the maximum size limit"));
-    }
-    if request.body.is_empty() {
-        return Ok(None);
-    }
-    crate::lenient::parse(&request.body).map(Some).map_err(|error| {
-        let text = String::from_utf8_lossy(&request.body);
-        tracing::error!("invalid request body: {error}");
-        Reply::json(400, &json!({"error_msg": format!("invalid request body: {error}"), "req_body": text}))
-    })
 }
 
 impl Handler for Admin {

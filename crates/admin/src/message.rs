@@ -18,6 +18,19 @@ pub struct Request {
 }
 
 impl Request {
+    /// Without query, headers and body.
+    pub fn new(method: &str, path: &str) -> Request {
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            too_large: false,
+            peer: None,
+        }
+    }
+
     /// Segments of the path, without the empty one before the first slash.
     pub fn segments(&self) -> Vec<&str> {
         self.path.trim_start_matches('/').split('/').collect()
@@ -68,5 +81,25 @@ impl Reply {
         self.headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         self.headers.push((name, value.into()));
         self
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Request;
+    use crate::server::query;
+
+    /// A request from this machine; `target` may have a query.
+    pub fn request(method: &str, target: &str, body: &str) -> Request {
+        let (path, args) = target.split_once('?').unwrap_or((target, ""));
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query(args),
+            headers: Vec::new(),
+            body: body.to_owned().into(),
+            too_large: false,
+            peer: Some([127, 0, 0, 1].into()),
+        }
     }
 }

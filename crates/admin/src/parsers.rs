@@ -1,7 +1,7 @@
 //! What the model's checks ask of other crates: plugins and parsers.
 use crate::admin::Gateway;
 use serde_json::Value;
-use sluice_model::{Lua, Parsers, PluginScope, Plugins};
+use sluice_model::{Lua, Parsers, PluginScope, Plugins, schemas};
 use sluice_plugin::{Registry, Scope};
 
 /// The plugins that may be configured.
@@ -33,22 +33,43 @@ fn scope_of(scope: PluginScope) -> Scope {
 }
 
 /// Parsers of the gateway.
-pub struct GatewayParsers<'a>(pub &'a dyn Gateway);
+pub struct GatewayParsers<'a> {
+    pub gateway: &'a dyn Gateway,
+    /// `xrpc.protocols` of config.yaml.
+    pub protocols: &'a [String],
+}
 
 impl Parsers for GatewayParsers<'_> {
     fn vars(&self, expression: &Value) -> Result<(), String> {
         sluice_expr::Expr::compile(expression).map(|_| ()).map_err(|error| error.0)
     }
+    /// OpenSSL's words; what is really wrong is in the log.
     fn certificate(&self, pem: &str) -> Result<(), String> {
-        sluice_net::tls::check_certificate(pem)
+        sluice_net::tls::check_certificate(pem).map_err(|cause| {
+            tracing::warn!("a certificate cannot be read: {cause}");
+            String::from("PEM_read_bio_X509_AUX() failed")
+        })
     }
     fn private_key(&self, pem: &str) -> Result<(), String> {
-        sluice_net::tls::check_private_key(pem)
+        sluice_net::tls::check_private_key(pem).map_err(|cause| {
+            tracing::warn!("a private key cannot be read: {cause}");
+            String::from("PEM_read_bio_PrivateKey() failed")
+        })
     }
-    fn proto(&self, _content: &str) -> Result<(), String> {
-        Ok(())
+    fn proto(&self, content: &str) -> Result<(), String> {
+        self.gateway.check_proto(content)
     }
     fn lua(&self, purpose: Lua, source: &str) -> Result<(), String> {
-        self.0.check_lua(purpose, source)
+        self.gateway.check_lua(purpose, source)
+    }
+    /// apisix/stream/xrpc.lua `check_schema`
+    fn protocol(&self, protocol: &Value) -> Result<(), String> {
+        let name = protocol.get("name").and_then(Value::as_str).unwrap_or_default();
+        let schema = schemas::protocol(name).filter(|_| self.protocols.iter().any(|known| known == name));
+        let Some(schema) = schema else { return Err(format!("unknown protocol [{name}]")) };
+        match protocol.get("conf") {
+            Some(conf) => schema.check(&mut conf.clone()).map_err(|violation| violation.message),
+            None => Ok(()),
+        }
     }
 }

@@ -1,41 +1,56 @@
 //! What stored objects say of each other: whether a reference holds, and who still uses an object.
+use crate::admin::Admin;
+use crate::encryption;
 use serde_json::Value;
 use sluice_model::{KeyOwner, Kind, References, id};
 use sluice_store::{Entry, Key, State};
+use std::cell::RefCell;
+use std::sync::PoisonError;
 
-/// The stored state, for the checks of a write.
-pub struct Stored<'a>(pub &'a State);
+/// The stored state, for the checks of a write. It keeps in mind what was asked for and found.
+pub(crate) struct Stored<'a> {
+    admin: &'a Admin,
+    state: &'a State,
+    found: RefCell<Vec<Key>>,
+}
+
+impl<'a> Stored<'a> {
+    pub fn new(admin: &'a Admin, state: &'a State) -> Stored<'a> {
+        Stored { admin, state, found: RefCell::default() }
+    }
+
+    /// The keys of objects that the checked body refers to.
+    pub fn found(self) -> Vec<Key> {
+        self.found.into_inner()
+    }
+
+    fn look_up(&self, kind: Kind, id: &str) -> Option<&'a Entry> {
+        let key = Key::of(kind, id);
+        let entry = self.state.get(&key)?;
+        let mut found = self.found.borrow_mut();
+        if !found.contains(&key) {
+            found.push(key);
+        }
+        Some(entry)
+    }
+}
 
 impl References for Stored<'_> {
     fn exists(&self, kind: Kind, id: &str) -> bool {
-        self.0.get(&Key::of(kind, id)).is_some()
+        self.look_up(kind, id).is_some()
     }
     fn get(&self, kind: Kind, id: &str) -> Option<Value> {
-        self.0.get(&Key::of(kind, id)).map(|entry| entry.body.value())
+        self.look_up(kind, id).map(|entry| entry.body.value())
     }
     fn global_rule_with(&self, plugin: &str, except: Option<&str>) -> Option<String> {
-        let others = self.0.of(Kind::GlobalRule).filter(|(id, _)| Some(*id) != except);
-        others
-            .filter(|(_, entry)| entry.body.value()["plugins"].get(plugin).is_some())
-            .map(|(id, _)| id.to_owned())
-            .next()
+        let others = self.state.of(Kind::GlobalRule).filter(|(id, _)| Some(*id) != except);
+        let mut users = others.filter(|(_, entry)| entry.body.value()["plugins"].get(plugin).is_some());
+        users.next().map(|(id, _)| id.to_owned())
     }
     fn key_owner(&self, plugin: &str, field: &str, value: &str) -> Option<KeyOwner> {
-        let entries = self.0.of(Kind::Consumer).chain(self.0.of(Kind::Credential));
-        // Most bodies do not have the text, and need not be parsed.
-        let candidates = entries.filter(|(_, entry)| entry.body.as_str().contains(plugin));
-        for (id, entry) in candidates {
-            if entry.body.value()["plugins"][plugin][field].as_str() != Some(value) {
-                continue;
-            }
-            return Some(match id.split_once("/credentials/") {
-                Some((consumer, credential)) => {
-                    KeyOwner { consumer: consumer.to_owned(), credential: Some(credential.to_owned()) }
-                }
-                None => KeyOwner { consumer: id.to_owned(), credential: None },
-            });
-        }
-        None
+        let mut owners = self.admin.key_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.follow(self.state, &|kind, body| encryption::reveal(self.admin, kind, "", body));
+        owners.find(plugin, field, value)
     }
 }
 

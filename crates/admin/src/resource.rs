@@ -2,6 +2,8 @@
 //! is stored is the body as it was sent, plus its id and its timestamps.
 mod delete;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use crate::admin::{Admin, Call};
@@ -13,10 +15,10 @@ use sluice_store::{Entry, Key, StoreError};
 /// What a path names.
 pub(crate) struct Target {
     pub kind: Kind,
-    /// None: the collection. Of a secret `<manager>/<id>`, of a credential its own.
+    /// None: the collection. Of a secret `<manager>/<id>`, of what stands below something its own.
     pub id: Option<String>,
-    /// The consumer of a credential.
-    pub consumer: Option<String>,
+    /// The id of what it stands below: the consumer of a credential.
+    pub parent: Option<String>,
     /// The part of a resource that `PATCH` changes.
     pub sub_path: String,
 }
@@ -24,34 +26,41 @@ pub(crate) struct Target {
 impl Target {
     /// The key of an object of this kind.
     pub fn key(&self, id: &str) -> Key {
-        match &self.consumer {
-            Some(consumer) => Key::of(Kind::Credential, &format!("{consumer}/credentials/{id}")),
+        match &self.parent {
+            Some(parent) => Key::of(self.kind, &format!("{parent}/{}/{id}", self.kind.dir())),
             None => Key::of(self.kind, id),
         }
     }
 
-    /// The beginning of all keys of the collection.
+    /// The beginning of all keys of the collection, without the last slash.
     pub fn directory(&self) -> String {
-        match &self.consumer {
-            Some(consumer) => format!("consumers/{consumer}/credentials"),
-            None => self.kind.dir().to_owned(),
+        match (self.kind.parent(), &self.parent) {
+            (Some(above), Some(parent)) => format!("{}/{parent}/{}", above.dir(), self.kind.dir()),
+            _ => self.kind.dir().to_owned(),
         }
+    }
+
+    /// A secret manager without an id, such as `secrets/vault`.
+    pub fn is_folder(&self) -> bool {
+        self.kind == Kind::Secret && self.id.as_deref().is_some_and(|id| !id.contains('/'))
     }
 }
 
 /// `routes/1/upstream/nodes` to a target.
 fn target(segments: &[&str]) -> Option<Target> {
     let (first, rest) = segments.split_first()?;
-    if let ("consumers", [consumer, "credentials", rest @ ..]) = (*first, rest) {
-        let id = rest.first().filter(|id| !id.is_empty()).map(|id| (*id).to_owned());
-        let consumer = Some((*consumer).to_owned());
-        return Some(Target { kind: Kind::Credential, id, consumer, sub_path: String::new() });
-    }
     let kind = Kind::from_dir(first)?;
+    if let ([parent, below, rest @ ..], Some(child)) = (rest, kind.child())
+        && *below == child.dir()
+    {
+        let id = rest.first().filter(|id| !id.is_empty()).map(|id| (*id).to_owned());
+        return Some(Target { kind: child, id, parent: Some((*parent).to_owned()), sub_path: String::new() });
+    }
     let taken = if kind == Kind::Secret { 2 } else { 1 };
     let own = rest.get(..taken.min(rest.len())).unwrap_or_default().join("/");
+    let own = own.trim_end_matches('/');
     let sub_path = rest.get(taken..).unwrap_or_default().join("/");
-    Some(Target { kind, id: Some(own).filter(|id| !id.is_empty()), consumer: None, sub_path })
+    Some(Target { kind, id: Some(own.to_owned()).filter(|id| !id.is_empty()), parent: None, sub_path })
 }
 
 /// Methods that a kind does not have (`unsupported_methods` of apisix/admin/*.lua).
@@ -60,7 +69,7 @@ fn unsupported(kind: Kind) -> &'static [&'static str] {
         Kind::Consumer | Kind::Credential | Kind::PluginMetadata => &["POST", "PATCH"],
         Kind::ConsumerGroup | Kind::PluginConfig | Kind::GlobalRule | Kind::Secret => &["POST"],
         Kind::Proto | Kind::StreamRoute => &["PATCH"],
-        Kind::Route | Kind::Service | Kind::Upstream | Kind::Ssl => &[],
+        Kind::Route | Kind::Service | Kind::Upstream | Kind::Ssl | Kind::GraphqlCostDecoration => &[],
     }
 }
 
@@ -73,10 +82,13 @@ pub(crate) async fn answer(admin: &Admin, segments: &[&str], call: Call<'_>) -> 
         return Reply::error(404, format!("Unsupported resource type: {name}"));
     };
     let method = call.request.method.as_str();
-    if let Some(ttl) = call.request.arg("ttl")
-        && ttl.parse::<f64>().is_err()
-    {
-        return Reply::error(400, "invalid argument ttl: should be a number");
+    if target.kind.parent().is_some() && target.parent.is_none() {
+        // The flat path, which names no parent.
+        let above = target.kind.parent().map(Kind::name).unwrap_or_default();
+        return Reply::error(400, format!("missing {above} id"));
+    }
+    if let Err(refused) = write::time_to_live(&call) {
+        return refused;
     }
     if unsupported(target.kind).contains(&method) {
         return Reply::error(405, format!("not supported `{method}` method for {}", target.kind.name()));
@@ -119,15 +131,6 @@ fn written(admin: &Admin, status: u16, key: &Key, value: Value, action: &str) ->
         return Reply::json(status, &node);
     }
     Reply::json(status, &json!({"action": action, "node": node}))
-}
-
-/// What an answer shows of a stored body: no private keys (ssl).
-fn shown(kind: Kind, mut value: Value) -> Value {
-    if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
-        fields.remove("key");
-        fields.remove("keys");
-    }
-    value
 }
 
 fn object(value: &mut Value) -> Option<&mut Map<String, Value>> {

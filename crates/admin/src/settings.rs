@@ -1,5 +1,7 @@
 //! What of config.yaml the Admin API needs.
 use ipnet::IpNet;
+use sluice_secret::Keyring;
+use std::sync::Arc;
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +45,14 @@ pub struct AdminSettings {
     /// `plugins` and `stream_plugins` of config.yaml, in its order; None: all.
     pub plugins: Option<Vec<String>>,
     pub stream_plugins: Option<Vec<String>>,
+    /// API-driven standalone mode: the configuration is exchanged as a whole.
+    pub api_driven: bool,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// What is encrypted at rest, and with which keys.
+    pub keyring: Arc<Keyring>,
+    /// `xrpc.protocols`: what stream routes may name as their protocol.
+    pub protocols: Vec<String>,
 }
 
 impl Default for AdminSettings {
@@ -60,8 +68,11 @@ impl Default for AdminSettings {
             stream: false,
             plugins: None,
             stream_plugins: None,
+            api_driven: false,
             // apisix/admin/init.lua, MAX_REQ_BODY
             max_body: 1536 * 1024,
+            keyring: Arc::default(),
+            protocols: Vec::new(),
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub sluice: sluice::Sluice,
     /// `graphql.max_size` in bytes.
     pub graphql_max_size: u64,
+    /// `xrpc.protocols`: names that stream routes may have as their protocol. Such routes are stored, not served.
+    pub xrpc_protocols: Vec<String>,
     /// `discovery`, as written.
     pub discovery: Value,
     /// What has no effect; by line.
@@ -40,6 +42,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// APISIX's API-driven standalone mode: no file and no store, the Admin API brings the configuration as a whole
+    /// (apisix/core/config_yaml.lua `is_use_admin_api`).
+    pub fn api_driven(&self) -> bool {
+        let deployment = &self.deployment;
+        self.apisix.enable_admin
+            && deployment.role == deployment::Role::Traditional
+            && deployment.config_provider == deployment::ConfigProvider::Yaml
+    }
+
     /// Reads and checks a file; all errors at once.
     pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Vec<ConfigError>> {
         Self::load_with_notices(path, environment).0
@@ -113,15 +124,31 @@ fn read(document: &Document, report: &Report, environment: &Environment) -> Sett
         discovery: root.raw("discovery"),
         sluice: sluice::read(root.section("sluice")),
         deployment,
+        xrpc_protocols: read_protocols(&root),
         plugins,
         notices: Vec::new(),
     };
     root.ignore(&["ext-plugin"], "external plugin runners are not supported");
     root.ignore(&["wasm"], "WebAssembly plugins are not supported");
-    root.ignore(&["xrpc"], "the xRPC framework is not supported");
     root.ignore(&["etcd"], "etcd is configured under deployment.etcd");
     root.ignore(&["http"], "Lua shared dictionaries have no meaning here");
     root.finish();
     listen::check_conflicts(&settings, document, report);
     settings
+}
+
+fn read_protocols(root: &Section<'_>) -> Vec<String> {
+    let xrpc = root.section("xrpc");
+    let mut names = Vec::new();
+    for item in xrpc.items("protocols").unwrap_or_default() {
+        let protocol = item.section();
+        names.extend(protocol.optional_string("name"));
+        protocol.finish();
+    }
+    if let Some(field) = xrpc.field("protocols").filter(|_| !names.is_empty()) {
+        let text = "protocols are not spoken: stream routes that name one are stored and not served";
+        field.report.notice(field.node.position, &field.path, text, None);
+    }
+    xrpc.finish();
+    names
 }

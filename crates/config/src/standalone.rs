@@ -242,7 +242,7 @@ fn identify(kind: Kind, index: usize, value: &mut Value) -> Result<(Kind, String
         }
     };
     map.insert("id".to_owned(), Value::String(id.clone()));
-    let kind = if kind == Kind::Consumer && id.contains("/credentials/") { Kind::Credential } else { kind };
+    let kind = kind.of_id(&id);
     Ok((kind, id))
 }
 

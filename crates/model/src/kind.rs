@@ -17,11 +17,13 @@ pub enum Kind {
     Proto,
     Secret,
     StreamRoute,
+    /// What a field of a service's GraphQL schema costs (apisix/admin/graphql_cost_decorations.lua).
+    GraphqlCostDecoration,
 }
 
 impl Kind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Route,
         Kind::Service,
         Kind::Upstream,
@@ -35,10 +37,11 @@ impl Kind {
         Kind::Proto,
         Kind::Secret,
         Kind::StreamRoute,
+        Kind::GraphqlCostDecoration,
     ];
 
     /// Directory below the etcd prefix, key in `apisix.yaml` and path segment of the Admin API. Credentials are
-    /// stored below their consumer (`consumers/<name>/credentials/<id>`).
+    /// stored below their consumer (`consumers/<name>/credentials/<id>`), cost decorations below their service.
     pub const fn dir(self) -> &'static str {
         match self {
             Kind::Route => "routes",
@@ -54,6 +57,7 @@ impl Kind {
             Kind::Proto => "protos",
             Kind::Secret => "secrets",
             Kind::StreamRoute => "stream_routes",
+            Kind::GraphqlCostDecoration => "graphql_cost_decorations",
         }
     }
 
@@ -78,7 +82,33 @@ impl Kind {
             Kind::Proto => "proto",
             Kind::Secret => "secret",
             Kind::StreamRoute => "stream route",
+            Kind::GraphqlCostDecoration => "graphql cost decoration",
         }
+    }
+
+    /// The kind that an object of this kind stands below: its key is `<parent's dir>/<parent>/<dir>/<id>`, and with the
+    /// parent it goes.
+    pub const fn parent(self) -> Option<Kind> {
+        match self {
+            Kind::Credential => Some(Kind::Consumer),
+            Kind::GraphqlCostDecoration => Some(Kind::Service),
+            _ => None,
+        }
+    }
+
+    /// The kind that stands below this one.
+    pub const fn child(self) -> Option<Kind> {
+        match self {
+            Kind::Consumer => Some(Kind::Credential),
+            Kind::Service => Some(Kind::GraphqlCostDecoration),
+            _ => None,
+        }
+    }
+
+    /// The kind of an object in this kind's directory: `jack/credentials/1` among consumers is a credential.
+    pub fn of_id(self, id: &str) -> Kind {
+        let below = |child: Kind| id.split('/').nth(1) == Some(child.dir());
+        self.child().filter(|child| below(*child)).unwrap_or(self)
     }
 
     /// Whether the Admin API requires an id in the path or the body (apisix/admin/resource.lua: `no_id_res`).
@@ -98,5 +128,12 @@ mod tests {
         }
         assert_eq!(Kind::from_dir("ssl"), None);
         assert_eq!(Kind::StreamRoute.name(), "stream route");
+        assert_eq!(Kind::Consumer.of_id("jack/credentials/1"), Kind::Credential);
+        assert_eq!(Kind::Consumer.of_id("credentials"), Kind::Consumer);
+        assert_eq!(Kind::Service.of_id("shop/graphql_cost_decorations/d1"), Kind::GraphqlCostDecoration);
+        assert_eq!(Kind::Route.of_id("a/credentials/1"), Kind::Route);
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.parent().is_some()) {
+            assert_eq!(kind.parent().and_then(Kind::child), Some(kind));
+        }
     }
 }

@@ -2,10 +2,12 @@
 //! and secrets have no schema of their own kind: the plugin, and the secret manager, decide (see `secret::manager`).
 
 mod consumer;
+mod graphql;
 mod healthcheck;
 mod parts;
 mod plugins;
 mod proto;
+mod protocol;
 mod route;
 pub mod secret;
 mod service;
@@ -17,6 +19,7 @@ mod upstream;
 
 pub use parts::id as id_schema;
 pub use parts::uri as uri_schema;
+pub use protocol::protocol;
 
 use crate::kind::Kind;
 use crate::schema::Schema;
@@ -38,6 +41,7 @@ pub fn schema(kind: Kind) -> &'static Schema {
         Kind::Ssl => &SSL,
         Kind::Proto => &PROTO,
         Kind::StreamRoute => &STREAM_ROUTE,
+        Kind::GraphqlCostDecoration => &GRAPHQL_COST_DECORATION,
     }
 }
 
@@ -64,6 +68,7 @@ static GLOBAL_RULE: LazyLock<Schema> = LazyLock::new(|| built_in(plugins::global
 static SSL: LazyLock<Schema> = LazyLock::new(|| built_in(ssl::document()));
 static PROTO: LazyLock<Schema> = LazyLock::new(|| built_in(proto::document()));
 static STREAM_ROUTE: LazyLock<Schema> = LazyLock::new(|| built_in(stream_route::document()));
+static GRAPHQL_COST_DECORATION: LazyLock<Schema> = LazyLock::new(|| built_in(graphql::document()));
 static ANY_OBJECT: LazyLock<Schema> = LazyLock::new(|| built_in(json!({"type": "object"})));
 
 /// Documents written in this crate compile; a test compiles every one of them.

@@ -12,6 +12,7 @@ mod stream_route;
 mod tests;
 mod upstream;
 
+pub use consumer::is_key_field;
 pub use standalone::validate_standalone;
 
 use crate::kind::Kind;
@@ -155,8 +156,7 @@ pub fn validate(write: Write<'_>, kind: Kind, id: Option<&str>, body: &mut Value
 /// own and references are not followed, since the objects arrive together.
 pub fn validate_declared(kind: Kind, body: &mut Value, checks: &Checks<'_>) -> Checked {
     let id = id::field(body, "id");
-    let long = id.as_deref().is_some_and(|id| id.contains("/credentials/"));
-    let kind = if kind == Kind::Consumer && long { Kind::Credential } else { kind };
+    let kind = id.as_deref().map_or(kind, |id| kind.of_id(id));
     if kind == Kind::Secret && !id.as_deref().is_some_and(|id| id.contains('/')) {
         return Err(Invalid::at("/id", format!("invalid secret id: {}", id.as_deref().unwrap_or("nil"))));
     }
@@ -235,6 +235,7 @@ fn check_resource(
             check_schema(schemas::schema(kind), body)?;
             ssl::check(body, checks)
         }
+        Kind::GraphqlCostDecoration => check_schema(schemas::schema(kind), body),
         Kind::Proto => {
             check_schema(schemas::schema(kind), body)?;
             check_proto(body, checks)

@@ -3,6 +3,7 @@
 mod client;
 mod pem;
 mod server;
+mod single;
 mod sni;
 mod verifier;
 
@@ -17,6 +18,7 @@ pub use pem::{PemError, check_certificate, check_private_key};
 pub use server::{
     AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings,
 };
+pub use single::single_server;
 pub use verifier::ClientVerify;
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> =

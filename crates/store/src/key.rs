@@ -13,9 +13,9 @@ pub struct Key(Arc<str>);
 pub const PLUGINS: &str = "plugins";
 
 impl Key {
-    /// `id`: of a credential `<consumer>/credentials/<id>`, of a secret `<manager>/<id>`.
+    /// `id`: of a credential `<consumer>/credentials/<id>` (and so of all that stands below something), of a secret `<manager>/<id>`.
     pub fn of(kind: Kind, id: &str) -> Key {
-        let dir = if kind == Kind::Credential { Kind::Consumer.dir() } else { kind.dir() };
+        let dir = kind.parent().unwrap_or(kind).dir();
         Key(format!("{dir}/{id}").into())
     }
 
@@ -31,9 +31,8 @@ impl Key {
     /// Kind and id, if it is a resource's key.
     pub fn resource(&self) -> Option<(Kind, &str)> {
         let (dir, id) = self.0.split_once('/')?;
-        let kind = Kind::from_dir(dir).filter(|kind| *kind != Kind::Credential && !id.is_empty())?;
-        let credential = kind == Kind::Consumer && id.contains("/credentials/");
-        Some((if credential { Kind::Credential } else { kind }, id))
+        let kind = Kind::from_dir(dir).filter(|kind| kind.parent().is_none() && !id.is_empty())?;
+        Some((kind.of_id(id), id))
     }
 }
 
@@ -59,6 +58,11 @@ mod tests {
             (Kind::Route, "1", "routes/1"),
             (Kind::Credential, "jack/credentials/a", "consumers/jack/credentials/a"),
             (Kind::Consumer, "jack", "consumers/jack"),
+            (
+                Kind::GraphqlCostDecoration,
+                "shop/graphql_cost_decorations/d",
+                "services/shop/graphql_cost_decorations/d",
+            ),
             (Kind::Secret, "vault/1", "secrets/vault/1"),
         ] {
             let key = Key::of(kind, id);

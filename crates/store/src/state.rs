@@ -39,7 +39,7 @@ impl State {
             .map(|(_, entry)| entry)
     }
 
-    /// The resources of a kind. Of [`Kind::Credential`] those of every consumer.
+    /// The resources of a kind. Of one that stands below another (credentials) those of every parent.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &Entry)> {
         let dir = match kind {
             Kind::Credential => "consumers/",
@@ -55,6 +55,7 @@ impl State {
             Kind::Proto => "protos/",
             Kind::Secret => "secrets/",
             Kind::StreamRoute => "stream_routes/",
+            Kind::GraphqlCostDecoration => "services/",
         };
         self.below(dir)
             .filter_map(move |entry| entry.key.resource().filter(|(own, _)| *own == kind).map(|(_, id)| (id, entry)))

@@ -8,8 +8,8 @@ use crate::host::{Body, HOST, Host, Lent, Phase, State};
 use crate::script::{Form, LuaError, Script};
 use mlua::chunk::ChunkMode;
 use mlua::{
-    Function, HookTriggers, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Thread, thread::ThreadStatus,
-    Value, VmState,
+    Function, HookTriggers, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Thread, Value, VmState,
+    thread::ThreadStatus,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -325,9 +325,8 @@ pub(crate) fn check(engine: &Arc<Engine>, form: Form, source: &str) -> Result<()
     let machine = Machine::of_thread(engine).map_err(|e| LuaError(message(&e)))?;
     machine.refill();
     let text = if form == Form::Predicate { format!("return {source}") } else { source.to_owned() };
-    let load = |prefix: &str| {
-        machine.compile(&text, &text).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))))
-    };
+    let load =
+        |prefix: &str| machine.compile(&text, &text).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))));
     let (prefix, failed, expected, wrong) = match form {
         Form::Functions => {
             ("failed to loadstring: ", "pcall error: ", "function", "only accept Lua function, the input code type is ")

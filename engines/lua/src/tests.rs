@@ -125,14 +125,30 @@ fn the_status_of_an_answer() {
 #[test]
 fn request_and_variables() {
     assert_eq!(says("ngx.print(ngx.var.uri, ctx.var.uri, ngx.ctx.api_ctx.var.uri, ctx.var.none)"), "/a/a/anil");
-    assert_eq!(says("ctx.var.mine = 'x' ctx.var.t = {1} ctx.var.n = 5 ngx.print(ngx.var.mine, #ctx.var.t, ctx.var.n + 1)"), "x16");
+    assert_eq!(
+        says("ctx.var.mine = 'x' ctx.var.t = {1} ctx.var.n = 5 ngx.print(ngx.var.mine, #ctx.var.t, ctx.var.n + 1)"),
+        "x16"
+    );
     assert_eq!(says("local a = ngx.req.get_uri_args() ngx.print(a.x[2], a.y, a.flag)"), "2 ztrue");
     assert_eq!(says("ngx.req.set_uri_args({k = 'ä b'}) ngx.print(ngx.var.args)"), "k=%C3%A4%20b");
-    assert_eq!(says("ngx.req.set_header('X-Two', {'a', 'b'}) local h = ngx.req.get_headers() ngx.print(h.x_one, h['X-Two'][2])"), "1b");
-    assert_eq!(says("local c = require('apisix.core') c.request.set_header(ctx, 'A', 'b') ngx.print(c.request.header(ctx, 'a'))"), "b");
+    assert_eq!(
+        says(
+            "ngx.req.set_header('X-Two', {'a', 'b'}) local h = ngx.req.get_headers() ngx.print(h.x_one, h['X-Two'][2])"
+        ),
+        "1b"
+    );
+    assert_eq!(
+        says(
+            "local c = require('apisix.core') c.request.set_header(ctx, 'A', 'b') ngx.print(c.request.header(ctx, 'a'))"
+        ),
+        "b"
+    );
     assert_eq!(says("ngx.req.read_body() ngx.print(ngx.req.get_body_data())"), "{\"a\":[1,2]}");
     assert_eq!(says("ngx.print(conf.phase, ctx.matched_route.value.labels.zone)"), "accessa");
-    assert_eq!(says("ngx.header['X-A'] = 'b' ngx.header.x_c = {'d', 'e'} ngx.print(ngx.header.x_a, ngx.header['X-C'][2])"), "be");
+    assert_eq!(
+        says("ngx.header['X-A'] = 'b' ngx.header.x_c = {'d', 'e'} ngx.print(ngx.header.x_a, ngx.header['X-C'][2])"),
+        "be"
+    );
     assert_eq!(says("ngx.print(ngx.get_phase(), ngx.req.get_method())"), "accessnil");
 }
 
@@ -147,20 +163,43 @@ fn registered_variables_are_seen_by_everybody() {
 
 #[test]
 fn json_is_cjsons() {
-    assert_eq!(says("local j = require('cjson') ngx.print(j.encode({a = {1, 2.5, j.null, '/\\n'}}))"), "{\"a\":[1,2.5,null,\"\\/\\n\"]}");
-    assert_eq!(says("local j = require('cjson.safe') ngx.print(j.encode({}), j.encode(j.decode('[]')), j.encode(1e20))"), "{}[]1e+20");
-    assert_eq!(says("ngx.print(require('cjson.safe').decode('{'))"), "nilExpected value but found T_END at character 2");
-    assert_eq!(says("ngx.print(pcall(require('cjson').decode, 'x'))").split("found").next(), Some("falseExpected value but "));
-    assert_eq!(says("ngx.print(tostring(require('apisix.core').json.delay_encode({f = print}, true)):sub(1, 14))"), "{\"f\":\"function");
+    assert_eq!(
+        says("local j = require('cjson') ngx.print(j.encode({a = {1, 2.5, j.null, '/\\n'}}))"),
+        "{\"a\":[1,2.5,null,\"\\/\\n\"]}"
+    );
+    assert_eq!(
+        says("local j = require('cjson.safe') ngx.print(j.encode({}), j.encode(j.decode('[]')), j.encode(1e20))"),
+        "{}[]1e+20"
+    );
+    assert_eq!(
+        says("ngx.print(require('cjson.safe').decode('{'))"),
+        "nilExpected value but found T_END at character 2"
+    );
+    assert_eq!(
+        says("ngx.print(pcall(require('cjson').decode, 'x'))").split("found").next(),
+        Some("falseExpected value but ")
+    );
+    assert_eq!(
+        says("ngx.print(tostring(require('apisix.core').json.delay_encode({f = print}, true)):sub(1, 14))"),
+        "{\"f\":\"function"
+    );
     assert_eq!(says("ngx.print(require('apisix.core').json.stably_encode({b = 1, a = {2}}))"), "{\"a\":[2],\"b\":1}");
 }
 
 #[test]
 fn encodings_and_digests() {
-    assert_eq!(says("ngx.print(ngx.encode_base64('a?>'), ngx.decode_base64('YT8+'), tostring(ngx.decode_base64('*')))"), "YT8+a?>nil");
+    assert_eq!(
+        says("ngx.print(ngx.encode_base64('a?>'), ngx.decode_base64('YT8+'), tostring(ngx.decode_base64('*')))"),
+        "YT8+a?>nil"
+    );
     assert_eq!(says("ngx.print(ngx.escape_uri('a b/ä'), ngx.unescape_uri('a+b%2f%zz'))"), "a%20b%2F%C3%A4a b/%zz");
     assert_eq!(says("ngx.print(ngx.md5('hello'))"), "5d41402abc4b2a76b9719d911017c592");
-    assert_eq!(says("local s = require('resty.string') ngx.print(s.to_hex(ngx.sha1_bin('a')), ' ', s.to_hex(ngx.hmac_sha1('k', 'a')):sub(1, 6))"), "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8 40e7d4");
+    assert_eq!(
+        says(
+            "local s = require('resty.string') ngx.print(s.to_hex(ngx.sha1_bin('a')), ' ', s.to_hex(ngx.hmac_sha1('k', 'a')):sub(1, 6))"
+        ),
+        "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8 40e7d4"
+    );
     assert_eq!(says("ngx.print(ngx.crc32_short('hello'))"), "907060870");
     assert_eq!(says("local h = require('resty.sha256'):new() h:update('a') ngx.print(#h:final())"), "32");
     assert_eq!(says("ngx.print(ngx.encode_args({a = {1, 2}}))"), "a=1&a=2");
@@ -168,7 +207,10 @@ fn encodings_and_digests() {
 
 #[test]
 fn regular_expressions() {
-    assert_eq!(says("local m = ngx.re.match('ab12', [[([a-z]+)(?<n>\\d+)(x)?]], 'jo') ngx.print(m[0], m[1], m.n, m[3])"), "ab12ab12false");
+    assert_eq!(
+        says("local m = ngx.re.match('ab12', [[([a-z]+)(?<n>\\d+)(x)?]], 'jo') ngx.print(m[0], m[1], m.n, m[3])"),
+        "ab12ab12false"
+    );
     assert_eq!(says("ngx.print(ngx.re.find('ab12', [[\\d+]]))"), "34");
     assert_eq!(says("ngx.print(ngx.re.gsub('a1b2', [[(\\d)]], '<$1>'))"), "a<1>b<2>2nil");
     assert_eq!(says("ngx.print(ngx.re.sub('a1b2', [[\\d]], function(m) return '[' .. m[0] .. ']' end))"), "a[1]b21");
@@ -179,7 +221,10 @@ fn regular_expressions() {
 
 #[test]
 fn time() {
-    assert_eq!(says("ngx.print(ngx.http_time(0), ngx.parse_http_time('Thu, 01 Jan 1970 00:01:00 GMT'))"), "Thu, 01 Jan 1970 00:00:00 GMT60");
+    assert_eq!(
+        says("ngx.print(ngx.http_time(0), ngx.parse_http_time('Thu, 01 Jan 1970 00:01:00 GMT'))"),
+        "Thu, 01 Jan 1970 00:00:00 GMT60"
+    );
     assert_eq!(says("ngx.print(ngx.cookie_time(0))"), "Thu, 01-Jan-70 00:00:00 GMT");
     assert_eq!(says("ngx.print(ngx.parse_http_time('Tue, 29 Feb 2000 12:00:00 GMT'))"), "951825600");
     assert_eq!(says("ngx.print(ngx.now() >= ngx.time(), #ngx.today(), os.time() > 0)"), "true10true");
@@ -195,19 +240,42 @@ fn shared_dictionaries() {
 #[test]
 fn libraries_of_core() {
     let core = "local core = require('apisix.core') ";
-    assert_eq!(says(&format!("{core} ngx.print(core.table.deepcopy({{a = {{1}}}}).a[1], core.table.array_find({{'x', 'y'}}, 'y'))")), "12");
-    assert_eq!(says(&format!("{core} ngx.print(core.string.has_prefix('abc', 'ab'), core.string.find('a.c', '.'), core.string.rfind_char('a/b/c', '/'))")), "true24");
+    assert_eq!(
+        says(&format!(
+            "{core} ngx.print(core.table.deepcopy({{a = {{1}}}}).a[1], core.table.array_find({{'x', 'y'}}, 'y'))"
+        )),
+        "12"
+    );
+    assert_eq!(
+        says(&format!(
+            "{core} ngx.print(core.string.has_prefix('abc', 'ab'), core.string.find('a.c', '.'), core.string.rfind_char('a/b/c', '/'))"
+        )),
+        "true24"
+    );
     assert_eq!(says(&format!("{core} ngx.print(core.utils.resolve_var('$uri-${{none ?? d}}', ctx.var))")), "/a-dnil1");
-    assert_eq!(says(&format!("{core} local c = core.lrucache.new({{ttl = 9}}) local n = 0 local f = function() n = n + 1 return n end c('k', 1, f) ngx.print(c('k', 1, f), c('k', 2, f))")), "12");
+    assert_eq!(
+        says(&format!(
+            "{core} local c = core.lrucache.new({{ttl = 9}}) local n = 0 local f = function() n = n + 1 return n end c('k', 1, f) ngx.print(c('k', 1, f), c('k', 2, f))"
+        )),
+        "12"
+    );
 }
 
 #[test]
 fn nothing_dangerous_is_there() {
-    for gone in ["io", "ffi", "os.execute", "os.remove", "os.exit", "dofile", "loadfile", "string.dump", "package.loadlib"] {
+    for gone in
+        ["io", "ffi", "os.execute", "os.remove", "os.exit", "dofile", "loadfile", "string.dump", "package.loadlib"]
+    {
         assert_eq!(says(&format!("ngx.print(tostring({gone}))")), "nil", "{gone}");
     }
-    assert_eq!(says("ngx.print(os.getenv('PATH'), loadstring('\\27LJ'))"), "nilnilattempt to load chunk with wrong mode");
-    assert_eq!(says("ngx.print(pcall(require, 'ffi'))").split_once("false").map(|p| p.1.contains("not found")), Some(true));
+    assert_eq!(
+        says("ngx.print(os.getenv('PATH'), loadstring('\\27LJ'))"),
+        "nilnilattempt to load chunk with wrong mode"
+    );
+    assert_eq!(
+        says("ngx.print(pcall(require, 'ffi'))").split_once("false").map(|p| p.1.contains("not found")),
+        Some(true)
+    );
     assert_eq!(says("ngx.print(tostring(debug.sethook), tostring(debug.getregistry), load('return 1')())"), "nilnil1");
 }
 
@@ -229,7 +297,11 @@ fn endless_scripts_end() {
 #[test]
 fn memory_is_bounded() {
     let engine = Arc::new(Engine::new(Limits { memory: 8 << 20, ..Limits::default() }));
-    let hungry = script(&engine, "return function() local t = {} for i = 1, 1e6 do t[i] = ('x'):rep(1000) .. i end end", &json!({}));
+    let hungry = script(
+        &engine,
+        "return function() local t = {} for i = 1, 1e6 do t[i] = ('x'):rep(1000) .. i end end",
+        &json!({}),
+    );
     match execute(&hungry, Phase::Access, &mut Fake::default(), None) {
         Outcome::Failed(error) => assert!(error.0.contains("not enough memory"), "{error}"),
         other => panic!("{other:?}"),
@@ -241,7 +313,8 @@ fn memory_is_bounded() {
 #[test]
 fn upvalues_live_with_the_script_and_ctx_with_the_request() {
     let engine = engine();
-    let source = "local n = 0; return function(_, ctx) n = n + 1; ctx.seen = (ctx.seen or 0) + 1; ngx.print(n, ctx.seen) end";
+    let source =
+        "local n = 0; return function(_, ctx) n = n + 1; ctx.seen = (ctx.seen or 0) + 1; ngx.print(n, ctx.seen) end";
     let count = |script: &Arc<Script>, host: &mut Fake| match execute(script, Phase::Access, host, None) {
         Outcome::Exit { body: Some(body), .. } => String::from_utf8(body).unwrap(),
         other => panic!("{other:?}"),
@@ -271,7 +344,11 @@ fn a_script_can_sleep() {
 
 #[test]
 fn bodies_are_filtered() {
-    let script = script(&engine(), "return function() if ngx.arg[2] then ngx.arg[1] = ngx.arg[1]:upper() .. '!' end end", &json!({}));
+    let script = script(
+        &engine(),
+        "return function() if ngx.arg[2] then ngx.arg[1] = ngx.arg[1]:upper() .. '!' end end",
+        &json!({}),
+    );
     let mut host = Fake::default();
     for (piece, last, expected) in [("ab", false, "ab"), ("c", true, "C!")] {
         let mut body = Body { data: piece.into(), last };
@@ -304,12 +381,21 @@ fn checks_speak_as_apisix_does() {
     let engine = engine();
     let says = |form, source: &str| check(&engine, form, source).map_err(|e| e.0);
     assert_eq!(says(Form::Functions, "return function() end"), Ok(()));
-    assert_eq!(says(Form::Functions, "a"), Err("failed to loadstring: [string \"a\"]:1: '=' expected near '<eof>'".into()));
-    assert_eq!(says(Form::Functions, "local a = 123;"), Err("only accept Lua function, the input code type is nil".into()));
+    assert_eq!(
+        says(Form::Functions, "a"),
+        Err("failed to loadstring: [string \"a\"]:1: '=' expected near '<eof>'".into())
+    );
+    assert_eq!(
+        says(Form::Functions, "local a = 123;"),
+        Err("only accept Lua function, the input code type is nil".into())
+    );
     assert_eq!(says(Form::Functions, "error('x', 0)"), Err("pcall error: x".into()));
     assert_eq!(says(Form::Predicate, "function(vars) return true end"), Ok(()));
     let wrong = says(Form::Predicate, "function(vars) ").unwrap_err();
-    assert!(wrong.starts_with("failed to load 'filter_func' string: [string \"return function(vars) \"]:1:"), "{wrong}");
+    assert!(
+        wrong.starts_with("failed to load 'filter_func' string: [string \"return function(vars) \"]:1:"),
+        "{wrong}"
+    );
     assert_eq!(says(Form::Object, "return {}"), Ok(()));
     assert_eq!(says(Form::Object, "local a"), Err("'script' should be a Lua object".into()));
 }

@@ -134,12 +134,7 @@ impl Runner {
     }
 
     /// Sleeps and goes on, as often as the script wants.
-    pub(crate) async fn sleep(
-        &self,
-        mut paused: sluice_engine_lua::Paused,
-        phase: Phase,
-        cx: &mut Context,
-    ) -> Outcome {
+    pub(crate) async fn sleep(&self, mut paused: sluice_engine_lua::Paused, phase: Phase, cx: &mut Context) -> Outcome {
         loop {
             let time = Duration::try_from_secs_f64(paused.seconds).unwrap_or(Duration::MAX / 4);
             self.clock.sleep(time).await;

@@ -68,10 +68,16 @@ mod tests {
     fn a_function_answers_or_lets_pass() {
         let mut cx = Context::for_tests("GET", "/a?x=1");
         assert_eq!(plugin("access", "ngx.exit(201)").request(&mut cx), Some(Reply::status(201)));
-        assert_eq!(plugin("rewrite", "return 401, {m = ngx.var.arg_x}").request(&mut cx), Some(Reply::text(401, "{\"m\":\"1\"}\n")));
+        assert_eq!(
+            plugin("rewrite", "return 401, {m = ngx.var.arg_x}").request(&mut cx),
+            Some(Reply::text(401, "{\"m\":\"1\"}\n"))
+        );
         assert_eq!(plugin("log", "ngx.exit(201)").request(&mut cx), None);
         assert_eq!(plugin("access", "error('no')").request(&mut cx), Some(Reply::status(500)));
-        assert_eq!(plugin("access", "ngx.sleep(0.5) ngx.print('late')").request(&mut cx), Some(Reply::text(200, "late")));
+        assert_eq!(
+            plugin("access", "ngx.sleep(0.5) ngx.print('late')").request(&mut cx),
+            Some(Reply::text(200, "late"))
+        );
     }
 
     #[test]
@@ -109,7 +115,10 @@ mod tests {
         assert_eq!(cx.response.status, 404);
         assert_eq!(cx.response.headers.get_str("x-a"), Some("new"));
         assert_eq!(cx.response.headers.get_all("x-b").count(), 2);
-        let body = plugin("body_filter", "local b = require('apisix.core').response.hold_body_chunk(ctx) if b then ngx.arg[1] = b .. '!' end");
+        let body = plugin(
+            "body_filter",
+            "local b = require('apisix.core').response.hold_body_chunk(ctx) if b then ngx.arg[1] = b .. '!' end",
+        );
         assert_eq!(body.response(&mut cx, &[b"ab", b"c"]), b"abc!");
     }
 

@@ -220,7 +220,7 @@ pub struct LimitCount {
 
 impl Define for LimitCount {
     const INFO: Info =
-        Info::new(NAME, 1002, Phases::ACCESS).version(0.5).secrets(&["redis_password", "sentinel_password"]);
+        Info::new(NAME, 1002, Phases::ACCESS).version(0.5).secrets(&["redis_password", "sentinel_password"]).refuses();
     type Config = Config;
 
     fn rephrase(config: &Value, message: &str) -> Option<String> {

@@ -1,9 +1,9 @@
 //! `GET` of one object and of a list.
-use super::{Target, node, not_found, shown, store_failed};
+use super::{Target, node, not_found, store_failed};
 use crate::admin::Admin;
-use crate::listing;
 use crate::message::{Reply, Request};
-use serde_json::json;
+use crate::{encryption, listing};
+use serde_json::{Value, json};
 use sluice_model::Kind;
 use sluice_store::{Entry, State};
 use std::sync::PoisonError;
@@ -11,8 +11,7 @@ use std::sync::PoisonError;
 pub(super) async fn get(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Reply> {
     admin.store.catch_up().await.map_err(|error| store_failed(&error))?;
     match target.id.as_deref() {
-        // A secret manager without an id, such as `secrets/vault`, is a folder.
-        Some(id) if target.kind != Kind::Secret || id.contains('/') => one(admin, target, id),
+        Some(id) if !target.is_folder() => one(admin, target, id),
         _ => list(admin, target, request),
     }
 }
@@ -22,7 +21,7 @@ fn one(admin: &Admin, target: &Target, id: &str) -> Result<Reply, Reply> {
         let state = admin.store.state().read().unwrap_or_else(PoisonError::into_inner);
         state.get(&target.key(id)).cloned().ok_or_else(not_found)?
     };
-    let node = node(admin, &entry, shown(target.kind, entry.body.value()));
+    let node = node(admin, &entry, shown(admin, &entry));
     if admin.settings.v3 {
         return Ok(Reply::json(200, &node));
     }
@@ -43,15 +42,26 @@ fn list(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Repl
         entries(&state, target)
     };
     // Only the folders of the first kinds exist while they are empty (`init_dir` of apisix/cli/etcd.lua).
-    if entries.is_empty() && target.kind == Kind::Credential {
+    if entries.is_empty() && target.kind.parent().is_some() {
         return Err(not_found());
     }
-    let items: Vec<_> =
-        entries.iter().map(|entry| node(admin, entry, shown(target.kind, entry.body.value()))).collect();
+    let items: Vec<_> = entries.iter().map(|entry| node(admin, entry, shown(admin, entry))).collect();
     if !admin.settings.v3 {
         let key = format!("{}/{}", admin.settings.prefix, target.directory());
         return Ok(Reply::json(200, &json!({"action": "get", "node": {"key": key, "dir": true, "nodes": items}})));
     }
     let (items, total) = listing::select(items, target.kind, request)?;
     Ok(Reply::json(200, &json!({"list": items, "total": total})))
+}
+
+/// What an answer shows of a stored body: plugins' fields in plain text, no private keys of certificates.
+fn shown(admin: &Admin, entry: &Entry) -> Value {
+    let mut value = entry.body.value();
+    let Some((kind, id)) = entry.key.resource() else { return value };
+    encryption::reveal(admin, kind, id, &mut value);
+    if let (Kind::Ssl, Value::Object(fields)) = (kind, &mut value) {
+        fields.shift_remove("key");
+        fields.shift_remove("keys");
+    }
+    value
 }

@@ -96,6 +96,20 @@ impl Compiler {
         }))
     }
 
+    /// Builds the plugins of a checked body whose build may refuse what their schema allows, and drops them again
+    /// (APISIX has such checks in `check_schema`: apisix/plugins/limit-count/init.lua).
+    pub fn try_build(&self, kind: Kind, id: &str, body: &Value) -> Result<(), String> {
+        let plugins = body.get("plugins").and_then(Value::as_object).into_iter().flatten();
+        for (name, config) in plugins {
+            let disabled = config["_meta"]["disable"].as_bool() == Some(true);
+            let Some(definition) = self.registry.get(name).filter(|d| d.info.refuses && !disabled) else { continue };
+            let env = self.env.for_resource(&format!("{}/{id}", kind.dir()), self.snapshot.revision + 1);
+            (definition.build)(config, &env)
+                .map_err(|e| format!("failed to check the configuration of plugin {name} err: {}", e.0))?;
+        }
+        Ok(())
+    }
+
     /// Services and plugin configs that changed: their plugins are built once for all of their routes.
     pub(super) fn compile_shared(&mut self, work: &mut Work, kinds: &foldhash::HashSet<Kind>) {
         for kind in [Kind::Service, Kind::PluginConfig] {

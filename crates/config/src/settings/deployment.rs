@@ -169,7 +169,8 @@ fn read_admin(s: Section<'_>) -> Admin {
     let file = |key| mtls.optional_string(key).filter(|path| !path.is_empty());
     let admin = Admin {
         listen: SocketAddr::new(ip, port),
-        admin_key_required: s.boolean("admin_key_required", true),
+        // `admin_key: null` takes the keys away, and with them the question (apisix/admin/init.lua `check_token`).
+        admin_key_required: s.boolean("admin_key_required", true) && !s.is_removed("admin_key"),
         admin_key,
         enable_admin_cors: s.boolean("enable_admin_cors", true),
         enable_admin_ui: s.boolean("enable_admin_ui", true),

@@ -74,7 +74,7 @@ pub(super) fn lists(text: &[u8], json: bool, raw: RawConfig, outline: &Outline) 
     let mut lists: Vec<List> =
         FILE_KINDS.iter().map(|kind| List { kind: *kind, items: Vec::new(), layout: None }).collect();
     for object in raw.objects {
-        let kind = if object.kind == Kind::Credential { Kind::Consumer } else { object.kind };
+        let kind = object.kind.parent().unwrap_or(object.kind);
         if let Some(list) = lists.iter_mut().find(|list| list.kind == kind) {
             list.items.push(Item { kind: object.kind, id: object.id.into(), body: Body::of(&object.value) });
         }

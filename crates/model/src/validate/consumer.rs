@@ -18,6 +18,11 @@ const KEY_FIELDS: [(&str, &str); 6] = [
     ("ldap-auth-advanced", "user_dn"),
 ];
 
+/// Whether an auth plugin finds its consumer by this field.
+pub fn is_key_field(plugin: &str, field: &str) -> bool {
+    KEY_FIELDS.contains(&(plugin, field))
+}
+
 pub(super) fn check(username: Option<&str>, follow: bool, body: &mut Value, checks: &Checks<'_>) -> Checked {
     check_schema(schemas::schema(Kind::Consumer), body)?;
     let own = body.get("username").and_then(Value::as_str).unwrap_or_default().to_owned();

@@ -9,11 +9,10 @@ use crate::{id, schemas};
 use serde_json::Value;
 
 /// Checks an object of a file or of etcd and injects its defaults. `skip_unknown`: pass over plugins that are not enabled
-/// (APISIX does with etcd, and does not with files). A consumer whose id is a credential's is checked as such.
+/// (APISIX does with etcd, and does not with files). An object whose id says that it stands below another (a credential among consumers) is checked as such.
 pub fn validate_standalone(kind: Kind, skip_unknown: bool, body: &mut Value, checks: &Checks<'_>) -> Checked {
     let id = id::field(body, "id");
-    let long = id.as_deref().is_some_and(|id| id.contains("/credentials/"));
-    let kind = if kind == Kind::Consumer && long { Kind::Credential } else { kind };
+    let kind = id.as_deref().map_or(kind, |id| kind.of_id(id));
     match kind {
         Kind::PluginMetadata => return check_metadata(id.as_deref(), body, checks),
         Kind::Secret => return check_secret(id.as_deref(), body),
@@ -36,7 +35,7 @@ pub fn validate_standalone(kind: Kind, skip_unknown: bool, body: &mut Value, che
         Kind::Ssl => ssl::check(body, checks),
         Kind::Proto => check_proto(body, checks),
         Kind::StreamRoute => stream_route::check_content(skip_unknown, body, checks),
-        Kind::PluginMetadata | Kind::Secret => Ok(()),
+        Kind::PluginMetadata | Kind::Secret | Kind::GraphqlCostDecoration => Ok(()),
     }
 }
 

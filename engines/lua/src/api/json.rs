@@ -16,20 +16,24 @@ pub(super) fn install(lua: &Lua, s: &Table) -> mlua::Result<()> {
     let array_mt = lua.create_table()?;
     lua.set_named_registry_value(ARRAY_MT, &array_mt)?;
     s.set("array_mt", array_mt)?;
-    s.set("json_encode", lua.create_function(|lua, value: Value| {
-        let array_mt: Table = lua.named_registry_value(ARRAY_MT)?;
-        let mut out = Vec::new();
-        match encode(&value, &array_mt, 0, &mut out) {
-            Ok(()) => Ok((Some(lua.create_string(&out)?), None)),
-            Err(why) => Ok((None, Some(why))),
-        }
-    })?)?;
-    s.set("json_decode", lua.create_function(|lua, text: LuaString| {
-        match serde_json::from_slice::<Json>(&text.as_bytes()) {
+    s.set(
+        "json_encode",
+        lua.create_function(|lua, value: Value| {
+            let array_mt: Table = lua.named_registry_value(ARRAY_MT)?;
+            let mut out = Vec::new();
+            match encode(&value, &array_mt, 0, &mut out) {
+                Ok(()) => Ok((Some(lua.create_string(&out)?), None)),
+                Err(why) => Ok((None, Some(why))),
+            }
+        })?,
+    )?;
+    s.set(
+        "json_decode",
+        lua.create_function(|lua, text: LuaString| match serde_json::from_slice::<Json>(&text.as_bytes()) {
             Ok(value) => Ok((to_lua(lua, &value)?, None)),
             Err(error) => Ok((Value::Nil, Some(decode_error(&text.as_bytes(), &error)))),
-        }
-    })?)?;
+        })?,
+    )?;
     Ok(())
 }
 
@@ -38,7 +42,8 @@ fn decode_error(text: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {
         return format!("Expected value but found T_END at character {}", text.len() + 1);
     }
-    let at = error.column().saturating_sub(1) + text.split(|b| *b == b'\n').take(error.line().saturating_sub(1)).map(|l| l.len() + 1).sum::<usize>();
+    let at = error.column().saturating_sub(1)
+        + text.split(|b| *b == b'\n').take(error.line().saturating_sub(1)).map(|l| l.len() + 1).sum::<usize>();
     format!("Expected value but found invalid token at character {}", at + 1)
 }
 

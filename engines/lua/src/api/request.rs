@@ -11,42 +11,57 @@ pub(super) fn install(lua: &Lua, s: &Table) -> mlua::Result<()> {
     s.set("set_fact", lua.create_function(set_fact)?)?;
     s.set("active", lua.create_function(|_, ()| Ok(crate::host::HOST.is_set()))?)?;
     s.set("req_headers", lua.create_function(|lua, ()| table(lua, with(|h| h.request_headers())?))?)?;
-    s.set("req_header", lua.create_function(|lua, name: LuaString| {
-        let name = name.to_string_lossy();
-        values(lua, with(|h| h.request_header(&name))?)
-    })?)?;
-    s.set("set_req_header", lua.create_function(|_, (name, value, append): (LuaString, Value, bool)| {
-        let (name, list) = (name.to_string_lossy(), strings(value)?);
-        refuse(with(|h| h.set_request_header(&name, &list, append))?)
-    })?)?;
+    s.set(
+        "req_header",
+        lua.create_function(|lua, name: LuaString| {
+            let name = name.to_string_lossy();
+            values(lua, with(|h| h.request_header(&name))?)
+        })?,
+    )?;
+    s.set(
+        "set_req_header",
+        lua.create_function(|_, (name, value, append): (LuaString, Value, bool)| {
+            let (name, list) = (name.to_string_lossy(), strings(value)?);
+            refuse(with(|h| h.set_request_header(&name, &list, append))?)
+        })?,
+    )?;
     s.set("resp_headers", lua.create_function(|lua, ()| table(lua, with(|h| h.response_headers())?))?)?;
-    s.set("resp_header", lua.create_function(|lua, name: LuaString| {
-        let name = name.to_string_lossy();
-        values(lua, with(|h| h.response_header(&name))?)
-    })?)?;
-    s.set("set_resp_header", lua.create_function(|_, (name, value, append): (LuaString, Value, bool)| {
-        let (name, list) = (name.to_string_lossy(), strings(value)?);
-        refuse(with(|h| h.set_response_header(&name, &list, append))?)
-    })?)?;
+    s.set(
+        "resp_header",
+        lua.create_function(|lua, name: LuaString| {
+            let name = name.to_string_lossy();
+            values(lua, with(|h| h.response_header(&name))?)
+        })?,
+    )?;
+    s.set(
+        "set_resp_header",
+        lua.create_function(|_, (name, value, append): (LuaString, Value, bool)| {
+            let (name, list) = (name.to_string_lossy(), strings(value)?);
+            refuse(with(|h| h.set_response_header(&name, &list, append))?)
+        })?,
+    )?;
     s.set("status", lua.create_function(|_, ()| with(|h| h.status()))?)?;
     s.set("set_status", lua.create_function(|_, status: u16| refuse(with(|h| h.set_status(status))?))?)?;
-    s.set("set_method", lua.create_function(|_, method: LuaString| {
-        let method = method.to_string_lossy();
-        refuse(with(|h| h.set_method(&method))?)
-    })?)?;
-    s.set("set_path", lua.create_function(|_, path: LuaString| {
-        refuse(with(|h| h.set_path(&path.as_bytes()))?)
-    })?)?;
-    s.set("set_query", lua.create_function(|_, query: LuaString| {
-        refuse(with(|h| h.set_query(&query.as_bytes()))?)
-    })?)?;
-    s.set("body", lua.create_function(|lua, ()| {
-        let body = with(|h| h.request_body().map(<[u8]>::to_vec))?;
-        body.map(|b| lua.create_string(b)).transpose()
-    })?)?;
-    s.set("set_body", lua.create_function(|_, body: LuaString| {
-        refuse(with(|h| h.set_request_body(&body.as_bytes()))?)
-    })?)?;
+    s.set(
+        "set_method",
+        lua.create_function(|_, method: LuaString| {
+            let method = method.to_string_lossy();
+            refuse(with(|h| h.set_method(&method))?)
+        })?,
+    )?;
+    s.set("set_path", lua.create_function(|_, path: LuaString| refuse(with(|h| h.set_path(&path.as_bytes()))?))?)?;
+    s.set("set_query", lua.create_function(|_, query: LuaString| refuse(with(|h| h.set_query(&query.as_bytes()))?))?)?;
+    s.set(
+        "body",
+        lua.create_function(|lua, ()| {
+            let body = with(|h| h.request_body().map(<[u8]>::to_vec))?;
+            body.map(|b| lua.create_string(b)).transpose()
+        })?,
+    )?;
+    s.set(
+        "set_body",
+        lua.create_function(|_, body: LuaString| refuse(with(|h| h.set_request_body(&body.as_bytes()))?))?,
+    )?;
     Ok(())
 }
 

@@ -4,8 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn install(lua: &Lua, s: &Table) -> mlua::Result<()> {
     // Milliseconds, as nginx has them.
-    s.set("now", lua.create_function(|_, ()| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(since.as_millis() as f64 / 1000.0)
-    })?)
+    s.set(
+        "now",
+        lua.create_function(|_, ()| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(since.as_millis() as f64 / 1000.0)
+        })?,
+    )
 }
