@@ -52,14 +52,17 @@ impl Gateway for Running {
     fn problems(&self) -> Vec<Problem> {
         self.configuration.problems()
     }
-    fn taken(&self, _revision: u64) {
-        self.configuration.set_ready();
+    fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
+        self.configuration.check_lua(purpose, source)
     }
     fn try_build(&self, kind: Kind, id: &str, body: &Value) -> Result<(), String> {
         self.configuration.try_build(kind, id, body)
     }
     fn check_proto(&self, content: &str) -> Result<(), String> {
         sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
+    }
+    fn taken(&self, _revision: u64) {
+        self.configuration.set_ready();
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
@@ -147,9 +150,9 @@ fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
         stream: apisix.proxy_mode.stream,
         plugins: settings.plugins.plugins.clone(),
         stream_plugins: settings.plugins.stream_plugins.clone(),
-        api_driven: settings.api_driven(),
         keyring: Arc::new(crate::boot::keyring(settings)),
         protocols: settings.xrpc_protocols.clone(),
+        api_driven: settings.api_driven(),
         ..AdminSettings::default()
     }
 }

@@ -15,6 +15,7 @@ use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
+use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
@@ -78,6 +79,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
+    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
+    env = env.with_scripts(scripts);
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
     let trusted_certificates = trusted
@@ -117,6 +120,16 @@ pub fn keyring(settings: &Settings) -> Keyring {
     Keyring::new(&encryption.keyring, encryption.enable_encrypt_fields && stored)
 }
 
+fn lua_limits(settings: &Settings) -> sluice_engine_lua::Limits {
+    let lua = &settings.sluice.lua;
+    sluice_engine_lua::Limits {
+        instructions: lua.instruction_limit,
+        memory: lua.memory_limit as usize,
+        dictionary: lua.shared_dict_limit as usize,
+        environment: lua.environment,
+    }
+}
+
 fn router_mode(settings: &Settings) -> Mode {
     use sluice_config::settings::apisix::HttpRouter;
     match settings.apisix.router.http {
@@ -152,6 +165,10 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         delete_uri_tail_slash: apisix.delete_uri_tail_slash,
         normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
         match_uri_encoded_slash: apisix.match_uri_encoded_slash,
+        parsed_bodies: sluice_plugin::ParsedBodies {
+            graphql: settings.graphql_max_size as usize,
+            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
+        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
@@ -348,7 +365,7 @@ impl Gateway {
         let prefix = prefix(config);
         let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
-            None => Source::Store(crate::stores::open(settings, data_dir, &control)?),
+            None => Source::Store(crate::stores::open(settings, data_dir, &prefix, &control)?),
         };
         let services = Services {
             control: Some(control),
@@ -523,13 +540,13 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let followed = self.configuration.clone();
+        tokio::spawn(async move { followed.follow_secrets().await });
         let store = match &self.source {
             Source::File(_) => None,
             Source::Store(store) => Some(store.clone()),
         };
         control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
-        let followed = self.configuration.clone();
-        tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

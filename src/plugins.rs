@@ -6,6 +6,7 @@ pub static FAMILIES: &[&[Definition]] = &[
     sluice_plugins_auth::PLUGINS,
     sluice_plugins_observe::PLUGINS,
     sluice_plugins_security::PLUGINS,
+    sluice_plugins_serverless::PLUGINS,
     sluice_plugins_traffic::PLUGINS,
     sluice_plugins_transform::PLUGINS,
 ];

@@ -21,6 +21,7 @@ pub const NEEDED: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
+    ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     ("curl", "curl"),
     // aws-lc-sys is C and some assembler; its build wants both.

@@ -14,6 +14,7 @@ pub mod control;
 mod decoration;
 mod encryption;
 mod key_owners;
+mod lenient;
 pub mod listing;
 pub mod message;
 mod openapi;

@@ -22,7 +22,7 @@ use serde_json::Value;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -213,6 +213,11 @@ impl Compiler {
         &self.registry
     }
 
+    /// The engine for Lua of the configuration, where there is one.
+    pub fn scripts(&self) -> Option<Arc<dyn Scripts>> {
+        self.env.scripts().cloned()
+    }
+
     /// What is remembered of every node, and what health checks have found.
     pub fn states(&self) -> &Arc<NodeStates> {
         &self.states
@@ -336,7 +341,8 @@ impl Compiler {
     }
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
-        accepted::check(&self.registry, kind, id, body)
+        let scripts = self.env.scripts().map(AsRef::as_ref);
+        accepted::check(&self.registry, scripts, kind, id, body)
     }
 
     fn compile(&mut self, work: Work) -> Applied {
@@ -454,6 +460,7 @@ impl Work {
 /// What the model's checks ask of the other crates.
 struct Bridge<'a> {
     registry: &'a Registry,
+    scripts: Option<&'a dyn Scripts>,
 }
 
 impl Plugins for Bridge<'_> {
@@ -505,6 +512,14 @@ impl Parsers for Bridge<'_> {
     }
     fn proto(&self, _content: &str) -> Result<(), String> {
         Ok(())
+    }
+    fn lua(&self, purpose: validate::Lua, source: &str) -> Result<(), String> {
+        match self.scripts {
+            // What a script returns is only looked at when it is written (apisix/admin/routes.lua); one that returns
+            // nothing does nothing (apisix/script.lua).
+            Some(scripts) if purpose != validate::Lua::Script => scripts.check(purpose, source),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -13,4 +13,4 @@ pub use expression::{Expr, ExprError};
 pub use regex::{Captures, Regex, RegexError, Replacement};
 pub use template::{CaptureTemplate, Template};
 pub use value::{Value, parse_number, write_number};
-pub use variable::{Lookup, Variable};
+pub use variable::{Lookup, Predicate, Variable};

@@ -212,6 +212,14 @@ pub trait Lookup {
     fn variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>>;
 }
 
+/// What a request is asked beside expressions (a route's `filter_func`).
+pub trait Predicate: Send + Sync + std::fmt::Debug {
+    /// Whether it holds for this request.
+    fn holds(&self, lookup: &dyn Lookup) -> bool;
+    /// Whether it reads the request's body.
+    fn reads_body(&self) -> bool;
+}
+
 /// No variable has a value.
 impl Lookup for () {
     fn variable<'a>(&'a self, _variable: &Variable) -> Option<Value<'a>> {

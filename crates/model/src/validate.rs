@@ -69,7 +69,7 @@ pub trait Parsers {
     fn private_key(&self, pem: &str) -> Result<(), String>;
     /// Compiles a protobuf definition.
     fn proto(&self, content: &str) -> Result<(), String>;
-    /// Checks Lua source. By default nothing is checked.
+    /// Checks Lua source. The error is the whole message, but for a `pre_function` Lua's alone. By default nothing is checked.
     fn lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
     }

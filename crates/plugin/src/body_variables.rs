@@ -5,14 +5,11 @@ use serde_json::Value as Json;
 use sluice_expr::Value;
 use sluice_http::{Known, target};
 
-/// Larger bodies are not parsed for variables (bytes).
-const MAX_PARSED_BODY: usize = 1024 * 1024;
-
 /// `post_arg.a.b`: walks objects of a JSON body; for forms, the field of that name. A path with `[`, `*` or `..` is a
 /// JSONPath of which object members, indexes, wildcards and recursive descent are understood.
 pub fn post_arg(cx: &Context, path: &str) -> Option<Value<'static>> {
     let body = cx.request_body.as_deref()?;
-    if body.len() > MAX_PARSED_BODY {
+    if body.len() > cx.parsed_bodies.post_args {
         return None;
     }
     let kind = cx.request.headers.known(Known::ContentType).unwrap_or_default();
@@ -132,22 +129,29 @@ fn multipart_field(body: &[u8], boundary: &str, name: &str) -> Option<Vec<u8>> {
     for pair in starts.windows(2) {
         let [from, to] = pair else { continue };
         let part = body.get(from + delimiter.len()..*to)?;
-        let part = part.strip_prefix(b"\r\n").unwrap_or(part);
-        let Some(split) = memchr::memmem::find(part, b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&part[..split]);
+        let (head, value) = match memchr::memmem::find(part, b"\r\n\r\n") {
+            Some(split) => (part.get(..split), part.get(split + 4..)),
+            // Lines may end without a carriage return, as APISIX's parser allows.
+            None => match memchr::memmem::find(part, b"\n\n") {
+                Some(split) => (part.get(..split), part.get(split + 2..)),
+                None => continue,
+            },
+        };
+        let head = String::from_utf8_lossy(head.unwrap_or_default());
         let named = head.lines().filter(|l| l.to_ascii_lowercase().starts_with("content-disposition:")).any(|line| {
             line.split(';').any(|p| p.trim().strip_prefix("name=").is_some_and(|v| v.trim_matches('"') == name))
         });
         if named {
-            let value = part.get(split + 4..).unwrap_or_default();
-            return Some(value.strip_suffix(b"\r\n").unwrap_or(value).to_vec());
+            let value = value.unwrap_or_default();
+            let value = value.strip_suffix(b"\n").unwrap_or(value);
+            return Some(value.strip_suffix(b"\r").unwrap_or(value).to_vec());
         }
     }
     None
 }
 
-/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`, POST JSON or
-/// `application/graphql`).
+/// `graphql_operation`, `graphql_name`, `graphql_root_fields` of a GraphQL request (GET `query=`; POST: JSON by exactly that
+/// type, else the body itself).
 pub fn graphql(cx: &Context, name: &str) -> Option<Value<'static>> {
     let query = graphql_text(cx)?;
     let document = crate::graphql::parse(&query)?;
@@ -163,16 +167,12 @@ fn graphql_text(cx: &Context) -> Option<String> {
     if cx.request.method_text() == "GET" {
         return cx.request.arg("query").map(|q| String::from_utf8_lossy(&q).into_owned());
     }
-    let body = cx.request_body.as_deref().filter(|b| b.len() <= MAX_PARSED_BODY)?;
-    let kind = cx.request.headers.known(Known::ContentType)?;
-    if kind.starts_with(b"application/json") {
+    let body = cx.request_body.as_deref().filter(|body| body.len() <= cx.parsed_bodies.graphql)?;
+    if cx.request.headers.known(Known::ContentType) == Some(b"application/json") {
         let json: Json = serde_json::from_slice(body).ok()?;
         return json.get("query")?.as_str().map(str::to_string);
     }
-    if kind.starts_with(b"application/graphql") {
-        return std::str::from_utf8(body).ok().map(str::to_string);
-    }
-    None
+    std::str::from_utf8(body).ok().map(str::to_string)
 }
 
 #[cfg(test)]
@@ -207,6 +207,9 @@ mod tests {
         let cx = with_body("multipart/form-data; boundary=X", body);
         assert_eq!(post_arg(&cx, "b"), Some(Value::str("two")));
         assert_eq!(post_arg(&cx, "c"), None);
+        let bare = "--X\nContent-Disposition: form-data; name=\"a\"\n\n1\n2\n--X--";
+        let cx = with_body("multipart/form-data; boundary=X", bare);
+        assert_eq!(post_arg(&cx, "a"), Some(Value::str("1\n2")));
     }
 
     #[test]

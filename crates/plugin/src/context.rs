@@ -2,6 +2,7 @@
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
+use crate::reply::{Reply, ReplyBody};
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
@@ -51,6 +52,21 @@ impl Connection {
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Bytes of the largest body that is parsed for a variable; a larger one has no such variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParsedBodies {
+    /// `graphql.max_size`
+    pub graphql: usize,
+    /// `apisix.max_post_args_readable_size`
+    pub post_args: usize,
+}
+
+impl Default for ParsedBodies {
+    fn default() -> ParsedBodies {
+        ParsedBodies { graphql: 1 << 20, post_args: 64 << 20 }
     }
 }
 
@@ -169,6 +185,8 @@ pub struct Context {
     pub attempts: SmallVec<[Attempt; 1]>,
     /// The body, once it is in memory.
     pub request_body: Option<Vec<u8>>,
+    /// The same for all requests of a worker.
+    pub parsed_bodies: ParsedBodies,
     /// Response bytes written to the client, head included (`$bytes_sent`).
     pub bytes_sent: u64,
     /// Body bytes written to the client (`$body_bytes_sent`).
@@ -190,6 +208,7 @@ pub struct Context {
     client_head: Option<bool>,
     request_id: Option<Box<str>>,
     apisix_request_id: Option<Box<str>>,
+    begun: Option<Box<Reply>>,
     early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
 }
 
@@ -210,6 +229,7 @@ impl Context {
             upstream: UpstreamRequest::default(),
             attempts: SmallVec::new(),
             request_body: None,
+            parsed_bodies: ParsedBodies::default(),
             bytes_sent: 0,
             body_bytes_sent: 0,
             upstream_body_bytes: 0,
@@ -224,6 +244,7 @@ impl Context {
             client_head: None,
             request_id: None,
             apisix_request_id: None,
+            begun: None,
             early_headers: Vec::new(),
         }
     }
@@ -254,6 +275,7 @@ impl Context {
         self.client_head = None;
         self.request_id = None;
         self.apisix_request_id = None;
+        self.begun = None;
         self.early_headers.clear();
     }
 
@@ -299,9 +321,25 @@ impl Context {
             None => self.early_headers.push((name, value)),
         }
     }
-    /// Moves the fields of [`Context::set_response_header`] into [`Context::response`].
+    /// As [`Context::set_response_header`], beside values that the field has already.
+    pub fn add_response_header(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) {
+        self.early_headers.push((name.into(), SmallVec::from_slice(value.as_ref())));
+    }
+    /// Takes back what [`Context::set_response_header`] has set.
+    pub fn clear_response_header(&mut self, name: &str) {
+        self.early_headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+    /// The fields set by [`Context::set_response_header`] so far.
+    pub fn early_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.early_headers.iter().map(|(n, v)| (n.as_ref(), v.as_slice()))
+    }
+    /// Moves the fields of [`Context::set_response_header`] into [`Context::response`]. A type that the response has
+    /// already stands (nginx: the upstream's `Content-Type` replaces one set before).
     pub fn apply_early_headers(&mut self) {
         for (name, value) in self.early_headers.drain(..) {
+            if name.eq_ignore_ascii_case("content-type") && self.response.headers.known(Known::ContentType).is_some() {
+                continue;
+            }
             self.response.headers.append(&name, &value);
         }
     }
@@ -316,6 +354,28 @@ impl Context {
             Some((_, v)) => *v = value.into(),
             None => self.variables.push((name.into(), value.into())),
         }
+    }
+
+    /// Begins an answer while the other plugins still run (`ngx.say`): it is sent when the request phases are over, and the
+    /// upstream is not asked. The first call decides the status, later ones add to the body.
+    pub fn begin_reply(&mut self, status: u16, body: &[u8]) {
+        let begun = self.begun.get_or_insert_with(|| Box::new(Reply::text(status, Vec::new())));
+        if let ReplyBody::Bytes(bytes) = &mut begun.body {
+            bytes.extend_from_slice(body);
+        }
+    }
+    /// Takes what [`Context::begin_reply`] has begun; `end` is what a plugin then answered, whose body comes last.
+    pub fn take_begun(&mut self, end: Option<&Reply>) -> Option<Reply> {
+        let mut begun = self.begun.take()?;
+        if let (ReplyBody::Bytes(bytes), Some(ReplyBody::Bytes(more))) = (&mut begun.body, end.map(|e| &e.body)) {
+            bytes.extend_from_slice(more);
+        }
+        Some(*begun)
+    }
+
+    /// Forgets what [`Context::set_variable`] has set; the real variable is seen again.
+    pub fn unset_variable(&mut self, name: &str) {
+        self.variables.retain(|(n, _)| n.as_ref() != name);
     }
 
     /// Keeps a value for a later phase of the same request; one per type.

@@ -102,6 +102,7 @@ pub struct Env {
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
     registry: Option<Arc<crate::Registry>>,
+    scripts: Option<Arc<dyn crate::Scripts>>,
 }
 
 impl Env {
@@ -124,6 +125,7 @@ impl Env {
             metadata: Arc::default(),
             upstreams: None,
             registry: None,
+            scripts: None,
         }
     }
     pub fn with_control(self, control: tokio::runtime::Handle) -> Env {
@@ -147,6 +149,9 @@ impl Env {
     pub fn with_registry(self, registry: Arc<crate::Registry>) -> Env {
         Env { registry: Some(registry), ..self }
     }
+    pub fn with_scripts(self, scripts: Arc<dyn crate::Scripts>) -> Env {
+        Env { scripts: Some(scripts), ..self }
+    }
     /// The same environment for the plugins of another stored object.
     pub fn for_resource(&self, key: &str, version: u64) -> Env {
         Env { resource_key: key.into(), version, ..self.clone() }
@@ -166,6 +171,10 @@ impl Env {
             Some(compiler) => compiler.compile(&format!("{}#{name}", self.resource_key), upstream),
             None => Err("no upstreams can be compiled here".into()),
         }
+    }
+    /// The engine for Lua, where there is one.
+    pub fn scripts(&self) -> Option<&Arc<dyn crate::Scripts>> {
+        self.scripts.as_ref()
     }
     /// All plugins, where they are known.
     pub fn registry(&self) -> Option<&Arc<crate::Registry>> {

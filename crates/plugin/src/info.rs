@@ -43,6 +43,9 @@ impl Phases {
     /// A plugin that only holds configuration (or serves an endpoint) and runs in no phase.
     pub const NONE: Phases = Phases(0);
 
+    /// All phases.
+    pub const ALL: Phases = Phases(0b11_1111);
+
     /// Both sets.
     pub const fn and(self, other: Phases) -> Phases {
         Phases(self.0 | other.0)
@@ -90,11 +93,11 @@ pub struct Info {
     /// It encodes response bodies (compression): its `header_filter` and `body_filter` run after those of all other plugins
     /// of the chain, whatever its priority, as nginx's own filters run after Lua's.
     pub encodes: bool,
-    /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
-    pub global: bool,
     /// Its build may refuse a configuration that its schema and its check allow, because of others that are in force: the
     /// Admin API builds it before it stores the configuration.
     pub refuses: bool,
+    /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
+    pub global: bool,
 }
 
 impl Info {
@@ -110,8 +113,8 @@ impl Info {
             request_body: false,
             prefer_route: false,
             encodes: false,
-            global: false,
             refuses: false,
+            global: false,
         }
     }
     pub const fn version(self, version: f64) -> Info {
@@ -129,11 +132,11 @@ impl Info {
     pub const fn prefer_route(self) -> Info {
         Info { prefer_route: true, ..self }
     }
-    pub const fn global(self) -> Info {
-        Info { global: true, ..self }
-    }
     pub const fn refuses(self) -> Info {
         Info { refuses: true, ..self }
+    }
+    pub const fn global(self) -> Info {
+        Info { global: true, ..self }
     }
     pub const fn encodes(self) -> Info {
         Info { encodes: true, ..self }

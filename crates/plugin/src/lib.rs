@@ -18,13 +18,15 @@ pub mod lookup;
 pub mod plugin;
 pub mod registry;
 pub mod reply;
+pub mod scripts;
 pub mod stream;
 pub mod testing;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
-    Attempt, BodyChunk, Connection, Context, RateLimiting, RouteInfo, TlsInfo, UpstreamRef, UpstreamRequest,
+    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, TlsInfo, UpstreamRef,
+    UpstreamRequest,
 };
 pub use control::{ControlEndpoint, ControlRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};
@@ -34,4 +36,5 @@ pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};
 pub use registry::Registry;
 pub use reply::Reply;
+pub use scripts::{NamedPlugin, Scripts};
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};

@@ -416,7 +416,9 @@ impl Exchange<'_> {
             cx.response.headers.append(name, value);
         }
         let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
-        if !bodiless && !body.is_empty() && !cx.response.headers.contains("content-type") {
+        let typed = cx.response.headers.contains("content-type")
+            || cx.early_headers().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        if !bodiless && !body.is_empty() && !typed {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);

@@ -32,6 +32,8 @@ pub struct ProxySettings {
     pub normalize_uri_like_servlet: bool,
     /// `apisix.match_uri_encoded_slash`: `%2F` stays as it is while a route is matched.
     pub match_uri_encoded_slash: bool,
+    /// Up to which size bodies are parsed for variables.
+    pub parsed_bodies: sluice_plugin::ParsedBodies,
     /// `apisix.trusted_addresses`: peers whose `X-Forwarded-*` are believed. None: no boundary configured.
     pub trusted_addresses: Option<Vec<ipnet::IpNet>>,
     /// `apisix.show_upstream_status_in_response_header`
@@ -71,6 +73,7 @@ impl Default for ProxySettings {
             delete_uri_tail_slash: false,
             normalize_uri_like_servlet: false,
             match_uri_encoded_slash: false,
+            parsed_bodies: sluice_plugin::ParsedBodies::default(),
             trusted_addresses: None,
             show_upstream_status: false,
             real_ip: None,

@@ -111,7 +111,9 @@ impl Worker {
             }
             None => {
                 let consumers = self.snapshot.borrow().consumers.clone();
-                Box::new(Context::new(connection.clone(), consumers))
+                let mut cx = Box::new(Context::new(connection.clone(), consumers));
+                cx.parsed_bodies = self.settings.parsed_bodies;
+                cx
             }
         }
     }

@@ -21,7 +21,7 @@ mod table;
 pub use pattern::{Params, REST};
 pub use predicate::{MethodSet, RemoteAddr};
 pub use router::{MAX_EXPLAINED, Router};
-pub use sluice_expr::{Expr, Lookup};
+pub use sluice_expr::{Expr, Lookup, Predicate};
 pub use stream::{StreamConditions, StreamRequest, StreamRouter, stream_address};
 
 /// In which order routes are considered.
@@ -67,10 +67,20 @@ pub struct RouteSpec<T> {
     pub methods: MethodSet,
     pub remote_addrs: Vec<RemoteAddr>,
     pub vars: Option<Arc<Expr>>,
+    /// Asked last (`filter_func`).
+    pub filter: Option<Arc<dyn Predicate>>,
     /// Higher first; APISIX's default is 0.
     pub priority: i64,
     /// What the caller gets back; typically an `Arc`.
     pub handle: T,
+}
+
+impl<T> RouteSpec<T> {
+    /// The same with another handle.
+    pub fn with_handle<U>(self, handle: U) -> RouteSpec<U> {
+        let RouteSpec { id, uris, hosts, methods, remote_addrs, vars, filter, priority, handle: _ } = self;
+        RouteSpec { id, uris, hosts, methods, remote_addrs, vars, filter, priority, handle }
+    }
 }
 
 /// What is matched.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sluice_expr::{Expr, Lookup, Variable};
+use sluice_expr::{Expr, Lookup, Predicate, Variable};
 use smallvec::SmallVec;
 
 use crate::pattern::Pattern;
@@ -139,6 +139,7 @@ pub(crate) struct Route<T> {
     methods: MethodSet,
     remote_addrs: Box<[RemoteAddr]>,
     vars: Option<Arc<Expr>>,
+    filter: Option<Arc<dyn Predicate>>,
     pub(crate) handle: T,
 }
 
@@ -184,6 +185,7 @@ impl<T> Route<T> {
             methods: spec.methods,
             remote_addrs: spec.remote_addrs.into(),
             vars: spec.vars.filter(|v| !v.is_empty()),
+            filter: spec.filter,
             handle: spec.handle,
         })
     }
@@ -193,6 +195,7 @@ impl<T> Route<T> {
         self.methods == MethodSet::ANY
             && self.remote_addrs.is_empty()
             && self.vars.is_none()
+            && self.filter.is_none()
             && (!check_host || self.hosts.is_empty())
     }
 
@@ -216,7 +219,7 @@ impl<T> Route<T> {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other) || format!("{own:?}") == format!("{other:?}"),
             (Some(_), None) => false,
         };
-        hosts && addresses && vars && self.methods.covers(other.methods)
+        hosts && addresses && vars && self.filter.is_none() && self.methods.covers(other.methods)
     }
 
     /// Whether everything but the URI holds.
@@ -225,6 +228,7 @@ impl<T> Route<T> {
             && (self.remote_addrs.is_empty() || address_allowed(&self.remote_addrs, &subject.request.remote_addr))
             && (!subject.check_host || self.hosts.is_empty() || subject.host_of(&self.hosts).is_some())
             && self.vars.as_ref().is_none_or(|vars| vars.eval(subject.lookup))
+            && self.filter.as_ref().is_none_or(|filter| filter.holds(subject.lookup))
     }
 
     /// The configured host by which a request came here.
@@ -245,7 +249,10 @@ impl<T> Route<T> {
             let hosts: Vec<&str> = self.hosts.iter().map(|h| &*h.text).collect();
             return Some(format!("host {} is not one of {}", subject.host, hosts.join(", ")));
         }
-        let failed = self.vars.as_ref()?.explain(subject.lookup)?;
-        Some(format!("vars: {failed}"))
+        if let Some(failed) = self.vars.as_ref().and_then(|vars| vars.explain(subject.lookup)) {
+            return Some(format!("vars: {failed}"));
+        }
+        let refused = self.filter.as_ref().is_some_and(|filter| !filter.holds(subject.lookup));
+        refused.then(|| "filter_func does not hold".to_owned())
     }
 }

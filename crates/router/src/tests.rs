@@ -29,6 +29,7 @@ fn spec(id: &str, uris: &[&str]) -> RouteSpec<u32> {
         methods: MethodSet::ANY,
         remote_addrs: Vec::new(),
         vars: None,
+        filter: None,
         priority: 0,
         handle: 0,
     }

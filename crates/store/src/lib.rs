@@ -4,6 +4,7 @@
 //! [`Store::catch_up`] wait.
 
 pub mod embedded;
+pub mod etcd;
 pub mod history;
 pub mod key;
 pub mod memory;
@@ -14,6 +15,7 @@ pub mod transaction;
 mod watchers;
 
 pub use embedded::{EmbeddedSettings, EmbeddedStore};
+pub use etcd::{EtcdSettings, EtcdStore};
 pub use history::{Change, Revision};
 pub use key::Key;
 pub use memory::MemoryStore;

@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The store cannot be reached or cannot write; nothing was written as far as is known.
     #[error("{0}")]
     Away(String),
+    /// The store cannot take a transaction of this size; nothing was written.
+    #[error("{0}")]
+    TooLarge(String),
     /// The revision is not kept any more.
     #[error("revision {0} is not kept any more")]
     Compacted(u64),

@@ -4,7 +4,7 @@ use super::{Bridge, Compiler};
 use serde_json::{Map, Value};
 use sluice_model::validate::{Checks, Invalid, validate_standalone};
 use sluice_model::{Body, Kind};
-use sluice_plugin::Registry;
+use sluice_plugin::{Registry, Scripts};
 use sluice_upstream::Upstream;
 use std::sync::Arc;
 
@@ -25,13 +25,24 @@ impl Compiler {
 
 /// A resource with its id and its defaults; None where it is not accepted.
 pub fn accepted(registry: &Registry, kind: Kind, id: &str, mut value: Value) -> Option<Value> {
-    check(registry, kind, id, &mut value).ok().map(|()| value)
+    check(registry, None, kind, id, &mut value).ok().map(|()| value)
 }
 
 /// Checks a resource and completes it.
-pub(super) fn check(registry: &Registry, kind: Kind, id: &str, body: &mut Value) -> Result<(), Invalid> {
+pub(super) fn check(
+    registry: &Registry,
+    scripts: Option<&dyn Scripts>,
+    kind: Kind,
+    id: &str,
+    body: &mut Value,
+) -> Result<(), Invalid> {
     if let Value::Object(fields) = body {
-        fields.entry("id").or_insert_with(|| id.into());
+        if kind == Kind::Secret {
+            // The body's own is without the manager (apisix/core/config_etcd.lua takes it from the key, too).
+            fields.insert("id".into(), id.into());
+        } else {
+            fields.entry("id").or_insert_with(|| id.into());
+        }
         // `key-auth:` without a value is a plugin with nothing but defaults.
         for config in fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
         {
@@ -40,6 +51,6 @@ pub(super) fn check(registry: &Registry, kind: Kind, id: &str, body: &mut Value)
             }
         }
     }
-    let bridge = Bridge { registry };
+    let bridge = Bridge { registry, scripts };
     validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
 }

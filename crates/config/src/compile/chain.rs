@@ -3,8 +3,33 @@ use super::{Compiler, Work};
 use serde_json::{Map, Value};
 use sluice_expr::Expr;
 use sluice_model::Kind;
-use sluice_plugin::{Chain, ChainEntry, ChainSource, Env};
+use sluice_plugin::{
+    Chain, ChainEntry, ChainSource, Context, Env, Flow, Info, NamedPlugin, Phase, Phases, Plugin, Reply,
+};
 use std::sync::Arc;
+
+/// Stands for a plugin that cannot be built because the text of a reference stands where its secret should.
+struct Withheld;
+
+impl Plugin for Withheld {
+    fn rewrite<'a>(&'a self, _: &'a mut Context) -> Flow<'a> {
+        Flow::reply(Reply::status(503))
+    }
+}
+
+fn stops_requests(phases: Phases) -> bool {
+    phases.has(Phase::Rewrite) || phases.has(Phase::Access)
+}
+
+/// Whether a reference was not resolved.
+fn holds_reference(config: &Value) -> bool {
+    match config {
+        Value::String(text) => sluice_model::secret::is_reference(text),
+        Value::Array(items) => items.iter().any(holds_reference),
+        Value::Object(fields) => fields.values().any(holds_reference),
+        _ => false,
+    }
+}
 
 impl Compiler {
     /// Builds the plugins of a resource. One that cannot be built is reported and left out.
@@ -20,7 +45,10 @@ impl Compiler {
         let mut entries = Vec::with_capacity(plugins.len());
         for (name, config) in plugins {
             match self.entry(name, config, source, &env) {
-                Ok(Some(entry)) => entries.push(entry),
+                Ok(Some(mut entry)) => {
+                    entry.config = Arc::new(self.secrets.shown(kind, id, config));
+                    entries.push(entry);
+                }
                 Ok(None) => {}
                 Err(message) => work.problem(kind, id, &format!("/plugins/{name}"), message),
             }
@@ -38,10 +66,27 @@ impl Compiler {
             Value::Null => None,
             filter => Some(Arc::new(Expr::compile(filter).map_err(|e| e.0)?)),
         };
-        let plugin = (definition.build)(config, env).map_err(|e| e.0)?;
+        let (mut info, mut plugin) = match (definition.build)(config, env) {
+            Ok(plugin) => (definition.info, plugin),
+            // Left out, it would let pass what it is there to stop, for as long as its secret is not to be had.
+            Err(error) if stops_requests(definition.info.phases) && holds_reference(config) => {
+                let info = Info::new(definition.info.name, definition.info.priority, Phases::REWRITE);
+                tracing::error!(
+                    "plugin {name} of {} answers 503 until its secret is to be had: {error}",
+                    env.resource_key
+                );
+                (info, Arc::new(Withheld) as Arc<dyn Plugin>)
+            }
+            Err(error) => return Err(error.0),
+        };
+        if let Some(source) = meta["pre_function"].as_str() {
+            let scripts = env.scripts().ok_or("_meta.pre_function: there is no Lua here")?;
+            plugin = scripts.pre_function(&env.resource_key, config, source, NamedPlugin { name: info.name, plugin });
+            info.request_body = true;
+        }
         Ok(Some(ChainEntry {
-            info: definition.info,
-            priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(definition.info.priority),
+            info,
+            priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(info.priority),
             filter_reads_body: filter.as_ref().is_some_and(|f| f.needs_request_body()),
             plugin,
             filter,
@@ -50,7 +95,7 @@ impl Compiler {
                 body => Some(Arc::new(body.clone())),
             },
             source,
-            config: Arc::new(config.clone()),
+            config: Arc::default(),
         }))
     }
 
@@ -76,8 +121,8 @@ impl Compiler {
                 self.services.remove(&id).filter(|_| kind == Kind::Service);
                 if kind == Kind::PluginConfig {
                     self.plugin_configs.remove(&id);
-                } else {
-                    self.service_upstreams.remove(&id);
+                } else if let Some(upstream) = self.service_upstreams.remove(&id) {
+                    self.end_checks(&upstream);
                 }
             }
         }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use sluice_expr::Expr;
 use sluice_model::{Kind, Route, Service};
-use sluice_plugin::{Chain, ChainEntry, ChainSource, RouteInfo};
-use sluice_router::{MethodSet, RemoteAddr, RouteSpec, Router};
+use sluice_plugin::{Chain, ChainEntry, ChainSource, Info, Phases, Plugin, RouteInfo};
+use sluice_router::{MethodSet, Predicate, RemoteAddr, RouteSpec, Router};
 use std::sync::Arc;
 
 /// What a stored route matches, for the router's analysis. `service`: the one it names, if it is there.
@@ -18,10 +18,25 @@ pub fn predicates(id: &str, route: &Value, service: Option<&Value>) -> Result<Ro
         Some(Ok(service)) if route.hosts.is_empty() => service.hosts,
         _ => route.hosts.clone(),
     };
-    conditions(&id.into(), &route, &hosts, ())
+    let filter = route.filter_func.is_some().then(|| Arc::new(Unknown) as Arc<dyn Predicate>);
+    Ok(RouteSpec { filter, ..conditions(&id.into(), &route, &hosts)? })
 }
 
-fn conditions<T>(id: &Arc<str>, route: &Route, hosts: &[String], handle: T) -> Result<RouteSpec<T>, String> {
+/// Stands for a function of which nothing is known but that it is there.
+#[derive(Debug)]
+struct Unknown;
+
+impl Predicate for Unknown {
+    fn holds(&self, _lookup: &dyn sluice_router::Lookup) -> bool {
+        false
+    }
+    fn reads_body(&self) -> bool {
+        false
+    }
+}
+
+/// All but `filter_func`.
+fn conditions(id: &Arc<str>, route: &Route, hosts: &[String]) -> Result<RouteSpec<()>, String> {
     let addresses = route.remote_addrs.iter().map(|address| address.parse::<RemoteAddr>());
     Ok(RouteSpec {
         id: id.clone(),
@@ -30,8 +45,9 @@ fn conditions<T>(id: &Arc<str>, route: &Route, hosts: &[String], handle: T) -> R
         methods: MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?,
         remote_addrs: addresses.collect::<Result<_, _>>()?,
         vars: route.vars.as_ref().map(Expr::compile).transpose().map_err(|error| error.0)?.map(Arc::new),
+        filter: None,
         priority: route.priority,
-        handle,
+        handle: (),
     })
 }
 
@@ -75,6 +91,7 @@ impl Compiler {
         for id in affected {
             let Some(route) = self.routes.get(&id).cloned() else { continue };
             if !route.enabled {
+                self.end_route_checks(&id);
                 self.compiled.remove(&id);
                 self.body_readers.remove(&id);
                 deletes.push(id);
@@ -149,6 +166,7 @@ impl Compiler {
 
     fn forget(&mut self, id: &Arc<str>) {
         self.forget_references(id);
+        self.end_route_checks(id);
         self.routes.remove(id);
         self.compiled.remove(id);
         self.body_readers.remove(id);
@@ -160,14 +178,21 @@ impl Compiler {
         route: &Route,
         work: &mut Work,
     ) -> Result<RouteSpec<Arc<CompiledRoute>>, String> {
-        if route.filter_func.is_some() {
-            return Err("filter_func: Lua functions cannot be run, the route is left out".into());
-        }
-        // A script stands in for the plugins. One that returns nothing has no phases and does nothing (apisix/script.lua).
-        let scripted = route.script.is_some() || route.script_id.is_some();
-        if route.script.as_deref().map_or(scripted, |script| script.contains("return")) {
-            return Err("script: Lua scripts cannot be run, the route is left out".into());
-        }
+        let scripts = self.env.scripts().cloned();
+        let owner = format!("routes/{id}");
+        let filter = match (&route.filter_func, &scripts) {
+            (None, _) => None,
+            (Some(source), Some(scripts)) => Some(scripts.predicate(&owner, source)),
+            (Some(_), None) => return Err("filter_func: there is no Lua here, the route is left out".into()),
+        };
+        // A script stands in for the plugins (apisix/init.lua).
+        let script = match (&route.script, &scripts) {
+            (None, _) if route.script_id.is_none() => None,
+            (Some(source), Some(scripts)) => Some(script_entry(scripts.route_script(&owner, source), source)),
+            // One that returns nothing has no phases and does nothing (apisix/script.lua).
+            (Some(source), None) if !source.contains("return") => Some(Vec::new()),
+            _ => return Err("script: it cannot be run, the route is left out".into()),
+        };
         let service = route.service_id.as_deref().and_then(|s| self.services.get(s).cloned());
         let trouble = if route.service_id.is_some() && service.is_none() {
             Some(RouteTrouble::MissingService)
@@ -176,14 +201,19 @@ impl Compiler {
         } else {
             None
         };
-        let entries = if scripted { Vec::new() } else { self.merged_entries(id, route, work) };
+        let entries = match script {
+            Some(script) => script,
+            None => self.merged_entries(id, route, work),
+        };
         let chain = Arc::new(Chain::new(entries.clone()));
-        let upstream = self.route_upstream(id, route, work)?;
-        let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
         let hosts = match &service {
             Some(service) if route.hosts.is_empty() => &service.hosts,
             _ => &route.hosts,
         };
+        let spec = conditions(id, route, hosts)?;
+        // last of what may fail: from here on the new nodes are those whose health is checked
+        let upstream = self.route_upstream(id, route, work)?;
+        let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
         let info = RouteInfo {
             route_id: id.clone(),
             route_name: route.name.as_deref().map(Into::into),
@@ -204,14 +234,14 @@ impl Compiler {
             enable_websocket,
             trouble,
         });
-        let spec = conditions(id, route, hosts, compiled.clone())?;
-        if spec.vars.as_ref().is_some_and(|v| v.needs_request_body()) {
+        let reads_body = spec.vars.as_ref().is_some_and(|v| v.needs_request_body());
+        if reads_body || filter.as_ref().is_some_and(|f| f.reads_body()) {
             self.body_readers.insert(id.clone());
         } else {
             self.body_readers.remove(id);
         }
-        self.compiled.insert(id.clone(), compiled);
-        Ok(spec)
+        self.compiled.insert(id.clone(), compiled.clone());
+        Ok(RouteSpec { filter, ..spec.with_handle(compiled) })
     }
 
     /// Route over plugin config over service, by plugin name.
@@ -233,9 +263,21 @@ impl Compiler {
         entries
     }
 
+    /// The route has no upstream of its own any more, whatever requests still use it.
+    fn end_route_checks(&self, id: &str) {
+        if let Some(RouteUpstream::Found(upstream)) = self.compiled.get(id).map(|route| &route.upstream)
+            && upstream.key.strip_prefix("routes/") == Some(id)
+        {
+            self.end_checks(upstream);
+        }
+    }
+
     /// APISIX's order: the route's `upstream_id`, its `upstream`, then the service's likewise (apisix/init.lua
     /// `handle_upstream`, apisix/plugin.lua `merge_service_route`).
     fn route_upstream(&self, id: &Arc<str>, route: &Route, work: &mut Work) -> Result<RouteUpstream, String> {
+        if route.upstream.is_none() || route.upstream_id.is_some() {
+            self.end_route_checks(id);
+        }
         let by_id = |id: &str| self.upstreams.get(id).cloned().map_or(RouteUpstream::Missing, RouteUpstream::Found);
         if let Some(id) = &route.upstream_id {
             return Ok(by_id(id));
@@ -254,4 +296,20 @@ impl Compiler {
         }
         Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
     }
+}
+
+/// A route's script as the one plugin of its chain.
+fn script_entry(plugin: Arc<dyn Plugin>, source: &str) -> Vec<ChainEntry> {
+    let info = Info::new("script", 0, Phases::ALL).request_body();
+    let config = serde_json::json!({"script": source});
+    vec![ChainEntry {
+        info,
+        priority: info.priority,
+        plugin,
+        filter: None,
+        error_response: None,
+        source: ChainSource::Route,
+        config: Arc::new(config),
+        filter_reads_body: false,
+    }]
 }

@@ -13,6 +13,7 @@ pub struct Sluice {
     /// Each worker stays on one core.
     pub workers_pinned: bool,
     pub limits: RequestLimits,
+    pub lua: Lua,
     /// Where snapshots and state are kept; none: nothing is kept.
     pub data_dir: Option<PathBuf>,
 }
@@ -38,8 +39,23 @@ pub struct RequestLimits {
     pub health_probes: u64,
 }
 
+/// Bounds on Lua of the configuration.
+#[derive(Clone, Debug, Serialize)]
+pub struct Lua {
+    /// Instructions of one call before it is ended. 0: no bound, and LuaJIT compiles hot loops, which it does not do while
+    /// it counts.
+    pub instruction_limit: u64,
+    /// Bytes of the machine of one worker.
+    pub memory_limit: u64,
+    /// Bytes of one shared dictionary (`ngx.shared`).
+    pub shared_dict_limit: u64,
+    /// Scripts may read the process's environment (`os.getenv`).
+    pub environment: bool,
+}
+
 pub(super) fn read(s: Section<'_>) -> Sluice {
     let limits = s.section("limits");
+    let lua = s.section("lua");
     let sluice = Sluice {
         wakeup_batching: Duration::from_micros(s.integer("wakeup_batching", 0..=10_000, 0)),
         workers_pinned: s.boolean("workers_pinned", false),
@@ -53,9 +69,16 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
             health_probes: limits.integer("health_probes", 1..=65_536, 256),
         },
+        lua: Lua {
+            instruction_limit: lua.integer("instruction_limit", 0..=u64::MAX, 10_000_000),
+            memory_limit: lua.size("memory_limit", 64 << 20).clamp(2 << 20, 2 << 30),
+            shared_dict_limit: lua.size("shared_dict_limit", 10 << 20).clamp(4096, 1 << 30),
+            environment: lua.boolean("environment", false),
+        },
         data_dir: s.optional_string("data_dir").map(PathBuf::from),
     };
     limits.finish();
+    lua.finish();
     s.finish();
     sluice
 }

@@ -25,8 +25,7 @@ pub(super) fn check(follow: bool, body: &mut Value, checks: &Checks<'_>) -> Chec
     check_vars(body, checks)?;
     if let Some(Value::String(source)) = body.get("filter_func") {
         let checked = checks.parsers.lua(Lua::FilterFunc, source);
-        checked
-            .map_err(|cause| Invalid::at("/filter_func", format!("failed to load 'filter_func' string: {cause}")))?;
+        checked.map_err(|message| Invalid::at("/filter_func", message))?;
     }
     check_script(body, checks)
 }
@@ -54,5 +53,5 @@ pub(super) fn check_vars(body: &Value, checks: &Checks<'_>) -> Checked {
 fn check_script(body: &Value, checks: &Checks<'_>) -> Checked {
     let Some(Value::String(source)) = body.get("script") else { return Ok(()) };
     let checked = checks.parsers.lua(Lua::Script, source);
-    checked.map_err(|cause| Invalid::at("/script", format!("failed to load 'script' string: {cause}")))
+    checked.map_err(|message| Invalid::at("/script", message))
 }

@@ -19,6 +19,7 @@ fn spec(id: &str, uri: &str) -> RouteSpec<()> {
         methods: MethodSet::ANY,
         remote_addrs: Vec::new(),
         vars: None,
+        filter: None,
         priority: 0,
         handle: (),
     }

@@ -109,6 +109,7 @@ fn routes() -> impl Strategy<Value = RouteSpec<u32>> {
             methods: MethodSet::of(methods).unwrap(),
             remote_addrs: addrs.into_iter().map(|a| a.parse().unwrap()).collect(),
             vars: vars.map(|v| Arc::new(Expr::compile(&json!([["arg_v", "==", v]])).unwrap())),
+            filter: None,
             priority,
             handle,
         },

@@ -10,6 +10,7 @@ use sluice_plugin::definition::DefineAuth;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{BuildError, Clock, Context, Define, Env, Flow, Info, Phases, Plugin, Reply, define, schema_of};
 use sluice_router::Mode;
+use sluice_testkit::upstream::{Behaviour, Upstream};
 use sluice_upstream::pool::PoolSettings;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +37,7 @@ impl Define for Teller {
     fn build(config: Config, _: &Env) -> Result<Self, BuildError> {
         match config.deep.key.as_str() {
             "broken" => Err(BuildError::new("not to be built with broken")),
+            "$env://NO_SUCH_VARIABLE_HERE" => Err(BuildError::new("not to be built with a reference")),
             _ => Ok(Teller(config.deep.key)),
         }
     }
@@ -106,7 +108,7 @@ fn upserts(upserts: Vec<Object>) -> ChangeSet {
 }
 
 fn manager(folder: &Path) -> Object {
-    object(Kind::Secret, "file/1", json!({"directory": folder}))
+    object(Kind::Secret, "file/1", json!({"id": "1", "directory": folder}))
 }
 
 fn route(key: &str) -> Object {
@@ -148,6 +150,8 @@ async fn a_route_follows_its_secret() {
     compiler.secrets().start(&tokio::runtime::Handle::current());
     let next = news(&mut compiler).await.snapshot;
     assert_eq!(told(&next).as_deref(), Some("one"));
+    let shown = &next.router.get("1").unwrap().entries[0].config;
+    assert_eq!(shown["deep"]["key"], REFERENCE, "what is shown has no secrets");
     put(folder.path(), "two");
     assert_eq!(told(&news(&mut compiler).await.snapshot).as_deref(), Some("two"));
     // Another text without the reference: nobody cares for its value any more.
@@ -177,6 +181,37 @@ async fn values_stay_out_of_messages() {
     put(folder.path(), "broken");
     let unbuilt = news(&mut compiler).await;
     assert_eq!(unbuilt.problems[0].message, format!("not to be built with {REFERENCE}"));
+}
+
+/// A plugin that guards a route is not left out because its secret is away.
+#[test]
+fn what_cannot_be_built_without_its_secret_stops_requests() {
+    let mut compiler = compiler();
+    let applied = compiler.apply(upserts(vec![route("$env://NO_SUCH_VARIABLE_HERE")]));
+    assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+    let route = applied.snapshot.router.get("1").unwrap();
+    let mut cx = Context::for_tests("GET", "/");
+    match route.entries[0].plugin.rewrite(&mut cx) {
+        Flow::Reply(reply) => assert_eq!(reply.status, 503),
+        _ => panic!("the request goes on"),
+    }
+    assert!(route.entries[0].info.phases.has(sluice_plugin::Phase::Rewrite));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_gets_its_secret_of_vault() {
+    let vault = Upstream::start().unwrap();
+    let answers = ["one", "two"].map(|v| Behaviour::answer(200, json!({"data": {"key": v}}).to_string()));
+    vault.on("/v1/kv/jack", Behaviour::Sequence(answers.to_vec()));
+    let mut compiler = compiler();
+    compiler.secrets().start(&tokio::runtime::Handle::current());
+    let settings = json!({"id": "1", "uri": format!("http://{}", vault.addr()), "prefix": "kv", "token": "root"});
+    let applied =
+        compiler.apply(upserts(vec![route("$secret://vault/1/jack/key"), object(Kind::Secret, "vault/1", settings)]));
+    assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+    assert_eq!(told(&news(&mut compiler).await.snapshot).as_deref(), Some("one"));
+    assert_eq!(told(&news(&mut compiler).await.snapshot).as_deref(), Some("two"));
+    assert_eq!(vault.take_seen()[0].header("x-vault-token"), Some("root"));
 }
 
 #[tokio::test]
@@ -214,6 +249,7 @@ fn references_count_where_apisix_looks_for_them() {
     );
     compiler.secrets.remember(Kind::Route, &"1".into(), &found);
     assert!(compiler.secrets.users.is_empty(), "the environment does not change");
+    assert_eq!(compiler.secrets.shown(Kind::Route, &"1".into(), &json!([path])), json!(["$ENV://PATH"]));
     let mut tls = json!({"tls": {"client_key": "$env://PATH"}, "name": "$env://PATH"});
     compiler.plain(Kind::Upstream, "1", &mut tls);
     assert_eq!(tls, json!({"tls": {"client_key": path}, "name": "$env://PATH"}));
