@@ -11,7 +11,6 @@ pub mod control;
 mod decoration;
 mod encryption;
 mod key_owners;
-pub mod lenient;
 pub mod listing;
 pub mod message;
 pub mod parsers;
