@@ -21,8 +21,11 @@ pub(super) fn one(running: &dyn Running, kind: Kind, rest: &[&str]) -> Reply {
 }
 
 pub(super) fn metadata(running: &dyn Running) -> Reply {
-    let stored = running.resources(Kind::PluginMetadata);
-    let items: Vec<Value> = stored.iter().filter_map(|own| value(running, Kind::PluginMetadata, own)).collect();
+    // In the order of the plugins, of those that are there.
+    let registry = running.registry();
+    let plugins = registry.list();
+    let stored = plugins.iter().filter_map(|plugin| running.resource(Kind::PluginMetadata, plugin.info.name));
+    let items: Vec<Value> = stored.filter_map(|own| value(running, Kind::PluginMetadata, &own)).collect();
     table(200, &items.into())
 }
 
