@@ -4,11 +4,13 @@
 
 mod admin;
 mod breakage;
+mod control;
 mod examples;
 mod health;
 mod lifecycle;
 mod load;
 mod reload;
+mod secrets;
 mod slow;
 mod smuggling;
 mod start;
