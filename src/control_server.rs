@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use serde_json::Value;
 use sluice_admin::control::{Resource, Running};
 use sluice_admin::{Control, Handler, Status};
+use sluice_config::PluginSecrets;
 use sluice_config::settings::Settings;
 use sluice_model::Kind;
 use sluice_plugin::Registry;
+use sluice_secret::Keyring;
 use sluice_store::{Entry, Key, Store};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ struct Node {
     store: Option<Arc<dyn Store>>,
     config: PathBuf,
     prefix: String,
+    keyring: Keyring,
 }
 
 impl Node {
@@ -63,6 +66,9 @@ impl Running for Node {
         let body = self.configuration.body(kind, id)?;
         Some(Resource { id: id.into(), body, created: 0, modified })
     }
+    fn reveal(&self, kind: Kind, id: &str, body: &mut Value) {
+        sluice_secret::reveal_plugins(kind, id, body, &self.keyring, &PluginSecrets(&self.registry()));
+    }
     fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
         let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
         report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
@@ -81,7 +87,8 @@ pub async fn start(
 ) -> anyhow::Result<()> {
     if let Some(control) = &settings.apisix.control {
         let prefix = if store.is_some() { settings.deployment.etcd.prefix.clone() } else { String::new() };
-        let node = Node { configuration: configuration.clone(), store, config, prefix };
+        let keyring = crate::boot::keyring(settings);
+        let node = Node { configuration: configuration.clone(), store, config, prefix, keyring };
         let served = serve(control.listen, Arc::new(Control::new(Arc::new(node)))).await;
         match served {
             Err(error) if !control.named => tracing::warn!("no Control API: {}: {error}", control.listen),

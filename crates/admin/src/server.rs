@@ -33,7 +33,7 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 pub trait Handler: Send + Sync + 'static {
     fn answer(&self, request: Request) -> Answer<'_>;
     /// Bytes of a body that are read.
-    fn max_body(&self) -> usize {
+    fn max_body(&self, _path: &str) -> usize {
         0
     }
 }
@@ -88,7 +88,7 @@ async fn exchange(
     handler: &dyn Handler,
 ) -> hyper::Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body())).await {
+    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body(parts.uri.path()))).await {
         Ok(Ok(read)) => read,
         Ok(Err(_)) => return response(Reply::empty(400)),
         Err(_) => return response(Reply::empty(408)),

@@ -41,7 +41,9 @@ fn error(message: String) -> Reply {
 
 /// The resource with its defaults; None for what is not in force because it is wrong.
 pub(super) fn value(running: &dyn Running, kind: Kind, resource: &Resource) -> Option<Value> {
-    let mut value = sluice_config::accepted(&running.registry(), kind, &resource.id, &resource.body)?;
+    let mut value = resource.body.parse().ok()?;
+    running.reveal(kind, &resource.id, &mut value);
+    let mut value = sluice_config::accepted(&running.registry(), kind, &resource.id, value)?;
     list_nodes(&mut value);
     // APISIX puts an empty `_meta` beside plugins that have none, when it takes them in.
     for plugin in value.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|all| all.values_mut()) {
