@@ -69,7 +69,8 @@ mod tests {
         assert_eq!((made[0].key.len(), made[0].role), (32, Role::Admin));
         let mode = std::fs::metadata(data.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let two = "deployment: {admin: {admin_key: [{name: a, key: '', role: admin}, {name: v, key: look, role: viewer}]}}";
+        let two =
+            "deployment: {admin: {admin_key: [{name: a, key: '', role: admin}, {name: v, key: look, role: viewer}]}}";
         let again = keys(&admin(two), data.path()).unwrap();
         assert_eq!(again[0].key, made[0].key);
         assert_eq!((again[1].key.as_str(), again[1].role), ("look", Role::Viewer));

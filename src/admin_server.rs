@@ -1,5 +1,5 @@
 //! The Admin API's port, and what the API asks of the running gateway.
-use crate::configuration::{Configuration, read_enabled};
+use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway};
@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+/// Bytes of a configuration that is sent as a whole; nginx has no limit there.
+const WHOLE_BODY: usize = 256 << 20;
+
 /// The gateway as the Admin API sees it.
 struct Running {
     configuration: Arc<Configuration>,
@@ -27,8 +30,9 @@ struct Running {
 
 impl Running {
     async fn reload(&self) -> anyhow::Result<()> {
-        let enabled = read_enabled(&self.config)?;
-        self.configuration.set_enabled(enabled.clone());
+        let plugins = read_plugins(&self.config)?;
+        let enabled = crate::configuration::enabled(&plugins);
+        self.configuration.reload_plugins(plugins).await;
         let Some(list) = plugin_list(&enabled) else { return Ok(()) };
         let op = Op::Put { key: Key::raw(PLUGINS), body: list.into(), expect: Expect::Any, ttl: None };
         let note = Note { author: "plugins/reload".into(), message: String::new() };
@@ -53,6 +57,9 @@ impl Gateway for Running {
     }
     fn check_proto(&self, content: &str) -> Result<(), String> {
         sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
+    }
+    fn taken(&self, _revision: u64) {
+        self.configuration.set_ready();
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
@@ -142,6 +149,8 @@ fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
         stream_plugins: settings.plugins.stream_plugins.clone(),
         keyring: Arc::new(crate::boot::keyring(settings)),
         protocols: settings.xrpc_protocols.clone(),
+        api_driven: settings.api_driven(),
+        max_body: if settings.api_driven() { WHOLE_BODY } else { AdminSettings::default().max_body },
         ..AdminSettings::default()
     }
 }

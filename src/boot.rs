@@ -1,7 +1,7 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
-use crate::admin_server;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
@@ -363,9 +363,9 @@ impl Gateway {
             }
         };
         let prefix = prefix(config);
-        let source = match standalone_path(config, settings.deployment.config_provider) {
+        let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
-            None => Source::Store(crate::stores::open(settings, data_dir, &control)?),
+            None => Source::Store(crate::stores::open(settings, data_dir, &prefix, &control)?),
         };
         let services = Services {
             control: Some(control),
@@ -408,7 +408,7 @@ impl Gateway {
                 compiler,
                 tls.clone(),
                 resolver,
-                configuration::enabled(settings),
+                configuration::enabled(&settings.plugins),
             )),
             tls,
             drain: Drain::new(),
@@ -502,7 +502,7 @@ impl Gateway {
         if !settings.apisix.enable_admin || settings.deployment.role == Role::DataPlane {
             return Ok(());
         }
-        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(settings)).await;
+        admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
         let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
         admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
     }
@@ -542,6 +542,11 @@ impl Gateway {
         }
         let followed = self.configuration.clone();
         tokio::spawn(async move { followed.follow_secrets().await });
+        let store = match &self.source {
+            Source::File(_) => None,
+            Source::Store(store) => Some(store.clone()),
+        };
+        control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

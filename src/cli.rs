@@ -1,8 +1,13 @@
-//! The command line: one file per command. Exit codes: 0 fine, 1 the configuration or the run failed, 2 wrong usage.
+//! The command line: one file per command. Exit codes: 0 fine, 1 the configuration or the run failed, 2 wrong usage. The
+//! surprise: 2 of `diff` means that there is a difference, so that its wrong usage is 1.
 mod check;
+mod diff;
+mod dump;
 mod explain;
 mod run;
 mod schema;
+mod server;
+mod sync;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -32,6 +37,21 @@ enum Command {
         after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'"
     )]
     Explain(explain::Explain),
+    /// Writes the configuration of a running gateway, by its Admin API, in the shape of apisix.yaml.
+    #[command(
+        after_help = "Example:\n  SLUICE_ADMIN_KEY=… sluice dump --server http://127.0.0.1:9180 --file apisix.yaml\n\nSecrets are masked: a mask that is synced again means \"what the server has\"."
+    )]
+    Dump(dump::Dump),
+    /// Shows what `sync` would change; exit code 0: nothing, 2: something, 1: it failed.
+    #[command(
+        after_help = "Example:\n  sluice diff --server http://127.0.0.1:9180 --key-file key.txt gateway/ --label team=payments"
+    )]
+    Diff(diff::Diff),
+    /// Makes a running gateway, by its Admin API, have what files say: shows the plan, asks, and applies it.
+    #[command(
+        after_help = "Example:\n  sluice sync --server http://127.0.0.1:9180 --key-file key.txt gateway/ --yes --message 'release 12'\n\nOn Sluice all changes are one transaction; on APISIX they are made one by one, what others refer to first."
+    )]
+    Sync(sync::Sync),
     /// Prints the JSON Schema of a plugin or resource.
     #[command(after_help = "Examples:\n  sluice schema limit-count\n  sluice schema route")]
     Schema(schema::Schema),
@@ -69,11 +89,22 @@ pub fn help() -> Vec<(String, String)> {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            let differs = std::env::args_os().nth(1).is_some_and(|command| command == "diff");
+            let code = if differs { error.exit_code().min(1) } else { error.exit_code() };
+            return ExitCode::from(u8::try_from(code).unwrap_or(1));
+        }
+    };
     let result = match arguments.command.unwrap_or_else(|| Command::Run(run::Run::default())) {
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Dump(command) => command.run(),
+        Command::Diff(command) => command.run(),
+        Command::Sync(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Version(command) => command.run(),
     };

@@ -1,15 +1,18 @@
 //! The configuration in force: changes of a source compiled, resolved, published. Files and stores alike end here.
 //! The surprise: a change never waits long for DNS; nodes whose names have no addresses yet get them afterwards.
 use anyhow::Context as _;
+use serde_json::Value;
+use sluice_config::settings::plugins::Plugins;
 use sluice_config::standalone::{StandaloneSource, Update};
-use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, Snapshot};
-use sluice_model::Kind;
+use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, RouteUpstream, Snapshot};
+use sluice_model::{Body, Kind};
 use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
-use sluice_store::{Batch, Event, State, Store, Watch};
-use sluice_upstream::{NodeSet, Resolve};
+use sluice_store::{Batch, Event, Source, State, Store, Watch};
+use sluice_upstream::{NodeSet, Resolve, Upstream};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +41,9 @@ pub struct Configuration {
     in_force: watch::Sender<u64>,
     /// What is left out now, and why.
     problems: Mutex<BTreeMap<(Kind, Arc<str>), Problem>>,
+    ready: AtomicBool,
+    /// The source has a list of plugins of its own.
+    source_names_plugins: AtomicBool,
 }
 
 /// A compiled change on its way into force.
@@ -67,6 +73,8 @@ impl Configuration {
             enabled: Mutex::new(enabled),
             in_force: watch::Sender::new(0),
             problems: Mutex::default(),
+            ready: AtomicBool::new(false),
+            source_names_plugins: AtomicBool::new(false),
         }
     }
 
@@ -99,9 +107,51 @@ impl Configuration {
         lock(&self.problems).values().cloned().collect()
     }
 
-    /// config.yaml's lists of plugins, from now on.
-    pub fn set_enabled(&self, enabled: Enabled) {
-        *lock(&self.enabled) = enabled;
+    /// The stored forms of a kind, by id.
+    pub fn bodies(&self, kind: Kind) -> Vec<(Arc<str>, Body)> {
+        lock(&self.compiler).bodies(kind)
+    }
+
+    pub fn body(&self, kind: Kind, id: &str) -> Option<Body> {
+        lock(&self.compiler).object(kind, id).cloned()
+    }
+
+    /// The upstream that a resource is or has.
+    pub fn upstream_of(&self, kind: Kind, id: &str) -> Option<Arc<Upstream>> {
+        let snapshot = self.published.load().1;
+        let of_route = |upstream: &RouteUpstream| match upstream {
+            RouteUpstream::Found(upstream) => Some(upstream.clone()),
+            RouteUpstream::Missing | RouteUpstream::None => None,
+        };
+        match kind {
+            Kind::Upstream => snapshot.upstreams.get(id).cloned(),
+            Kind::Route => of_route(&snapshot.router.get(id)?.upstream),
+            Kind::StreamRoute => of_route(&snapshot.stream_router.iter().find(|route| *route.id == *id)?.upstream),
+            Kind::Service => lock(&self.compiler).service_upstream(id).cloned(),
+            _ => None,
+        }
+    }
+
+    /// Whether a configuration was taken in: a file that could be read, a store's state.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// An empty configuration is one too.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// config.yaml's lists and attributes of plugins, from now on: everything is compiled with them.
+    pub async fn reload_plugins(&self, plugins: Plugins) {
+        let enabled = enabled(&plugins);
+        let change = tokio::task::block_in_place(|| {
+            let named = self.source_names_plugins.load(Ordering::Relaxed);
+            *lock(&self.enabled) = enabled.clone();
+            lock(&self.compiler).set_attributes(Value::Object(plugins.plugin_attr));
+            self.compile(Some(enabled).filter(|_| !named), |compiler| compiler.apply(ChangeSet::default()))
+        });
+        self.put_into_force(change, false).await;
     }
 
     /// Takes in what a file brings; `first`: nothing is served yet.
@@ -109,6 +159,7 @@ impl Configuration {
         let _turn = self.turn.lock().await;
         let change = tokio::task::block_in_place(|| self.compile_update(source, update));
         self.put_into_force(change, first).await;
+        self.ready.store(true, Ordering::Release);
     }
 
     fn compile_update(&self, source: &StandaloneSource, update: Update) -> Change {
@@ -116,6 +167,7 @@ impl Configuration {
             let names = |stream| Some(list.iter().filter(|p| p.stream == stream).map(|p| p.name.clone()).collect());
             Enabled { plugins: names(false), stream_plugins: names(true) }
         });
+        self.source_names_plugins.store(named.is_some(), Ordering::Relaxed);
         let mut compiler = lock(&self.compiler);
         let before = compiler.snapshot().clone();
         compiler.enable(named.unwrap_or_else(|| lock(&self.enabled).clone()));
@@ -169,6 +221,10 @@ impl Configuration {
         });
         self.put_into_force(change, first).await;
         self.in_force.send_replace(revision);
+        // A store in memory has nothing until somebody brings it: APISIX's API-driven standalone mode is not ready then.
+        if store.source() != Source::Memory || revision > 0 {
+            self.ready.store(true, Ordering::Release);
+        }
     }
 
     async fn take_batches(&self, batches: Vec<Batch>) {
@@ -181,6 +237,7 @@ impl Configuration {
         let change = tokio::task::block_in_place(|| self.compile(plugins, |compiler| compiler.apply(set)));
         self.put_into_force(change, false).await;
         self.in_force.send_replace(revision);
+        self.ready.store(true, Ordering::Release);
     }
 
     fn compile(&self, plugins: Option<Enabled>, apply: impl FnOnce(&mut Compiler) -> Applied) -> Change {
@@ -215,13 +272,14 @@ impl Configuration {
     /// Waits for secrets that were never asked for before, so that a change is not in force without them.
     async fn settle(&self, change: Change, limit: Duration) -> Change {
         let secrets = lock(&self.compiler).secrets().clone();
-        if !secrets.is_unsettled() {
-            return change;
-        }
-        if tokio::time::timeout(limit, secrets.settle()).await.is_err() {
+        if secrets.is_unsettled() && tokio::time::timeout(limit, secrets.settle()).await.is_err() {
             tracing::warn!("some secrets are not fetched yet");
         }
+        // A quick answer may have come while the change was being compiled.
         let changed = secrets.take_changed();
+        if changed.is_empty() {
+            return change;
+        }
         let next = tokio::task::block_in_place(|| self.compile(None, |compiler| compiler.recompile(&changed)));
         let unresolved = change.unresolved.into_iter().chain(next.unresolved).collect();
         Change { before: change.before, snapshot: next.snapshot, unresolved }
@@ -267,7 +325,7 @@ fn plugin_list(state: &State) -> Option<Enabled> {
     parse_plugins(&entry.body.value())
 }
 
-fn parse_plugins(list: &serde_json::Value) -> Option<Enabled> {
+fn parse_plugins(list: &Value) -> Option<Enabled> {
     let list = list.as_array()?;
     let names = |stream: bool| {
         let wanted = list.iter().filter(|plugin| (plugin["stream"] == true) == stream);
@@ -303,8 +361,8 @@ fn change_set(batches: impl Iterator<Item = Batch>) -> (ChangeSet, Option<Enable
 async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Duration) {
     let all = async {
         let mut asking = tokio::task::JoinSet::new();
-        for set in sets.iter().cloned() {
-            let resolver = resolver.clone();
+        for set in sets {
+            let (set, resolver) = (set.clone(), resolver.clone());
             asking.spawn(async move { set.refresh(&resolver, std::time::Instant::now()).await });
         }
         asking.join_all().await;
@@ -314,15 +372,15 @@ async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Dura
     }
 }
 
-/// The lists of plugins of config.yaml as they are now.
-pub fn read_enabled(config: &std::path::Path) -> anyhow::Result<Enabled> {
+/// What config.yaml says of plugins now.
+pub fn read_plugins(config: &std::path::Path) -> anyhow::Result<Plugins> {
     let settings = sluice_config::settings::Settings::load(config, &sluice_config::environment::Environment::Process)
         .map_err(|errors| anyhow::anyhow!("{}", errors.first().map(ToString::to_string).unwrap_or_default()))
         .with_context(|| format!("{} cannot be used", config.display()))?;
-    Ok(enabled(&settings))
+    Ok(settings.plugins)
 }
 
 /// The lists of plugins of config.yaml.
-pub fn enabled(settings: &sluice_config::settings::Settings) -> Enabled {
-    Enabled { plugins: settings.plugins.plugins.clone(), stream_plugins: settings.plugins.stream_plugins.clone() }
+pub fn enabled(plugins: &Plugins) -> Enabled {
+    Enabled { plugins: plugins.plugins.clone(), stream_plugins: plugins.stream_plugins.clone() }
 }

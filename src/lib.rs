@@ -6,6 +6,7 @@ pub mod boot;
 mod certificates;
 pub mod cli;
 pub mod configuration;
+mod control_server;
 mod demo;
 mod figures;
 mod listen;

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod breakage;
+mod control;
 mod examples;
 mod health;
 mod lifecycle;
 mod load;
 mod reload;
+mod secrets;
 mod slow;
 mod smuggling;
 mod start;

@@ -17,12 +17,12 @@ const LAYERS: &[&[&str]] = &[
     &["sluice-model", "sluice-expr"],
     &["sluice-telemetry", "sluice-net", "sluice-http", "sluice-secret"],
     &["sluice-router", "sluice-upstream", "sluice-plugin"],
-    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin"],
+    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"],
 ];
 
 /// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire
 /// stands on sockets, secrets are fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot,
-/// the Admin API writes through the store.
+/// the Admin API writes through the store, the declarative commands read files as the gateway does.
 const WITHIN: &[(&str, &str)] = &[
     ("sluice-model", "sluice-expr"),
     ("sluice-net", "sluice-telemetry"),
@@ -35,12 +35,14 @@ const WITHIN: &[(&str, &str)] = &[
     ("sluice-config", "sluice-store"),
     ("sluice-admin", "sluice-config"),
     ("sluice-admin", "sluice-store"),
+    ("sluice-declarative", "sluice-config"),
 ];
 
 const PLUGIN_PREFIX: &str = "sluice-plugins-";
 const ENGINE_PREFIX: &str = "sluice-engine-";
 /// Layers that plugins must not see.
-const HIDDEN_FROM_PLUGINS: &[&str] = &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin"];
+const HIDDEN_FROM_PLUGINS: &[&str] =
+    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"];
 const KIT: &str = "sluice-testkit";
 /// Outside the product: they may depend on nothing of it.
 const TOOLS: &[&str] = &["xtask", "sluice-bench", KIT];

@@ -4,7 +4,7 @@ use crate::key_owners::KeyOwners;
 use crate::message::{Reply, Request};
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{body, plugins, resource, schema};
+use crate::{body, configs, control, plugins, resource, schema};
 use serde_json::Value;
 use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
@@ -13,6 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{RwLock, watch};
 
 /// What the Admin API needs of the running gateway.
@@ -32,6 +33,8 @@ pub trait Gateway: Send + Sync + 'static {
     fn check_proto(&self, _content: &str) -> Result<(), String> {
         Ok(())
     }
+    /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
+    fn taken(&self, _revision: u64) {}
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -48,6 +51,8 @@ pub struct Admin {
     pub(crate) last_id: AtomicU64,
     /// Who has which key among the consumers.
     pub(crate) key_owners: Mutex<KeyOwners>,
+    /// In API-driven standalone mode, what was declared.
+    pub(crate) declared: Option<tokio::sync::Mutex<configs::Declared>>,
 }
 
 /// A request that was let in.
@@ -61,6 +66,7 @@ pub(crate) struct Call<'a> {
 
 impl Admin {
     pub fn new(settings: AdminSettings, store: Arc<dyn Store>, gateway: Arc<dyn Gateway>) -> Admin {
+        let declared = settings.api_driven.then(tokio::sync::Mutex::default);
         Admin {
             settings,
             store,
@@ -68,6 +74,7 @@ impl Admin {
             writing: RwLock::default(),
             last_id: AtomicU64::new(0),
             key_owners: Mutex::default(),
+            declared,
         }
     }
 
@@ -80,7 +87,8 @@ impl Admin {
         if rest.is_empty() {
             return if request.method == "HEAD" { Reply::empty(200) } else { Reply::empty(404) };
         }
-        if !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
+        let head = request.method == "HEAD" && self.declared.is_some() && rest == ["configs"];
+        if !head && !matches!(request.method.as_str(), "GET" | "PUT" | "POST" | "DELETE" | "PATCH") {
             return Reply::empty(404);
         }
         let author = match access::authenticate(&self.settings, request) {
@@ -88,6 +96,14 @@ impl Admin {
             Err(refused) => return refused,
         };
         let method = request.method.as_str();
+        if let ["configs", rest @ ..] = rest
+            && let Some(reply) = configs::answer(self, rest, request, &author).await
+        {
+            return reply;
+        }
+        if self.declared.is_some() {
+            return control::not_found();
+        }
         match (method, rest) {
             ("GET", ["plugins", "list"]) => return plugins::list(self, request),
             ("PUT", ["plugins", "reload"]) => return plugins::reload(self).await,
@@ -111,6 +127,14 @@ impl Admin {
             (_, ["schema" | "plugins", ..]) => Reply::error(404, "not found"),
             _ => resource::answer(self, rest, call).await,
         }
+    }
+
+    /// Waits until a revision is in force, but not for ever: a gateway that ends meanwhile is no reason to call a write
+    /// failed.
+    pub(crate) async fn in_force(&self, revision: u64) {
+        let mut in_force = self.gateway.in_force();
+        let reached = in_force.wait_for(|now| *now >= revision);
+        let _ = tokio::time::timeout(Duration::from_secs(10), reached).await;
     }
 
     fn cors(&self, request: &Request, reply: Reply) -> Reply {

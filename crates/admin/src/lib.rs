@@ -4,11 +4,14 @@
 
 pub mod access;
 pub mod admin;
-pub mod lenient;
 mod body;
+mod clock;
+mod configs;
+pub mod control;
 mod decoration;
 mod encryption;
 mod key_owners;
+mod lenient;
 pub mod listing;
 pub mod message;
 pub mod parsers;
@@ -19,8 +22,13 @@ pub mod resource;
 pub mod schema;
 pub mod server;
 pub mod settings;
+pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use admin::{Admin, Gateway};
+pub use control::{Control, Running};
 pub use message::{Reply, Request};
 pub use server::{Handler, serve};
 pub use settings::{AdminKey, AdminSettings, Role};
+pub use status::Status;

@@ -83,3 +83,23 @@ impl Reply {
         self
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Request;
+    use crate::server::query;
+
+    /// A request from this machine; `target` may have a query.
+    pub fn request(method: &str, target: &str, body: &str) -> Request {
+        let (path, args) = target.split_once('?').unwrap_or((target, ""));
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query(args),
+            headers: Vec::new(),
+            body: body.to_owned().into(),
+            too_large: false,
+            peer: Some([127, 0, 0, 1].into()),
+        }
+    }
+}

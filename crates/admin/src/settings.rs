@@ -45,6 +45,8 @@ pub struct AdminSettings {
     /// `plugins` and `stream_plugins` of config.yaml, in its order; None: all.
     pub plugins: Option<Vec<String>>,
     pub stream_plugins: Option<Vec<String>>,
+    /// API-driven standalone mode: the configuration is exchanged as a whole.
+    pub api_driven: bool,
     /// Bytes of a request's body.
     pub max_body: usize,
     /// What is encrypted at rest, and with which keys.
@@ -66,6 +68,7 @@ impl Default for AdminSettings {
             stream: false,
             plugins: None,
             stream_plugins: None,
+            api_driven: false,
             // apisix/admin/init.lua, MAX_REQ_BODY
             max_body: 1536 * 1024,
             keyring: Arc::default(),

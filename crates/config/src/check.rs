@@ -23,8 +23,11 @@ pub struct Check {
 }
 
 /// The standalone file beside config.yaml, if the settings ask for one.
-pub fn standalone_path(config_yaml: &Path, provider: ConfigProvider) -> Option<PathBuf> {
-    match provider {
+pub fn standalone_path(config_yaml: &Path, settings: &Settings) -> Option<PathBuf> {
+    if settings.api_driven() {
+        return None;
+    }
+    match settings.deployment.config_provider {
         ConfigProvider::Yaml => Some(config_yaml.with_file_name("apisix.yaml")),
         ConfigProvider::Json => Some(config_yaml.with_file_name("apisix.json")),
         ConfigProvider::Etcd => None,
@@ -37,7 +40,7 @@ pub fn check(config_yaml: &Path, environment: &Environment) -> Check {
     let mut out = Check { notices, ..Check::default() };
     let standalone = match settings {
         Ok(settings) => {
-            let path = standalone_path(config_yaml, settings.deployment.config_provider);
+            let path = standalone_path(config_yaml, &settings);
             out.settings = Some(Box::new(settings));
             path
         }

@@ -3,6 +3,7 @@
 //!
 //! The surprise: a resource that does not compile keeps its last good form if it had one, and is left out otherwise;
 //! either way it is reported and the rest goes on.
+mod accepted;
 mod chain;
 mod consumer;
 mod route;
@@ -11,11 +12,13 @@ mod ssl;
 mod stream_route;
 mod upstream;
 
+pub use accepted::accepted;
+
 use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
-use serde_json::{Map, Value};
-use sluice_model::validate::{Checks, Parsers, PluginScope, Plugins, References, validate_standalone};
+use serde_json::Value;
+use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::CertConfig;
 use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
@@ -228,6 +231,12 @@ impl Compiler {
         self.anew = true;
     }
 
+    /// `plugin_attr` of config.yaml, from now on; everything is compiled anew with the next change.
+    pub fn set_attributes(&mut self, attributes: Value) {
+        self.env = self.env.clone().with_attributes(attributes);
+        self.anew = true;
+    }
+
     /// Applies the whole state of a source: what it does not name any more is deleted.
     pub fn replace_all(&mut self, objects: Vec<Object>) -> Applied {
         let named: HashSet<(Kind, Arc<str>)> = objects.iter().map(|o| (o.kind, o.id.clone())).collect();
@@ -316,24 +325,8 @@ impl Compiler {
     }
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
-        if let Value::Object(fields) = body {
-            if kind == Kind::Secret {
-                // The body's own is without the manager (apisix/core/config_etcd.lua takes it from the key, too).
-                fields.insert("id".into(), id.into());
-            } else {
-                fields.entry("id").or_insert_with(|| id.into());
-            }
-            // `key-auth:` without a value is a plugin with nothing but defaults.
-            for config in
-                fields.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|p| p.values_mut())
-            {
-                if config.is_null() {
-                    *config = Value::Object(Map::new());
-                }
-            }
-        }
-        let bridge = Bridge { registry: &self.registry, scripts: self.env.scripts().map(AsRef::as_ref) };
-        validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
+        let scripts = self.env.scripts().map(AsRef::as_ref);
+        accepted::check(&self.registry, scripts, kind, id, body)
     }
 
     fn compile(&mut self, work: Work) -> Applied {

@@ -16,7 +16,7 @@ pub mod suggestion;
 pub mod unit;
 pub mod watch;
 
-pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, PluginSecrets, Problem};
+pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, PluginSecrets, Problem, accepted};
 pub use snapshot::{
     CompiledRoute, CompiledStreamRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot,
     StreamPluginEntry, Upstreams,

@@ -42,6 +42,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// APISIX's API-driven standalone mode: no file and no store, the Admin API brings the configuration as a whole
+    /// (apisix/core/config_yaml.lua `is_use_admin_api`).
+    pub fn api_driven(&self) -> bool {
+        let deployment = &self.deployment;
+        self.apisix.enable_admin
+            && deployment.role == deployment::Role::Traditional
+            && deployment.config_provider == deployment::ConfigProvider::Yaml
+    }
+
     /// Reads and checks a file; all errors at once.
     pub fn load(path: &Path, environment: &Environment) -> Result<Settings, Vec<ConfigError>> {
         Self::load_with_notices(path, environment).0

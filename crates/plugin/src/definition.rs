@@ -1,4 +1,5 @@
 //! How a plugin is defined: its types, its schema, its constructor; erased into a [`Definition`] for the list of plugins.
+use crate::control::ControlEndpoint;
 use crate::endpoint::EndpointsOf;
 use crate::env::Env;
 use crate::info::Info;
@@ -86,6 +87,8 @@ pub struct Definition {
     pub nested: Option<NestedCheck>,
     /// Paths that the plugin answers itself; `public-api` exposes them.
     pub endpoints: Option<EndpointsOf>,
+    /// Paths on the Control API.
+    pub control: &'static [ControlEndpoint],
 }
 
 /// Makes a plugin of a configuration that was checked and completed.
@@ -110,6 +113,7 @@ pub const fn define<P: Define>() -> Definition {
         metadata_schema: None,
         nested: None,
         endpoints: None,
+        control: &[],
     }
 }
 
@@ -137,6 +141,10 @@ impl Definition {
     /// Adds public endpoints (APISIX: `_M.api()`).
     pub const fn endpoints(self, endpoints: EndpointsOf) -> Definition {
         Definition { endpoints: Some(endpoints), ..self }
+    }
+    /// Adds endpoints of the Control API (APISIX: `_M.control_api()`).
+    pub const fn control(self, endpoints: &'static [ControlEndpoint]) -> Definition {
+        Definition { control: endpoints, ..self }
     }
     /// Adds `plugin_metadata` with a schema of its own.
     pub const fn metadata_schema(self, schema: fn() -> Value) -> Definition {

@@ -96,6 +96,8 @@ pub struct Info {
     /// Its build may refuse a configuration that its schema and its check allow, because of others that are in force: the
     /// Admin API builds it before it stores the configuration.
     pub refuses: bool,
+    /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
+    pub global: bool,
 }
 
 impl Info {
@@ -112,6 +114,7 @@ impl Info {
             prefer_route: false,
             encodes: false,
             refuses: false,
+            global: false,
         }
     }
     pub const fn version(self, version: f64) -> Info {
@@ -131,6 +134,9 @@ impl Info {
     }
     pub const fn refuses(self) -> Info {
         Info { refuses: true, ..self }
+    }
+    pub const fn global(self) -> Info {
+        Info { global: true, ..self }
     }
     pub const fn encodes(self) -> Info {
         Info { encodes: true, ..self }

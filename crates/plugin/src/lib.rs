@@ -8,6 +8,7 @@ mod certificate_variables;
 pub mod chain;
 pub mod consumer;
 pub mod context;
+pub mod control;
 pub mod definition;
 pub mod endpoint;
 pub mod env;
@@ -27,6 +28,7 @@ pub use context::{
     Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, TlsInfo, UpstreamRef,
     UpstreamRequest,
 };
+pub use control::{ControlEndpoint, ControlRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};
 pub use endpoint::{Endpoint, EndpointHandler};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};

@@ -239,6 +239,9 @@ impl Registry {
         if entry.definition.info.auth {
             document.insert("type".into(), "auth".into());
         }
+        if entry.definition.info.global {
+            document.insert("scope".into(), "global".into());
+        }
         if let Some((_, consumer)) = &entry.consumer_schema {
             document.insert("consumer_schema".into(), consumer.clone());
         }

@@ -55,6 +55,10 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     worker.figures.requests.inc();
     let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
+    // The context was taken before the snapshot, or kept by a request that began under an older one.
+    if !Arc::ptr_eq(&cx.consumers, &snapshot.consumers) {
+        cx.consumers = snapshot.consumers.clone();
+    }
     let connection = &client.connection;
     let requests = connection.requests.get() + 1;
     connection.requests.set(requests);

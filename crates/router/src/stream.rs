@@ -97,6 +97,12 @@ impl<T> StreamRouter<T> {
         by_name.or_else(|| first(&self.others, request))
     }
 
+    /// All handles, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let named = self.exact.values().chain(self.suffixes.iter().map(|(_, routes)| routes));
+        named.chain([&self.others]).flatten().map(|(_, handle)| handle)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -67,7 +67,13 @@ impl EtcdStore {
         }
         let mut members = Members::new(all);
         let shared = Arc::new(Shared::new(settings));
-        let first = match start(&shared, &mut members).await {
+        // The connection lives on the runtime that made it: that must not be the caller's.
+        let starting = {
+            let shared = shared.clone();
+            control.spawn(async move { (start(&shared, &mut members).await, members) })
+        };
+        let (started, members) = starting.await.map_err(|error| StoreError::Away(error.to_string()))?;
+        let first = match started {
             Ok(connected) => Some(connected),
             Err(reasons) => {
                 from_snapshot(&shared, snapshot.as_deref(), &reasons)?;
@@ -88,10 +94,13 @@ impl EtcdStore {
         if kept == 0 || self.commits.fetch_add(1, Ordering::Relaxed) % PRUNE_EVERY != PRUNE_EVERY - 1 {
             return;
         }
-        let layout = self.shared.layout.clone();
+        let shared = self.shared.clone();
         self.control.spawn(async move {
-            if let Err(error) = records::prune(&client, &layout, kept).await {
-                tracing::warn!(%error, "etcd: the history could not be pruned");
+            match records::prune(&client, &shared.layout, kept).await {
+                // A revision without anything for the watch to tell; whoever catches up need not find that out.
+                Ok(Some(revision)) => shared.skip(revision - 1, revision),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "etcd: the history could not be pruned"),
             }
         });
     }

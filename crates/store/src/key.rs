@@ -58,7 +58,11 @@ mod tests {
             (Kind::Route, "1", "routes/1"),
             (Kind::Credential, "jack/credentials/a", "consumers/jack/credentials/a"),
             (Kind::Consumer, "jack", "consumers/jack"),
-            (Kind::GraphqlCostDecoration, "shop/graphql_cost_decorations/d", "services/shop/graphql_cost_decorations/d"),
+            (
+                Kind::GraphqlCostDecoration,
+                "shop/graphql_cost_decorations/d",
+                "services/shop/graphql_cost_decorations/d",
+            ),
             (Kind::Secret, "vault/1", "secrets/vault/1"),
         ] {
             let key = Key::of(kind, id);

@@ -5,7 +5,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, UpstreamRef};
+use sluice_plugin::{
+    BuildError, Context, ControlEndpoint, ControlRequest, Define, Env, Flow, Info, Phases, Plugin, Reply, UpstreamRef,
+};
 
 /// Configuration of `example-plugin`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -42,6 +44,17 @@ pub struct Metadata {
     /// Any text.
     #[allow(dead_code, reason = "part of the schema only")]
     skey: String,
+}
+
+/// Says `world`, with `?json` as JSON.
+pub const CONTROL: &[ControlEndpoint] =
+    &[ControlEndpoint { methods: &["GET"], uri: "/v1/plugin/example-plugin/hello", handler: hello }];
+
+fn hello(request: &ControlRequest<'_>) -> Reply {
+    if request.args.iter().any(|(name, _)| name == "json") {
+        return Reply::json(200, &json!({"msg": "world"})).header("Content-Type", "application/json");
+    }
+    Reply::text(200, "world\n")
 }
 
 /// See the file's head.

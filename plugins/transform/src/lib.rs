@@ -20,7 +20,7 @@ use sluice_plugin::{Definition, define};
 pub static PLUGINS: &[Definition] = &[
     define::<client_control::ClientControl>(),
     define::<echo::Echo>(),
-    define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>(),
+    define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>().control(example_plugin::CONTROL),
     define::<fault_injection::FaultInjection>(),
     define::<gzip::Gzip>(),
     define::<mocking::Mocking>(),

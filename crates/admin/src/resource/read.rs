@@ -1,8 +1,8 @@
 //! `GET` of one object and of a list.
 use super::{Target, node, not_found, store_failed};
 use crate::admin::Admin;
-use crate::{encryption, listing};
 use crate::message::{Reply, Request};
+use crate::{encryption, listing};
 use serde_json::{Value, json};
 use sluice_model::Kind;
 use sluice_store::{Entry, State};

@@ -15,8 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a write is tried again when others write at the same time.
 const TRIES: usize = 8;
-/// How long `?wait=true` waits at most.
-const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A checked write.
 struct Planned {
@@ -221,10 +219,8 @@ fn next_id(admin: &Admin, revision: u64) -> u64 {
 }
 
 fn set_id(body: &mut Value, id: &str) {
-    // The id of a secret in its body is the last part of it, as in its path.
-    let own = id.rsplit('/').next().unwrap_or(id);
     if let Some(fields) = object(body) {
-        fields.insert(String::from("id"), own.into());
+        fields.insert(String::from("id"), id.into());
     }
 }
 
@@ -262,8 +258,6 @@ pub(super) async fn commit(admin: &Admin, call: &Call<'_>, ops: Vec<Op>) -> Resu
 /// With `?wait=true` it returns when the revision is in force.
 pub(super) async fn wait(admin: &Admin, call: &Call<'_>, revision: u64) {
     if call.request.arg("wait") == Some("true") {
-        let mut in_force = admin.gateway.in_force();
-        // A gateway that ends meanwhile is no reason to call the write failed.
-        let _ = tokio::time::timeout(WAIT_LIMIT, in_force.wait_for(|now| *now >= revision)).await;
+        admin.in_force(revision).await;
     }
 }

@@ -87,6 +87,9 @@ pub struct Router {
 #[derive(Clone, Debug, Serialize)]
 pub struct Control {
     pub listen: SocketAddr,
+    /// config.yaml names address or port.
+    #[serde(skip)]
+    pub named: bool,
     pub router: HttpRouter,
 }
 
@@ -227,10 +230,11 @@ fn read_ssl(s: Section<'_>, common: Common) -> Ssl {
 fn read_control(s: &Section<'_>) -> Option<Control> {
     let enable = s.boolean("enable_control", true);
     let control = s.section("control");
+    let named = control.field("ip").is_some() || control.field("port").is_some();
     let listen = address(&control, 9090);
     let router = control.choice("router", &ROUTERS, HttpRouter::RadixtreeUri);
     control.finish();
-    enable.then_some(Control { listen, router })
+    enable.then_some(Control { listen, named, router })
 }
 
 /// `{ip, port}` of a server that is for this machine by default.

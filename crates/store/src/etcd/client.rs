@@ -59,7 +59,7 @@ impl From<Status> for Failure {
             // From etcd's gRPC library, before etcd itself sees the request.
             Code::ResourceExhausted if text.contains("larger than max") => Failure::TooLarge(text.to_owned()),
             Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown | Code::Internal => {
-                Failure::Away(reason(&status))
+                Failure::Away(if status.source().is_some() { reason(&status) } else { text.to_owned() })
             }
             _ => Failure::Other(text.to_owned()),
         }
@@ -241,4 +241,37 @@ pub(crate) fn header(header: Option<Header>) -> Result<Header, Failure> {
 
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcds_words_are_understood() {
+        let failure = |code, text: &str| Failure::from(Status::new(code, text));
+        for (code, text) in [
+            (Code::Unauthenticated, "etcdserver: invalid auth token"),
+            (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
+        ] {
+            assert_eq!(failure(code, text), Failure::Login);
+        }
+        let text = "etcdserver: mvcc: required revision has been compacted";
+        assert_eq!(failure(Code::OutOfRange, text), Failure::Compacted);
+        let text = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        assert_eq!(failure(Code::OutOfRange, text), Failure::AnswerTooLong);
+        for (code, text) in [
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request"),
+            (Code::InvalidArgument, "etcdserver: request is too large"),
+            (Code::ResourceExhausted, "grpc: received message larger than max (9 vs. 8)"),
+        ] {
+            assert_eq!(failure(code, text), Failure::TooLarge(text.to_owned()));
+        }
+        let text = "etcdserver: permission denied";
+        assert_eq!(failure(Code::PermissionDenied, text), Failure::Denied(text.to_owned()));
+        let text = "etcdserver: no leader";
+        assert_eq!(failure(Code::Unavailable, text), Failure::Away(text.to_owned()));
+        let text = "etcdserver: mvcc: database space exceeded";
+        assert_eq!(failure(Code::ResourceExhausted, text), Failure::Other(text.to_owned()));
+    }
 }

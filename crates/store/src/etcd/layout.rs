@@ -33,7 +33,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub fn new(prefix: &str) -> Layout {
-        let prefix = prefix.trim_end_matches('/');
+        // As it is: APISIX does not take a slash from its end either.
         Layout {
             root: format!("{prefix}/"),
             records: format!("{prefix}_sluice/revisions/"),

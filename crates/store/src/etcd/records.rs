@@ -1,6 +1,6 @@
 //! The history's records in etcd. The surprise: a record cannot be named by its revision, which is known only when it
 //! is written; its id is a time and a random number, its revision is the entry's own `create_revision`.
-use super::client::{Client, Failure};
+use super::client::{Client, Failure, header};
 use super::layout::{Layout, end_of};
 use super::list::{signed, unsigned};
 use super::message::*;
@@ -66,24 +66,24 @@ pub(crate) async fn revision_of(client: &Client, layout: &Layout, id: &str) -> R
     Ok(answer.kvs.first().map(|kv| unsigned(kv.create_revision)))
 }
 
-/// Deletes the oldest where there are a tenth more than are to be kept.
-pub(crate) async fn prune(client: &Client, layout: &Layout, kept: usize) -> Result<u64, Failure> {
+/// Deletes the oldest where there are a tenth more than are to be kept. The revision that did it.
+pub(crate) async fn prune(client: &Client, layout: &Layout, kept: usize) -> Result<Option<u64>, Failure> {
     let count = client.range(RangeRequest { count_only: true, ..all(layout.records()) }).await?.count;
     let excess = unsigned(count).saturating_sub(kept as u64);
     if excess <= kept as u64 / 10 {
-        return Ok(0);
+        return Ok(None);
     }
     // Ids begin with the time: the first keys are the oldest.
     let oldest = RangeRequest { limit: signed(excess), keys_only: true, ..all(layout.records()) };
     let answer = client.range(oldest).await?;
-    let Some(id) = answer.kvs.last().and_then(|kv| kv.key.get(layout.records().len()..)) else { return Ok(0) };
+    let Some(id) = answer.kvs.last().and_then(|kv| kv.key.get(layout.records().len()..)) else { return Ok(None) };
     let until = |place: &str| {
         let range_end = [place.as_bytes(), id, &[0]].concat();
         Request::DeleteRange(DeleteRangeRequest { key: place.as_bytes().to_vec(), range_end }).into()
     };
     let success = vec![until(layout.records()), until(layout.bodies())];
-    client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
-    Ok(excess)
+    let answer = client.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
+    Ok(Some(unsigned(header(answer.header)?.revision)))
 }
 
 fn all(place: &str) -> RangeRequest {

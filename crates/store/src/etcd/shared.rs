@@ -319,3 +319,6 @@ fn difference(state: &State, listing: &Listing) -> (Vec<Event>, Vec<Change>) {
     }
     (events, changes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 use super::process::{Etcd, Way, missing};
 use super::*;
 use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 fn reason(store: &EtcdStore) -> String {
@@ -233,4 +235,76 @@ async fn a_transaction_whose_answer_is_lost_is_looked_up() {
     let done = done.unwrap();
     assert_eq!(routes(&store), pairs(&[("1", "a")]));
     assert_eq!(store.state().read().unwrap().get(&Key::of(Kind::Route, "1")), Some(&done.written[0]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_whatever_happens_to_etcd() {
+    if missing() {
+        return;
+    }
+    let mut etcd = Etcd::start();
+    let store = Arc::new(connect(settings(&[etcd.url()]), None).await.unwrap());
+    let follower = connect(settings(&[etcd.url()]), None).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (store, stop) = (store.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut acknowledged, mut n) = (Vec::new(), 0);
+                while !stop.load(Ordering::SeqCst) {
+                    let (a, b) = (format!("{writer}-{n}-a"), format!("{writer}-{n}-b"));
+                    let both = vec![put(&a, "{}", Expect::Absent), put(&b, "{}", Expect::Absent)];
+                    let counter = put("counter", &format!("{writer}-{n}"), Expect::Any);
+                    match store.commit(write([both, vec![counter]].concat())).await {
+                        Ok(_) => acknowledged.push(a),
+                        Err(StoreError::Away(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                        Err(other) => panic!("{other}"),
+                    }
+                    n += 1;
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    for round in 0..4 {
+        let before = store.state().read().unwrap().revision;
+        let mut watch = store.watch();
+        while store.state().read().unwrap().revision < before + 30 {
+            next(&mut watch).await;
+        }
+        etcd.signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        etcd.signal(Signal::CONT);
+        if round % 2 == 0 {
+            etcd.kill();
+            until_fresh(&store, false).await;
+            etcd.run();
+        } else {
+            let revision = etcd.put("/apisix/routes/apisix", &round.to_string());
+            etcd.compact(revision);
+        }
+        until_fresh(&store, true).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    until_fresh(&follower, true).await;
+    store.catch_up().await.unwrap();
+    follower.catch_up().await.unwrap();
+    let mut truth = etcd.range("/apisix/routes/", "/apisix/routes0");
+    truth.retain(|(key, _)| key != "/apisix/routes/");
+    let truth: Vec<_> =
+        truth.into_iter().map(|(key, body)| (key["/apisix/routes/".len()..].to_owned(), body)).collect();
+    assert_eq!(routes(&store), truth);
+    assert_eq!(routes(&follower), truth);
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    for a in acknowledged {
+        assert!(truth.iter().any(|(id, _)| *id == a), "{a} was acknowledged");
+    }
+    for (id, _) in truth.iter().filter(|(id, _)| id.ends_with("-a")) {
+        let other = id.replace("-a", "-b");
+        assert!(truth.iter().any(|(id, _)| *id == other), "half of a transaction: {id}");
+    }
 }

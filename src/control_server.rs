@@ -1,0 +1,107 @@
+//! The ports of the Control API and of the status API, and what they ask of the running gateway. The surprise: where
+//! config.yaml does not name the control port, another process on it is a warning only, so that two gateways can run on one
+//! machine.
+use crate::configuration::{Configuration, read_plugins};
+use anyhow::Context as _;
+use serde_json::Value;
+use sluice_admin::control::{Resource, Running};
+use sluice_admin::{Control, Handler, Status};
+use sluice_config::settings::Settings;
+use sluice_model::Kind;
+use sluice_plugin::Registry;
+use sluice_store::{Entry, Key, Store};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use tokio::net::TcpListener;
+
+/// The gateway as the Control API sees it.
+struct Node {
+    configuration: Arc<Configuration>,
+    /// None: the configuration is a file.
+    store: Option<Arc<dyn Store>>,
+    config: PathBuf,
+    prefix: String,
+}
+
+impl Node {
+    async fn reload(&self) -> anyhow::Result<()> {
+        let plugins = read_plugins(&self.config)?;
+        self.configuration.reload_plugins(plugins).await;
+        Ok(())
+    }
+}
+
+fn of_entry(id: &str, entry: &Entry) -> Resource {
+    Resource { id: id.into(), body: entry.body.clone(), created: entry.created, modified: entry.modified }
+}
+
+impl Running for Node {
+    fn registry(&self) -> Arc<Registry> {
+        self.configuration.registry()
+    }
+    fn prefix(&self) -> &str {
+        &self.prefix
+    }
+    fn resources(&self, kind: Kind) -> Vec<Resource> {
+        if let Some(store) = &self.store {
+            let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+            return state.of(kind).map(|(id, entry)| of_entry(id, entry)).collect();
+        }
+        let modified = self.configuration.published().load().1.revision;
+        let bodies = self.configuration.bodies(kind);
+        bodies.into_iter().map(|(id, body)| Resource { id, body, created: 0, modified }).collect()
+    }
+    fn resource(&self, kind: Kind, id: &str) -> Option<Resource> {
+        if let Some(store) = &self.store {
+            let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+            return state.get(&Key::of(kind, id)).map(|entry| of_entry(id, entry));
+        }
+        let modified = self.configuration.published().load().1.revision;
+        let body = self.configuration.body(kind, id)?;
+        Some(Resource { id: id.into(), body, created: 0, modified })
+    }
+    fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
+        let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
+        report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
+    }
+    fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
+    }
+}
+
+/// Binds the ports that config.yaml asks for and serves them until the process ends.
+pub async fn start(
+    settings: &Settings,
+    config: PathBuf,
+    configuration: &Arc<Configuration>,
+    store: Option<Arc<dyn Store>>,
+) -> anyhow::Result<()> {
+    if let Some(control) = &settings.apisix.control {
+        let prefix = if store.is_some() { settings.deployment.etcd.prefix.clone() } else { String::new() };
+        let node = Node { configuration: configuration.clone(), store, config, prefix };
+        let served = serve(control.listen, Arc::new(Control::new(Arc::new(node)))).await;
+        match served {
+            Err(error) if !control.named => tracing::warn!("no Control API: {}: {error}", control.listen),
+            served => served.with_context(|| format!("cannot listen on {} (apisix.control)", control.listen))?,
+        }
+    }
+    if let Some(listen) = settings.apisix.status {
+        let configuration = configuration.clone();
+        let ready = move || {
+            let ready = configuration.is_ready();
+            if ready { Ok(()) } else { Err("worker id: 0 has not received configuration".to_owned()) }
+        };
+        let served = serve(listen, Arc::new(Status::new(Box::new(ready)))).await;
+        served.with_context(|| format!("cannot listen on {listen} (apisix.status)"))?;
+    }
+    Ok(())
+}
+
+async fn serve(listen: SocketAddr, handler: Arc<dyn Handler>) -> std::io::Result<()> {
+    let listener = TcpListener::bind(listen).await?;
+    tokio::spawn(sluice_admin::serve(listener, None, handler));
+    Ok(())
+}
