@@ -4,6 +4,7 @@
 
 mod breakage;
 mod control;
+mod declarative;
 mod examples;
 mod health;
 mod lifecycle;
