@@ -365,7 +365,7 @@ impl Gateway {
         let prefix = prefix(config);
         let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
-            None => Source::Store(crate::stores::open(settings, data_dir, &control)?),
+            None => Source::Store(crate::stores::open(settings, data_dir, &prefix, &control)?),
         };
         let services = Services {
             control: Some(control),

@@ -272,13 +272,14 @@ impl Configuration {
     /// Waits for secrets that were never asked for before, so that a change is not in force without them.
     async fn settle(&self, change: Change, limit: Duration) -> Change {
         let secrets = lock(&self.compiler).secrets().clone();
-        if !secrets.is_unsettled() {
-            return change;
-        }
-        if tokio::time::timeout(limit, secrets.settle()).await.is_err() {
+        if secrets.is_unsettled() && tokio::time::timeout(limit, secrets.settle()).await.is_err() {
             tracing::warn!("some secrets are not fetched yet");
         }
+        // A quick answer may have come while the change was being compiled.
         let changed = secrets.take_changed();
+        if changed.is_empty() {
+            return change;
+        }
         let next = tokio::task::block_in_place(|| self.compile(None, |compiler| compiler.recompile(&changed)));
         let unresolved = change.unresolved.into_iter().chain(next.unresolved).collect();
         Change { before: change.before, snapshot: next.snapshot, unresolved }

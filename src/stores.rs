@@ -46,7 +46,7 @@ fn etcd_settings(settings: &Settings, prefix: &Path) -> EtcdSettings {
         watch_timeout: etcd.watch_timeout,
         resync_delay: etcd.resync_delay,
         health_check_timeout: etcd.health_check_timeout,
-        startup_retry: u32::try_from(etcd.startup_retry).unwrap_or(u32::MAX),
+        startup_retry: etcd.startup_retry,
         user: etcd.user.clone(),
         password: etcd.password.clone(),
         cert: file(&etcd.cert),

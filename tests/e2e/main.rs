@@ -10,6 +10,7 @@ mod health;
 mod lifecycle;
 mod load;
 mod reload;
+mod secrets;
 mod slow;
 mod smuggling;
 mod start;

@@ -41,7 +41,8 @@ const WITHIN: &[(&str, &str)] = &[
 const PLUGIN_PREFIX: &str = "sluice-plugins-";
 const ENGINE_PREFIX: &str = "sluice-engine-";
 /// Layers that plugins must not see.
-const HIDDEN_FROM_PLUGINS: &[&str] = &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"];
+const HIDDEN_FROM_PLUGINS: &[&str] =
+    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"];
 const KIT: &str = "sluice-testkit";
 /// Outside the product: they may depend on nothing of it.
 const TOOLS: &[&str] = &["xtask", "sluice-bench", KIT];

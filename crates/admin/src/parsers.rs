@@ -1,6 +1,7 @@
 //! What the model's checks ask of other crates: plugins and parsers.
 use crate::admin::Gateway;
 use serde_json::Value;
+use sluice_expr::Variable;
 use sluice_model::{Lua, Parsers, PluginScope, Plugins, schemas};
 use sluice_plugin::{Registry, Scope};
 
@@ -32,6 +33,29 @@ fn scope_of(scope: PluginScope) -> Scope {
     }
 }
 
+/// Refuses what is no JSONPath (apisix/admin/routes.lua `validate_post_arg`): brackets and quotes must be closed and hold
+/// something.
+fn check_json_path(path: &str) -> Result<(), String> {
+    let invalid = || Err(format!("invalid expression \"$.{path}\""));
+    let (mut quote, mut depth, mut before) = (None, 0_usize, '.');
+    for c in path.chars() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') if depth > 0 => quote = Some(c),
+            (None, '[') if depth > 0 && before != '[' && !before.is_alphanumeric() && before != '@' => {
+                return invalid();
+            }
+            (None, '[') => depth += 1,
+            (None, ']') if depth == 0 || before == '[' => return invalid(),
+            (None, ']') => depth -= 1,
+            _ => {}
+        }
+        before = c;
+    }
+    if quote.is_some() || depth > 0 || before == '.' { invalid() } else { Ok(()) }
+}
+
 /// Parsers of the gateway.
 pub struct GatewayParsers<'a> {
     pub gateway: &'a dyn Gateway,
@@ -41,7 +65,13 @@ pub struct GatewayParsers<'a> {
 
 impl Parsers for GatewayParsers<'_> {
     fn vars(&self, expression: &Value) -> Result<(), String> {
-        sluice_expr::Expr::compile(expression).map(|_| ()).map_err(|error| error.0)
+        let compiled = sluice_expr::Expr::compile(expression).map_err(|error| error.0)?;
+        for variable in compiled.variables() {
+            if let Variable::PostArgPath(path) = variable {
+                check_json_path(path)?;
+            }
+        }
+        Ok(())
     }
     /// OpenSSL's words; what is really wrong is in the log.
     fn certificate(&self, pem: &str) -> Result<(), String> {
@@ -70,6 +100,22 @@ impl Parsers for GatewayParsers<'_> {
         match protocol.get("conf") {
             Some(conf) => schema.check(&mut conf.clone()).map_err(|violation| violation.message),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_paths_are_checked() {
+        for good in ["a", "a.b", "messages[*].content[*].type", "a['b c']", "..type", "a[?(@.b[0] == 1)]"] {
+            assert_eq!(check_json_path(good), Ok(()), "{good}");
+        }
+        for bad in ["messages.[content[*].type", "a[", "a]", "a[]", "a['b", "a."] {
+            let message = check_json_path(bad).unwrap_err();
+            assert!(message.starts_with("invalid expression"), "{bad}: {message}");
         }
     }
 }

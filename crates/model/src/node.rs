@@ -50,15 +50,26 @@ impl Written {
         match self {
             Written::List(nodes) => nodes
                 .into_iter()
-                .map(|node| Node {
-                    host: bracketed(node.host),
-                    port: node.port.or(default_port),
-                    weight: weight(&node.weight),
-                    priority: node.priority.unwrap_or(0),
-                    metadata: match node.metadata {
-                        Some(Value::Object(fields)) => Some(fields),
-                        _ => None,
-                    },
+                .map(|node| {
+                    // Without a port of its own the host may bring one.
+                    let (host, port) = match node.port {
+                        Some(port) => (bracketed(node.host), Some(port)),
+                        None if is_bare_ipv6(&node.host) => (bracketed(node.host), None),
+                        None => {
+                            let (host, port) = split_address(&node.host);
+                            (host.to_owned(), port.and_then(|port| u16::try_from(port).ok()))
+                        }
+                    };
+                    Node {
+                        host,
+                        port: port.or(default_port),
+                        weight: weight(&node.weight),
+                        priority: node.priority.unwrap_or(0),
+                        metadata: match node.metadata {
+                            Some(Value::Object(fields)) => Some(fields),
+                            _ => None,
+                        },
+                    }
                 })
                 .collect(),
             Written::Map(nodes) => nodes
@@ -110,6 +121,20 @@ pub fn split_address(address: &str) -> (&str, Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_in_a_list_may_bring_its_port() {
+        let nodes = serde_json::json!([
+            {"host": "127.0.0.1:1980", "weight": 1},
+            {"host": "127.0.0.1:1980", "port": 81, "weight": 1},
+            {"host": "::1", "weight": 1},
+            {"host": "[::1]:82", "weight": 1},
+        ]);
+        let written: Written = serde_json::from_value(nodes).unwrap();
+        let found: Vec<_> = written.normalise(Some(80)).into_iter().map(|node| (node.host, node.port)).collect();
+        let expected = [("127.0.0.1", 1980), ("127.0.0.1:1980", 81), ("[::1]", 80), ("[::1]", 82)];
+        assert_eq!(found, expected.map(|(host, port)| (host.to_owned(), Some(port))));
+    }
 
     #[test]
     fn addresses_are_split_as_in_apisix() {

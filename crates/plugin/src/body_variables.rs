@@ -129,15 +129,22 @@ fn multipart_field(body: &[u8], boundary: &str, name: &str) -> Option<Vec<u8>> {
     for pair in starts.windows(2) {
         let [from, to] = pair else { continue };
         let part = body.get(from + delimiter.len()..*to)?;
-        let part = part.strip_prefix(b"\r\n").unwrap_or(part);
-        let Some(split) = memchr::memmem::find(part, b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&part[..split]);
+        let (head, value) = match memchr::memmem::find(part, b"\r\n\r\n") {
+            Some(split) => (part.get(..split), part.get(split + 4..)),
+            // Lines may end without a carriage return, as APISIX's parser allows.
+            None => match memchr::memmem::find(part, b"\n\n") {
+                Some(split) => (part.get(..split), part.get(split + 2..)),
+                None => continue,
+            },
+        };
+        let head = String::from_utf8_lossy(head.unwrap_or_default());
         let named = head.lines().filter(|l| l.to_ascii_lowercase().starts_with("content-disposition:")).any(|line| {
             line.split(';').any(|p| p.trim().strip_prefix("name=").is_some_and(|v| v.trim_matches('"') == name))
         });
         if named {
-            let value = part.get(split + 4..).unwrap_or_default();
-            return Some(value.strip_suffix(b"\r\n").unwrap_or(value).to_vec());
+            let value = value.unwrap_or_default();
+            let value = value.strip_suffix(b"\n").unwrap_or(value);
+            return Some(value.strip_suffix(b"\r").unwrap_or(value).to_vec());
         }
     }
     None
@@ -200,6 +207,9 @@ mod tests {
         let cx = with_body("multipart/form-data; boundary=X", body);
         assert_eq!(post_arg(&cx, "b"), Some(Value::str("two")));
         assert_eq!(post_arg(&cx, "c"), None);
+        let bare = "--X\nContent-Disposition: form-data; name=\"a\"\n\n1\n2\n--X--";
+        let cx = with_body("multipart/form-data; boundary=X", bare);
+        assert_eq!(post_arg(&cx, "a"), Some(Value::str("1\n2")));
     }
 
     #[test]

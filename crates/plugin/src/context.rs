@@ -2,6 +2,7 @@
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
+use crate::reply::{Reply, ReplyBody};
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
@@ -207,6 +208,7 @@ pub struct Context {
     client_head: Option<bool>,
     request_id: Option<Box<str>>,
     apisix_request_id: Option<Box<str>>,
+    begun: Option<Box<Reply>>,
     early_headers: Vec<(Cow<'static, str>, SmallVec<[u8; 24]>)>,
 }
 
@@ -242,6 +244,7 @@ impl Context {
             client_head: None,
             request_id: None,
             apisix_request_id: None,
+            begun: None,
             early_headers: Vec::new(),
         }
     }
@@ -272,6 +275,7 @@ impl Context {
         self.client_head = None;
         self.request_id = None;
         self.apisix_request_id = None;
+        self.begun = None;
         self.early_headers.clear();
     }
 
@@ -350,6 +354,23 @@ impl Context {
             Some((_, v)) => *v = value.into(),
             None => self.variables.push((name.into(), value.into())),
         }
+    }
+
+    /// Begins an answer while the other plugins still run (`ngx.say`): it is sent when the request phases are over, and the
+    /// upstream is not asked. The first call decides the status, later ones add to the body.
+    pub fn begin_reply(&mut self, status: u16, body: &[u8]) {
+        let begun = self.begun.get_or_insert_with(|| Box::new(Reply::text(status, Vec::new())));
+        if let ReplyBody::Bytes(bytes) = &mut begun.body {
+            bytes.extend_from_slice(body);
+        }
+    }
+    /// Takes what [`Context::begin_reply`] has begun; `end` is what a plugin then answered, whose body comes last.
+    pub fn take_begun(&mut self, end: Option<&Reply>) -> Option<Reply> {
+        let mut begun = self.begun.take()?;
+        if let (ReplyBody::Bytes(bytes), Some(ReplyBody::Bytes(more))) = (&mut begun.body, end.map(|e| &e.body)) {
+            bytes.extend_from_slice(more);
+        }
+        Some(*begun)
     }
 
     /// Forgets what [`Context::set_variable`] has set; the real variable is seen again.

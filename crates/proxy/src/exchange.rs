@@ -55,6 +55,10 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     worker.figures.requests.inc();
     let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
+    // The context was taken before the snapshot, or kept by a request that began under an older one.
+    if !Arc::ptr_eq(&cx.consumers, &snapshot.consumers) {
+        cx.consumers = snapshot.consumers.clone();
+    }
     let connection = &client.connection;
     let requests = connection.requests.get() + 1;
     connection.requests.set(requests);
@@ -151,6 +155,13 @@ impl Exchange<'_> {
             return self.reply(cx, reply).await;
         }
         let verdict = self.request_phases(cx).await;
+        let end = match &verdict {
+            Verdict::Reply(reply) => Some(reply.as_ref()),
+            _ => None,
+        };
+        if let Some(begun) = cx.take_begun(end) {
+            return self.reply(cx, begun).await;
+        }
         let reply = match verdict {
             Verdict::Reply(reply) => *reply,
             Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
@@ -300,12 +311,12 @@ impl Exchange<'_> {
         for (chain, global) in [(&snapshot.global, true), (&chain, false)] {
             match self.phase(Phase::BeforeProxy, chain, global, cx).await {
                 None => {}
-                Some(Verdict::Reply(reply)) => return Some(*reply),
-                Some(Verdict::Trouble(trouble)) => return rescue::reply(&trouble),
+                Some(Verdict::Reply(reply)) => return cx.take_begun(Some(&reply)).or(Some(*reply)),
+                Some(Verdict::Trouble(trouble)) => return cx.take_begun(None).or_else(|| rescue::reply(&trouble)),
                 Some(Verdict::Proxy) => {}
             }
         }
-        None
+        cx.take_begun(None)
     }
 
     /// The route's chain with the consumer's and its group's plugins, if they bring any.

@@ -1,9 +1,9 @@
 //! The balancer of one upstream: compiled from its nodes, shared by all workers, never changed.
 //!
-//! The surprise: health is not looked up per pick. While all nodes are healthy the tiers compiled at build time serve;
-//! when [`health_epoch`] moved, the next pick compiles tiers of the healthy nodes, so that their shares stay exact.
-//! All unhealthy means all are used (apisix/balancer.lua). `chash` keeps its full ring and steps over the unhealthy,
-//! so that keys of healthy nodes do not move.
+//! The surprise: health is not looked up per pick. While all nodes are up the tiers compiled at build time serve; when
+//! [`health_epoch`] moved and other nodes are up than before, the next pick compiles tiers of these, so that their shares
+//! stay exact. All down means all are used (apisix/balancer.lua), or none where [`BalancerSettings::fail_when_none`] says so.
+//! `chash` keeps its full ring and steps over who is down, so that keys of others do not move.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;

@@ -8,7 +8,8 @@
 //! Bounds: [`Limits`]. Scripts are the administrator's own code, but an error in one must not take a worker down: an
 //! endless loop is ended by counting instructions, memory is limited per machine, and there are no files, processes,
 //! sockets, C libraries or byte code. The surprise: LuaJIT's compiler is off while instructions are counted, because
-//! compiled loops are not counted; `instruction_limit: 0` turns it on and the bound off.
+//! compiled loops are not counted; `instruction_limit: 0` turns it on and the bound off. As OpenResty's, LuaJIT is built with
+//! its Lua 5.2 extensions.
 mod api;
 mod engine;
 mod host;

@@ -21,6 +21,8 @@ use std::sync::{Arc, Weak};
 pub enum Outcome {
     /// Nothing was decided.
     Next,
+    /// Something was said; the answer goes on with what other scripts of the request say.
+    Begun { status: u16, body: Vec<u8> },
     /// The client is answered, with the usual page of the status where there is no body.
     Exit { status: u16, body: Option<Vec<u8>> },
     /// The script sleeps.
@@ -59,6 +61,8 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(0) };
 }
 
+/// The chunk name of a `_meta.pre_function` (apisix/plugin.lua).
+pub(crate) const PRE_FUNCTION: &str = "meta pre_function";
 /// How many instructions pass between two looks at the bound.
 const STEP: u64 = 10_000;
 
@@ -236,6 +240,10 @@ impl Machine {
                 Ok(status) if (100..=999).contains(&status) => Outcome::Exit { status, body: text.map(bytes) },
                 _ => Outcome::Exit { status: 500, body: None },
             },
+            3 => Outcome::Begun {
+                status: u16::try_from(status).ok().filter(|s| (100..=999).contains(s)).unwrap_or(500),
+                body: text.map(bytes).unwrap_or_default(),
+            },
             2 => {
                 let why = text.map(|t| t.to_string_lossy()).unwrap_or_default();
                 if why.ends_with("not enough memory") {
@@ -325,8 +333,10 @@ pub(crate) fn check(engine: &Arc<Engine>, form: Form, source: &str) -> Result<()
     let machine = Machine::of_thread(engine).map_err(|e| LuaError(message(&e)))?;
     machine.refill();
     let text = if form == Form::Predicate { format!("return {source}") } else { source.to_owned() };
-    let load =
-        |prefix: &str| machine.compile(&text, &text).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))));
+    let load = |prefix: &str| {
+        let name = if form == Form::PreFunction { PRE_FUNCTION } else { &text };
+        machine.compile(name, &text).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))))
+    };
     let (prefix, failed, expected, wrong) = match form {
         Form::Functions => {
             ("failed to loadstring: ", "pcall error: ", "function", "only accept Lua function, the input code type is ")

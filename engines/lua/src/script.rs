@@ -51,6 +51,7 @@ impl Script {
         config: &Json,
     ) -> Arc<Script> {
         let chunk_name = |source: &String| match form {
+            Form::PreFunction => machine::PRE_FUNCTION.to_owned(),
             Form::Object => owner.replacen("routes/", "route#", 1),
             _ => source.clone(),
         };

@@ -92,7 +92,7 @@ fn says(body: &str) -> String {
 fn says_on(host: &mut Fake, body: &str) -> String {
     let script = script(&engine(), &format!("return function(conf, ctx) {body} end"), &json!({"phase": "access"}));
     match execute(&script, Phase::Access, host, None) {
-        Outcome::Exit { body: Some(body), .. } => String::from_utf8(body).unwrap(),
+        Outcome::Exit { body: Some(body), .. } | Outcome::Begun { body, .. } => String::from_utf8(body).unwrap(),
         Outcome::Exit { status, body: None } => format!("status {status}"),
         Outcome::Failed(error) => format!("error: {error}"),
         Outcome::Next => "next".into(),
@@ -119,7 +119,7 @@ fn the_status_of_an_answer() {
     let mut host = Fake::default();
     let script = script(&engine(), "return function() ngx.status = 418 ngx.say('x') end", &json!({}));
     let outcome = execute(&script, Phase::Access, &mut host, None);
-    assert!(matches!(outcome, Outcome::Exit { status: 418, body: Some(_) }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Begun { status: 418, .. }), "{outcome:?}");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn endless_scripts_end() {
         }
     }
     let after = script(&engine, "return function() ngx.print('well') end", &json!({}));
-    assert!(matches!(execute(&after, Phase::Access, &mut Fake::default(), None), Outcome::Exit { .. }));
+    assert!(matches!(execute(&after, Phase::Access, &mut Fake::default(), None), Outcome::Begun { .. }));
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn memory_is_bounded() {
         other => panic!("{other:?}"),
     }
     let after = script(&engine, "return function() ngx.print('well') end", &json!({}));
-    assert!(matches!(execute(&after, Phase::Access, &mut Fake::default(), None), Outcome::Exit { .. }));
+    assert!(matches!(execute(&after, Phase::Access, &mut Fake::default(), None), Outcome::Begun { .. }));
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn upvalues_live_with_the_script_and_ctx_with_the_request() {
     let source =
         "local n = 0; return function(_, ctx) n = n + 1; ctx.seen = (ctx.seen or 0) + 1; ngx.print(n, ctx.seen) end";
     let count = |script: &Arc<Script>, host: &mut Fake| match execute(script, Phase::Access, host, None) {
-        Outcome::Exit { body: Some(body), .. } => String::from_utf8(body).unwrap(),
+        Outcome::Begun { body, .. } => String::from_utf8(body).unwrap(),
         other => panic!("{other:?}"),
     };
     let first = script(&engine, source, &json!({}));
@@ -339,7 +339,7 @@ fn a_script_can_sleep() {
         other => panic!("{other:?}"),
     };
     assert!((paused.seconds - 0.25).abs() < 1e-9);
-    assert!(matches!(paused.resume(&mut host), Outcome::Exit { status: 200, body: Some(b) } if b == b"after 1"));
+    assert!(matches!(paused.resume(&mut host), Outcome::Begun { status: 200, body } if body == b"after 1"));
 }
 
 #[test]

@@ -114,9 +114,13 @@ pub(crate) struct Runner {
 }
 
 /// What a call in a request phase means for the request.
-fn outcome(result: Called) -> Result<Outcome, sluice_engine_lua::Paused> {
+fn outcome(result: Called, cx: &mut Context) -> Result<Outcome, sluice_engine_lua::Paused> {
     Ok(match result {
         Called::Next => Outcome::Next,
+        Called::Begun { status, body } => {
+            cx.begin_reply(status, &body);
+            Outcome::Next
+        }
         Called::Exit { status, body: Some(body) } => Outcome::Reply(Box::new(Reply::text(status, body))),
         Called::Exit { status, body: None } => Outcome::Reply(Box::new(Reply::status(status))),
         Called::Failed(_) => Outcome::Reply(Box::new(Reply::status(500))),
@@ -127,7 +131,8 @@ fn outcome(result: Called) -> Result<Outcome, sluice_engine_lua::Paused> {
 impl Runner {
     /// A request phase.
     pub(crate) fn request<'a>(&'a self, phase: Phase, cx: &'a mut Context) -> Flow<'a> {
-        match outcome(execute(&self.script, lua_phase(phase), &mut Seen::new(cx, phase), None)) {
+        let called = execute(&self.script, lua_phase(phase), &mut Seen::new(cx, phase), None);
+        match outcome(called, cx) {
             Ok(outcome) => outcome.into(),
             Err(paused) => Flow::wait(self.sleep(paused, phase, cx)),
         }
@@ -138,7 +143,8 @@ impl Runner {
         loop {
             let time = Duration::try_from_secs_f64(paused.seconds).unwrap_or(Duration::MAX / 4);
             self.clock.sleep(time).await;
-            match outcome(paused.resume(&mut Seen::new(cx, phase))) {
+            let called = paused.resume(&mut Seen::new(cx, phase));
+            match outcome(called, cx) {
                 Ok(outcome) => return outcome,
                 Err(again) => paused = again,
             }
@@ -162,7 +168,7 @@ impl Runner {
     pub(crate) fn before(&self, phase: Phase, cx: &mut Context) -> Result<Outcome, sluice_engine_lua::Paused> {
         match execute(&self.script, lua_phase(phase), &mut Seen::new(cx, phase), None) {
             Called::Failed(_) => Ok(Outcome::Next),
-            other => outcome(other),
+            other => outcome(other, cx),
         }
     }
 }

@@ -279,6 +279,20 @@ fn fact(cx: &Context, name: &str) -> Option<Json> {
             }
             Some(Json::Object(matched))
         }
+        "req_post_args" => {
+            let kind = cx.request.headers.known(sluice_http::Known::ContentType)?;
+            let body = cx.request_body.as_deref().filter(|_| kind.starts_with(b"application/x-www-form-urlencoded"))?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Some(sluice_http::target::args(body).map(|(name, value)| (text(&name), Json::from(text(&value)))).collect())
+        }
+        "_graphql" => {
+            let part = |name: &str| Some(cx.variable(&variable(name))?.as_str().into_owned());
+            Some(json!({"operation": part("graphql_operation")?, "name": part("graphql_name")}))
+        }
+        "rewritten_uri" => {
+            let target = cx.upstream.target.as_deref().filter(|_| cx.get::<Retargeted>().is_none())?;
+            Some(Json::from(String::from_utf8_lossy(sluice_http::target::split(target).0)))
+        }
         "conf_type" => text("route"),
         "conf_id" | "route_id" => text(&route?.route_id),
         "route_name" => text(route?.route_name.as_deref()?),

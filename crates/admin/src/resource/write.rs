@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a write is tried again when others write at the same time.
 const TRIES: usize = 8;
-/// How long `?wait=true` waits at most.
 
 /// A checked write.
 struct Planned {
@@ -220,10 +219,8 @@ fn next_id(admin: &Admin, revision: u64) -> u64 {
 }
 
 fn set_id(body: &mut Value, id: &str) {
-    // The id of a secret in its body is the last part of it, as in its path.
-    let own = id.rsplit('/').next().unwrap_or(id);
     if let Some(fields) = object(body) {
-        fields.insert(String::from("id"), own.into());
+        fields.insert(String::from("id"), id.into());
     }
 }
 

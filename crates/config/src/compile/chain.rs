@@ -45,7 +45,10 @@ impl Compiler {
         let mut entries = Vec::with_capacity(plugins.len());
         for (name, config) in plugins {
             match self.entry(name, config, source, &env) {
-                Ok(Some(entry)) => entries.push(entry),
+                Ok(Some(mut entry)) => {
+                    entry.config = Arc::new(self.secrets.shown(kind, id, config));
+                    entries.push(entry);
+                }
                 Ok(None) => {}
                 Err(message) => work.problem(kind, id, &format!("/plugins/{name}"), message),
             }
@@ -92,7 +95,7 @@ impl Compiler {
                 body => Some(Arc::new(body.clone())),
             },
             source,
-            config: Arc::new(config.clone()),
+            config: Arc::default(),
         }))
     }
 
@@ -118,8 +121,8 @@ impl Compiler {
                 self.services.remove(&id).filter(|_| kind == Kind::Service);
                 if kind == Kind::PluginConfig {
                     self.plugin_configs.remove(&id);
-                } else {
-                    self.service_upstreams.remove(&id);
+                } else if let Some(upstream) = self.service_upstreams.remove(&id) {
+                    self.end_checks(&upstream);
                 }
             }
         }

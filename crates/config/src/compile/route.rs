@@ -49,6 +49,7 @@ impl Compiler {
         for id in affected {
             let Some(route) = self.routes.get(&id).cloned() else { continue };
             if !route.enabled {
+                self.end_route_checks(&id);
                 self.compiled.remove(&id);
                 self.body_readers.remove(&id);
                 deletes.push(id);
@@ -123,6 +124,7 @@ impl Compiler {
 
     fn forget(&mut self, id: &Arc<str>) {
         self.forget_references(id);
+        self.end_route_checks(id);
         self.routes.remove(id);
         self.compiled.remove(id);
         self.body_readers.remove(id);
@@ -162,6 +164,15 @@ impl Compiler {
             None => self.merged_entries(id, route, work),
         };
         let chain = Arc::new(Chain::new(entries.clone()));
+        let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
+        let remote_addrs = route
+            .remote_addrs
+            .iter()
+            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
+            .collect::<Result<_, _>>()?;
+        let methods =
+            MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?;
+        // last of what may fail: from here on the new nodes are those whose health is checked
         let upstream = self.route_upstream(id, route, work)?;
         let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
         let hosts = match &service {
@@ -188,25 +199,18 @@ impl Compiler {
             enable_websocket,
             trouble,
         });
-        let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
         let reads_body = vars.as_ref().is_some_and(|v| v.needs_request_body());
         if reads_body || filter.as_ref().is_some_and(|f| f.reads_body()) {
             self.body_readers.insert(id.clone());
         } else {
             self.body_readers.remove(id);
         }
-        let remote_addrs = route
-            .remote_addrs
-            .iter()
-            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
-            .collect::<Result<_, _>>()?;
         self.compiled.insert(id.clone(), compiled.clone());
         Ok(RouteSpec {
             id: id.clone(),
             uris: route.uris.iter().map(|u| u.as_str().into()).collect(),
             hosts: hosts.iter().map(|h| h.as_str().into()).collect(),
-            methods: MethodSet::of(route.methods.iter().map(String::as_str))
-                .map_err(|m| format!("unknown method {m}"))?,
+            methods,
             remote_addrs,
             vars,
             filter,
@@ -234,9 +238,21 @@ impl Compiler {
         entries
     }
 
+    /// The route has no upstream of its own any more, whatever requests still use it.
+    fn end_route_checks(&self, id: &str) {
+        if let Some(RouteUpstream::Found(upstream)) = self.compiled.get(id).map(|route| &route.upstream)
+            && upstream.key.strip_prefix("routes/") == Some(id)
+        {
+            self.end_checks(upstream);
+        }
+    }
+
     /// APISIX's order: the route's `upstream_id`, its `upstream`, then the service's likewise (apisix/init.lua
     /// `handle_upstream`, apisix/plugin.lua `merge_service_route`).
     fn route_upstream(&self, id: &Arc<str>, route: &Route, work: &mut Work) -> Result<RouteUpstream, String> {
+        if route.upstream.is_none() || route.upstream_id.is_some() {
+            self.end_route_checks(id);
+        }
         let by_id = |id: &str| self.upstreams.get(id).cloned().map_or(RouteUpstream::Missing, RouteUpstream::Found);
         if let Some(id) = &route.upstream_id {
             return Ok(by_id(id));

@@ -22,7 +22,8 @@ pub(super) struct Secrets {
     pub keyring: Arc<Keyring>,
     /// `$secret://` references and the resources that hold them.
     users: HashMap<Arc<str>, HashSet<Key>>,
-    used: HashMap<Key, Vec<Arc<str>>>,
+    /// All references of a resource, `$env://` too, and what took their places.
+    used: HashMap<Key, Vec<(Arc<str>, Option<Value>)>>,
     /// A reference may be without users.
     loose: bool,
 }
@@ -67,22 +68,20 @@ impl Secrets {
             }
         }
         self.forget(kind, id);
-        let references: HashSet<Arc<str>> =
-            resolution.used.iter().map(|(r, _)| r.clone()).filter(|r| environment(r).is_none()).collect();
-        if references.is_empty() {
+        if resolution.used.is_empty() {
             return;
         }
-        for reference in &references {
+        for (reference, _) in resolution.used.iter().filter(|(reference, _)| environment(reference).is_none()) {
             self.users.entry(reference.clone()).or_default().insert((kind, id.clone()));
         }
-        self.used.insert((kind, id.clone()), references.into_iter().collect());
+        self.used.insert((kind, id.clone()), resolution.used.clone());
     }
 
     pub(super) fn forget(&mut self, kind: Kind, id: &Arc<str>) {
         if self.used.is_empty() {
             return;
         }
-        for reference in self.used.remove(&(kind, id.clone())).into_iter().flatten() {
+        for (reference, _) in self.used.remove(&(kind, id.clone())).into_iter().flatten() {
             if let Some(users) = self.users.get_mut(&reference) {
                 users.remove(&(kind, id.clone()));
                 if users.is_empty() {
@@ -102,15 +101,37 @@ impl Secrets {
 
     /// Takes the values of references out of messages.
     pub(super) fn redact(&self, problems: &mut [Problem]) {
-        for problem in problems {
-            let Some(references) = self.used.get(&(problem.kind, problem.id.clone())) else { continue };
-            let value = |reference: &Arc<str>| match self.store.get(reference) {
-                Some(Found::Value(value)) => Some((reference.clone(), Some(value))),
-                _ => None,
-            };
-            let used = references.iter().filter_map(value).collect();
-            problem.message = Resolution { used, ..Resolution::default() }.redact(&problem.message);
+        if self.used.is_empty() {
+            return;
         }
+        for problem in problems {
+            let Some(used) = self.used.get(&(problem.kind, problem.id.clone())) else { continue };
+            let resolution = Resolution { used: used.clone(), ..Resolution::default() };
+            problem.message = resolution.redact(&problem.message);
+        }
+    }
+
+    /// A plugin's configuration as it may be shown: references where their values took effect.
+    pub(super) fn shown(&self, kind: Kind, id: &Arc<str>, config: &Value) -> Value {
+        let mut config = config.clone();
+        if !self.used.is_empty()
+            && let Some(used) = self.used.get(&(kind, id.clone()))
+        {
+            show_references(&mut config, used);
+        }
+        config
+    }
+}
+
+fn show_references(value: &mut Value, used: &[(Arc<str>, Option<Value>)]) {
+    if let Some((reference, _)) = used.iter().find(|(_, known)| known.as_ref() == Some(value)) {
+        *value = Value::String(reference.to_string());
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| show_references(item, used)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| show_references(field, used)),
+        _ => {}
     }
 }
 

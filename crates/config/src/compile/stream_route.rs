@@ -43,7 +43,11 @@ impl Compiler {
         let mut changed = std::mem::take(&mut self.streams.reordered);
         for id in work.deleted_of(Kind::StreamRoute) {
             changed |= self.streams.routes.remove(&id).is_some();
-            self.streams.compiled.remove(&id);
+            if let Some(RouteUpstream::Found(upstream)) = self.streams.compiled.remove(&id).map(|r| r.upstream.clone())
+                && upstream.key.strip_prefix("stream_routes/") == Some(&*id)
+            {
+                self.end_checks(&upstream);
+            }
             self.streams.order.retain(|known| *known != id);
         }
         let mut affected: HashSet<Arc<str>> = self.touched_streams(work);

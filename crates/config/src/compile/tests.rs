@@ -124,3 +124,67 @@ fn routes_that_need_lua_are_left_out() {
     assert!(applied.snapshot.router.get("idle").is_some());
     assert!(applied.snapshot.router.get("1").is_some());
 }
+
+fn names(compiler: &Compiler) -> Vec<String> {
+    compiler.states().health().into_iter().map(|report| report.name).collect()
+}
+
+#[test]
+fn checks_come_and_go_with_their_upstreams() {
+    let checked = |port| {
+        let mut upstream = upstream(port);
+        upstream["checks"] = json!({"active": {}});
+        upstream
+    };
+    let mut compiler = compiler();
+    let objects = vec![
+        object(Kind::Upstream, "a", checked(81)),
+        object(Kind::Service, "s", json!({"upstream": checked(82)})),
+        object(Kind::Route, "1", json!({"uri": "/1", "upstream": checked(83)})),
+        object(Kind::Route, "2", json!({"uri": "/2", "upstream": checked(84)})),
+        object(Kind::Route, "3", json!({"uri": "/3", "service_id": "s"})),
+        object(Kind::StreamRoute, "t", json!({"upstream": checked(85)})),
+    ];
+    let before = compiler.replace_all(objects.clone());
+    assert!(before.problems.is_empty(), "{:?}", before.problems);
+    let all =
+        ["routes/1", "routes/2", "services/s", "stream_routes/t", "upstreams/a"].map(|key| format!("/apisix/{key}"));
+    assert_eq!(names(&compiler), all);
+    let checker = |snapshot: &Snapshot| snapshot.upstreams.get("a").unwrap().health.clone().unwrap();
+    let first = checker(&before.snapshot);
+    assert_eq!(first.report().nodes[0].port, 81);
+
+    // other nodes: the same checker, which looks at these now although the old snapshot is still held
+    let change = ChangeSet { upserts: vec![object(Kind::Upstream, "a", checked(91))], deletes: vec![] };
+    let next = compiler.apply(change).snapshot;
+    assert!(Arc::ptr_eq(&first, &checker(&next)));
+    assert_eq!(first.report().nodes[0].port, 91);
+
+    let change = ChangeSet {
+        upserts: vec![
+            object(Kind::Upstream, "a", upstream(91)),
+            object(Kind::Route, "1", json!({"uri": "/1", "upstream_id": "a"})),
+            object(Kind::Service, "s", json!({"upstream": upstream(82)})),
+        ],
+        deletes: vec![(Kind::Route, "2".into()), (Kind::StreamRoute, "t".into())],
+    };
+    let last = compiler.apply(change);
+    assert!(last.problems.is_empty(), "{:?}", last.problems);
+    assert!(names(&compiler).is_empty());
+    assert!(last.snapshot.upstreams.get("a").unwrap().health.is_none());
+    drop((before, next));
+}
+
+#[test]
+fn checks_that_make_no_sense_are_a_problem_and_switched_off_ones_are_not_read() {
+    let mut compiler = compiler();
+    let mut wrong = upstream(81);
+    wrong["checks"] = json!({"active": {"type": "https", "req_headers": ["A: b\nC: d"]}});
+    let applied = compiler.replace_all(vec![object(Kind::Upstream, "a", wrong.clone())]);
+    assert_eq!(applied.problems.len(), 1);
+    assert!(applied.problems[0].message.contains("a line end in req_headers"), "{:?}", applied.problems);
+    compiler.settings.health_checks = false;
+    compiler.anew = true;
+    let applied = compiler.replace_all(vec![object(Kind::Upstream, "a", wrong)]);
+    assert!(applied.problems.is_empty() && names(&compiler).is_empty());
+}

@@ -218,6 +218,9 @@ impl Compiler {
         let ssls = self.ssls.clone();
         let mut all = self.upstreams.clone();
         for id in deleted {
+            if let Some(upstream) = all.get(&id) {
+                self.end_checks(upstream);
+            }
             all.remove(&id);
         }
         for (id, body) in changed {
@@ -241,12 +244,22 @@ impl Compiler {
 
     pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
         let previous = self.service_upstreams.remove(id);
-        let Some(typed) = &service.upstream else { return };
+        let Some(typed) = &service.upstream else {
+            previous.iter().for_each(|upstream| self.end_checks(upstream));
+            return;
+        };
         match self.compile_inline(&format!("services/{id}"), typed, previous.as_deref(), work) {
             Ok(upstream) => {
                 self.service_upstreams.insert(id.clone(), upstream);
             }
             Err(message) => work.problem(Kind::Service, id, "/upstream", message),
+        }
+    }
+
+    /// The upstream is gone: its nodes are not probed any more, although requests may still be under way to them.
+    pub(super) fn end_checks(&self, upstream: &Upstream) {
+        if upstream.health.is_some() {
+            self.states.no_checker(&upstream.key);
         }
     }
 

@@ -250,7 +250,7 @@ fn interval(own: Option<Option<f64>>, common: Option<f64>) -> Result<Option<Dura
     let chosen = match (own, common) {
         (None, None) => return Ok(None),
         (None | Some(None), Some(common)) => common,
-        (Some(Some(own)), Some(common)) if own == 1.0 => common,
+        (Some(Some(1.0)), Some(common)) => common,
         (Some(own), _) => own.unwrap_or(1.0),
     };
     seconds("interval", chosen)

@@ -215,3 +215,25 @@ modules["resty.url"] = {
         return { scheme = scheme, host = name or host, port = tonumber(port), path = rest ~= "" and rest or nil }
     end,
 }
+
+modules["net.url"] = {
+    parse = function(url)
+        local made, rest = {}, tostring(url)
+        rest = rest:gsub("#(.*)$", function(text) made.fragment = text return "" end)
+        rest = rest:gsub("^([%w][%w%+%-%.]*):", function(text) made.scheme = text:lower() return "" end)
+        rest = rest:gsub("%?(.*)$", function(text) made.query = ngx.decode_args(text, 0) return "" end)
+        rest = rest:gsub("^//([^/]*)", function(text)
+            made.authority = text
+            made.host, made.port = text:match("^(.-):(%d+)$")
+            made.host, made.port = made.host or text, tonumber(made.port)
+            return ""
+        end)
+        -- Each part is written anew, with only what must be escaped.
+        made.path = rest:gsub("[^/]+", function(part)
+            return (S.unescape_uri(part):gsub("[^%w%-_%.!~%*'%(%):@&=%+%$,;]", function(c)
+                return ("%%%02X"):format(c:byte())
+            end))
+        end)
+        return made
+    end,
+}

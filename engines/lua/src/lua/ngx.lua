@@ -116,7 +116,8 @@ end
 local ngx_var = setmetatable({}, {
     __index = function(_, name)
         here()
-        local value = S.var(tostring(name))
+        -- nginx's own $uri follows proxy-rewrite, `ctx.var.uri` stays as it was matched (apisix/plugins/proxy-rewrite.lua).
+        local value = name == "uri" and S.fact("rewritten_uri") or S.var(tostring(name))
         if type(value) == "number" or type(value) == "boolean" then
             return tostring(value)
         end
@@ -287,7 +288,8 @@ function ngx.sleep(seconds)
     if not seconds or seconds < 0 then
         error("invalid sleep duration \"" .. tostring(seconds) .. "\"", 2)
     end
-    if c.nginx_phase ~= "access" or not running() then
+    local _, main = running()
+    if c.nginx_phase ~= "access" or main then
         disabled()
     end
     yield(seconds)

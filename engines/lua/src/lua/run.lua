@@ -6,7 +6,7 @@ local calls, core_exit = parts.calls, parts.core_exit
 local M = {}
 parts.run = M
 
-local NEXT, ANSWER, FAILED = 0, 1, 2
+local NEXT, ANSWER, FAILED, BEGUN = 0, 1, 2, 3
 
 M.new_state = parts.new_state
 
@@ -54,10 +54,24 @@ end
 
 local forms = { functions = functions_of, object = object_of, pre_function = pre_function_of }
 
+-- Registered variables as the gateway's own templates and logs see them: as they are after the call.
+local function publish(request)
+    for name, getter in pairs(parts.registered) do
+        local ok, value = raw_pcall(getter, request.ctx)
+        local kind = type(value)
+        if ok and (kind == "string" or kind == "number" or kind == "boolean") then
+            raw_pcall(S.set_var, name, tostring(value))
+        end
+    end
+end
+
 function M.execute(request, phase, nginx_phase, list, config, form, chunk, eof)
     local call = { request = request, phase = phase, nginx_phase = nginx_phase, chunk = chunk, eof = eof }
     calls.enter(call)
     local ok, err = raw_pcall(forms[form], phase, list, config, request.ctx, call)
+    if next(parts.registered) and nginx_phase ~= "body_filter" then
+        publish(request)
+    end
     local output = call.output and table.concat(call.output) or nil
     if form == "pre_function" and ok and err then
         return FAILED, 0, err
@@ -73,7 +87,7 @@ function M.execute(request, phase, nginx_phase, list, config, form, chunk, eof)
         return NEXT
     end
     if output then
-        return ANSWER, call.status or 200, output
+        return exit and ANSWER or BEGUN, call.status or 200, output
     end
     if exit and (exit >= 200 or exit == -1) then
         return ANSWER, exit, exit == 200 and "" or nil

@@ -91,6 +91,8 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        health_checks: true,
+        health_probes: 64,
     };
     let moment = Duration::from_millis(1);
     let store = SecretStore::new(StoreSettings { ttl: moment, neg_ttl: moment, ..StoreSettings::default() });
@@ -148,6 +150,8 @@ async fn a_route_follows_its_secret() {
     compiler.secrets().start(&tokio::runtime::Handle::current());
     let next = news(&mut compiler).await.snapshot;
     assert_eq!(told(&next).as_deref(), Some("one"));
+    let shown = &next.router.get("1").unwrap().entries[0].config;
+    assert_eq!(shown["deep"]["key"], REFERENCE, "what is shown has no secrets");
     put(folder.path(), "two");
     assert_eq!(told(&news(&mut compiler).await.snapshot).as_deref(), Some("two"));
     // Another text without the reference: nobody cares for its value any more.
@@ -245,6 +249,7 @@ fn references_count_where_apisix_looks_for_them() {
     );
     compiler.secrets.remember(Kind::Route, &"1".into(), &found);
     assert!(compiler.secrets.users.is_empty(), "the environment does not change");
+    assert_eq!(compiler.secrets.shown(Kind::Route, &"1".into(), &json!([path])), json!(["$ENV://PATH"]));
     let mut tls = json!({"tls": {"client_key": "$env://PATH"}, "name": "$env://PATH"});
     compiler.plain(Kind::Upstream, "1", &mut tls);
     assert_eq!(tls, json!({"tls": {"client_key": path}, "name": "$env://PATH"}));

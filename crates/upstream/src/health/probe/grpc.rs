@@ -18,11 +18,14 @@ pub(super) async fn ask(active: &Active, host: &str, stream: Stream) -> io::Resu
     let exchange = exchange(active, scheme, host, client);
     tokio::pin!(exchange, connection);
     // the connection has to be driven for the exchange to get on; both end here
-    loop {
-        tokio::select! {
-            verdict = &mut exchange => return verdict,
-            ended = &mut connection => return Err(ended.err().map_or(io::ErrorKind::UnexpectedEof.into(), io::Error::other)),
-        }
+    tokio::select! {
+        biased;
+        verdict = &mut exchange => verdict,
+        ended = &mut connection => match ended {
+            // what came before the end is still to be read
+            Ok(()) => exchange.await,
+            Err(error) => Err(io::Error::other(error)),
+        },
     }
 }
 

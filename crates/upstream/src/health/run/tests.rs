@@ -231,3 +231,29 @@ fn first_probes_are_spread() {
     let early = spans.iter().filter(|span| **span < Duration::from_millis(500)).count();
     assert!((50..150).contains(&early), "{early}");
 }
+
+#[tokio::test]
+async fn probes_are_named_as_apisix_names_them() {
+    let states = NodeStates::new();
+    let hosts = |host: Option<&str>, rewrite: Option<&str>, port: Option<u16>| {
+        let mut checks = json!({"active": {}});
+        if let Some(host) = host {
+            checks["active"]["host"] = host.into();
+        }
+        if let Some(port) = port {
+            checks["active"]["port"] = port.into();
+        }
+        let checker = states.checker(CheckerSettings { host_header: rewrite.map(Into::into), ..settings(checks) });
+        let named = |domain: Option<&str>| {
+            let (address, hostname) = checker.place([10, 0, 0, 1].into(), 80);
+            let target = states.target(&"routes/1".into(), address, hostname);
+            let member = checker.member(target, domain.map(Into::into).as_ref());
+            (member.host_header.to_string(), member.target.hostname.to_string(), member.target.address.port())
+        };
+        (named(None), named(Some("a.test")))
+    };
+    let named = |host: &str, hostname: &str, port: u16| (host.to_owned(), hostname.to_owned(), port);
+    assert_eq!(hosts(None, None, None), (named("10.0.0.1", "10.0.0.1", 80), named("a.test", "10.0.0.1", 80)));
+    assert_eq!(hosts(Some("h"), None, Some(81)), (named("h", "h", 81), named("a.test", "h", 81)));
+    assert_eq!(hosts(Some("h"), Some("up"), None), (named("up", "h", 80), named("up", "h", 80)));
+}
