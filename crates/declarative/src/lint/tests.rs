@@ -20,7 +20,7 @@ fn references_and_what_nobody_uses() {
         found,
         [
             "missing-reference f.yaml:4:3: routes[0].service_id: there is no service \"none\" in the files",
-            "missing-reference f.yaml:5:69: routes[0].plugins.traffic-split.rules[0].weighted_upstreams[0].upstream_id: there is no upstream \"x\" in the files",
+            "missing-reference f.yaml:5:60: routes[0].plugins.traffic-split.rules[0].weighted_upstreams[0].upstream_id: there is no upstream \"x\" in the files",
             "unused f.yaml:7:3: upstreams[0]: no object refers to this upstream",
             "missing-reference f.yaml:9:4: consumers[0].id: there is no consumer \"a\" in the files",
         ]
