@@ -11,6 +11,7 @@ pub mod control;
 mod decoration;
 mod encryption;
 mod key_owners;
+mod lenient;
 pub mod listing;
 pub mod message;
 pub mod parsers;
