@@ -5,6 +5,7 @@
 mod admin;
 mod breakage;
 mod control;
+mod declarative;
 mod examples;
 mod health;
 mod lifecycle;
