@@ -1,9 +1,11 @@
 //! The command line: one file per command. Exit codes: 0 fine, 1 the configuration or the run failed, 2 wrong usage. The
 //! surprise: 2 of `diff` means that there is a difference, so that its wrong usage is 1.
 mod check;
+mod convert;
 mod diff;
 mod dump;
 mod explain;
+mod lint;
 mod run;
 mod schema;
 mod server;
@@ -52,6 +54,12 @@ enum Command {
         after_help = "Example:\n  sluice sync --server http://127.0.0.1:9180 --key-file key.txt gateway/ --yes --message 'release 12'\n\nOn Sluice all changes are one transaction; on APISIX they are made one by one, what others refer to first."
     )]
     Sync(sync::Sync),
+    /// Says what is wrong with files of resources, and what is valid and yet probably not meant; exit code 1 for errors.
+    #[command(after_help = "Example:\n  sluice lint gateway/ --strict --ignore plain-secret")]
+    Lint(lint::Lint),
+    /// Makes resources of an OpenAPI document or a decK file, and says what was not carried over.
+    #[command(after_help = "Example:\n  sluice convert --from openapi petstore.yaml --file apisix.yaml")]
+    Convert(convert::Convert),
     /// Prints the JSON Schema of a plugin or resource.
     #[command(after_help = "Examples:\n  sluice schema limit-count\n  sluice schema route")]
     Schema(schema::Schema),
@@ -105,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Dump(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Sync(command) => command.run(),
+        Command::Lint(command) => command.run(),
+        Command::Convert(command) => command.run(),
         Command::Schema(command) => command.run(),
         Command::Version(command) => command.run(),
     };

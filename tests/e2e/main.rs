@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod admin;
 mod breakage;
 mod control;
+mod declarative;
 mod examples;
 mod health;
 mod lifecycle;

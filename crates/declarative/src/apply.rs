@@ -18,6 +18,8 @@ pub struct Applied {
 pub enum ApplyError {
     #[error("nothing was changed: {0}")]
     Transaction(ClientError),
+    #[error("nothing was changed: {0}: {1}")]
+    Refused(String, String),
     #[error("{done} of {total} changes were made, then {path}: {error}; run the command again to make the rest")]
     Write { done: usize, total: usize, path: String, error: ClientError },
 }
@@ -42,7 +44,11 @@ pub async fn apply(
         return Ok(Applied { transaction: true, changes: total });
     }
     if !without_transactions(&answer) {
-        return Err(ApplyError::Transaction(client.refused(&Method::POST, PATH, &answer)));
+        let index = answer.body["operation"].as_u64().and_then(|index| usize::try_from(index).ok());
+        return Err(match index.and_then(|index| plan.changes.get(index)) {
+            Some(change) => ApplyError::Refused(named(change), answer.message()),
+            None => ApplyError::Transaction(client.refused(&Method::POST, PATH, &answer)),
+        });
     }
     for (done, change) in plan.changes.iter().enumerate() {
         write(client, change, &headers).await.map_err(|error| ApplyError::Write {
@@ -54,6 +60,14 @@ pub async fn apply(
         progress(done + 1, total);
     }
     Ok(Applied { transaction: false, changes: total })
+}
+
+/// The object of a change, with its place.
+fn named(change: &Change) -> String {
+    match &change.place {
+        Some(place) => format!("{place}: {}", change.key),
+        None => change.key.to_string(),
+    }
 }
 
 fn operation(change: &Change) -> Value {

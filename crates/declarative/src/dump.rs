@@ -43,12 +43,10 @@ pub fn document(objects: &[Object], form: Form, registry: &Registry) -> Value {
     let mut out = Map::new();
     for kind in WRITE_ORDER {
         // Credentials stand among consumers, behind their own.
-        if kind == Kind::Credential {
+        if kind.parent().is_some() {
             continue;
         }
-        let of_kind = |object: &&Object| {
-            object.key.kind == kind || (kind == Kind::Consumer && object.key.kind == Kind::Credential)
-        };
+        let of_kind = |object: &&Object| object.key.kind == kind || object.key.kind.parent() == Some(kind);
         let mut all: Vec<&Object> = objects.iter().filter(of_kind).collect();
         all.sort_by(|a, b| a.key.id.cmp(&b.key.id));
         if !all.is_empty() {

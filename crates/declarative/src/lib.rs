@@ -3,7 +3,9 @@
 //! through the Admin API's plain verbs, so the same commands work on APISIX.
 pub mod apply;
 pub mod client;
+pub mod convert;
 pub mod dump;
+pub mod lint;
 pub mod normal;
 pub mod object;
 pub mod plan;

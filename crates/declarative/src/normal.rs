@@ -40,7 +40,7 @@ pub fn complete(key: &Key, value: &mut Value, registry: &Registry) -> Result<(),
         fields.insert("id".into(), Value::String(key.id.clone()));
     }
     let outside = Outside(registry);
-    let kind = if key.kind == Kind::Credential { Kind::Consumer } else { key.kind };
+    let kind = key.kind.parent().unwrap_or(key.kind);
     validate_declared(kind, &mut copy, &Checks { plugins: &outside, references: &outside, parsers: &outside })?;
     *value = copy;
     Ok(())

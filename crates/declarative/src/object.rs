@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Kinds in the order in which they may be written one by one.
-pub const WRITE_ORDER: [Kind; 13] = [
+pub const WRITE_ORDER: [Kind; 14] = [
     Kind::Secret,
     Kind::Ssl,
     Kind::Proto,
     Kind::PluginMetadata,
     Kind::Upstream,
     Kind::Service,
+    Kind::GraphqlCostDecoration,
     Kind::PluginConfig,
     Kind::ConsumerGroup,
     Kind::Consumer,
@@ -38,10 +39,7 @@ impl Key {
 
     /// The path below `/apisix/admin/`: `routes/1`, `consumers/anna/credentials/one`.
     pub fn path(&self) -> String {
-        match self.kind {
-            Kind::Credential => format!("consumers/{}", self.id),
-            kind => format!("{}/{}", kind.dir(), self.id),
-        }
+        format!("{}/{}", self.kind.parent().unwrap_or(self.kind).dir(), self.id)
     }
 
     /// Place of the kind in [`WRITE_ORDER`].
@@ -120,10 +118,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether objects of this kind are looked at. Credentials go with their consumers unless they are named.
+    /// Whether objects of this kind are looked at. Credentials go with their consumers, and so on.
     pub fn has_kind(&self, kind: Kind) -> bool {
-        let listed =
-            |list: &[Kind]| list.contains(&kind) || (kind == Kind::Credential && list.contains(&Kind::Consumer));
+        let listed = |list: &[Kind]| list.contains(&kind) || kind.parent().is_some_and(|parent| list.contains(&parent));
         (self.include.is_empty() || listed(&self.include)) && !listed(&self.exclude)
     }
 

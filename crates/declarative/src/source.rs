@@ -111,7 +111,7 @@ impl Source {
         };
         for (key, value) in map {
             let node = nodes.remove(key.as_str()).unwrap_or_default();
-            let kind = Kind::from_dir(&key).filter(|kind| *kind != Kind::Credential);
+            let kind = Kind::from_dir(&key).filter(|kind| kind.parent().is_none());
             match (kind, value) {
                 (Some(_), Value::Null) => {}
                 (Some(kind), Value::Array(items)) => {
@@ -135,8 +135,7 @@ impl Source {
                     });
                 }
                 (None, _) => {
-                    let known = Kind::ALL.map(Kind::dir);
-                    let known = known.into_iter().filter(|dir| *dir != Kind::Credential.dir());
+                    let known = Kind::ALL.into_iter().filter(|kind| kind.parent().is_none()).map(Kind::dir);
                     let error = ConfigError::at(&file, node.position, &key, "unknown kind of resource");
                     self.errors.push(error.suggest(nearest(&key, known)));
                 }
@@ -152,7 +151,7 @@ impl Source {
         let own = fields.shift_remove("id").as_ref().and_then(id::text);
         let name = fields.get("username").and_then(Value::as_str).map(str::to_owned);
         let (kind, id) = match (kind, own) {
-            (Kind::Consumer, Some(id)) if id.contains("/credentials/") => (Kind::Credential, Some(id)),
+            (kind, Some(id)) if kind.of_id(&id) != kind => (kind.of_id(&id), Some(id)),
             (Kind::Consumer, _) => (kind, name),
             (kind, id) => (kind, id),
         };

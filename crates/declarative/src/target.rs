@@ -1,5 +1,5 @@
 //! What a server has. The surprise: credentials are asked for consumer by consumer, several at a time, because the Admin
-//! API has no list of all of them.
+//! API has no list of all of them; GraphQL cost decorations likewise, service by service.
 use crate::client::{Client, ClientError, encode};
 use crate::object::{Key, Object, Selection, WRITE_ORDER};
 use reqwest::Method;
@@ -26,29 +26,28 @@ pub async fn read(
     mut progress: impl FnMut(&str),
 ) -> Result<Current, ClientError> {
     let mut current = Current::default();
-    let mut consumers = Vec::new();
-    for kind in WRITE_ORDER.into_iter().filter(|kind| *kind != Kind::Credential) {
-        let for_credentials = kind == Kind::Consumer && selection.has_kind(Kind::Credential);
-        if !(selection.has_kind(kind) || for_credentials) {
+    for kind in WRITE_ORDER.into_iter().filter(|kind| kind.parent().is_none()) {
+        let child = kind.child().filter(|child| selection.has_kind(*child));
+        if !selection.has_kind(kind) && child.is_none() {
             continue;
         }
         progress(kind.dir());
+        let mut parents = Vec::new();
         match list(client, kind.dir()).await? {
             Listed::Objects(found) => {
-                let found = found.into_iter().filter_map(|item| object(kind, item));
-                for object in found {
-                    if object.key.kind == Kind::Consumer {
-                        consumers.push(object.key.id.clone());
+                for object in found.into_iter().filter_map(|item| object(kind, item)) {
+                    if object.key.kind == kind {
+                        parents.push(object.key.path());
                     }
                     current.objects.push(object);
                 }
             }
             Listed::Unsupported(why) => current.unsupported.push((kind, why)),
         }
-    }
-    if selection.has_kind(Kind::Credential) {
-        progress(Kind::Credential.dir());
-        read_credentials(client, consumers, &mut current).await?;
+        if let Some(child) = child {
+            progress(child.dir());
+            read_children(client, child, parents, &mut current).await?;
+        }
     }
     current.objects.retain(|object| selection.has(object));
     current.objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -56,20 +55,38 @@ pub async fn read(
     Ok(current)
 }
 
-async fn read_credentials(client: &Client, consumers: Vec<String>, current: &mut Current) -> Result<(), ClientError> {
+/// The objects of a kind below each of these paths.
+async fn read_children(
+    client: &Client,
+    kind: Kind,
+    parents: Vec<String>,
+    current: &mut Current,
+) -> Result<(), ClientError> {
     let mut asking = JoinSet::new();
-    let mut waiting = consumers.into_iter();
+    let mut waiting = parents.into_iter();
     loop {
         while asking.len() < AT_ONCE
-            && let Some(consumer) = waiting.next()
+            && let Some(parent) = waiting.next()
         {
             let client = client.clone();
-            asking.spawn(async move { list(&client, &format!("consumers/{}/credentials", encode(&consumer))).await });
+            asking.spawn(async move { list(&client, &format!("{}/{}", encode(&parent), kind.dir())).await });
         }
         let Some(done) = asking.join_next().await else { return Ok(()) };
         let listed = done.map_err(|error| ClientError::Settings(error.to_string()))?;
-        if let Listed::Objects(items) = listed? {
-            current.objects.extend(items.into_iter().filter_map(|item| object(Kind::Credential, item)));
+        match (listed, kind) {
+            (Ok(Listed::Objects(items)), _) => {
+                current.objects.extend(items.into_iter().filter_map(|item| object(kind, item)));
+            }
+            // A server before APISIX 3.18 has none and takes the path for something else.
+            (
+                Ok(Listed::Unsupported(_)) | Err(ClientError::Failed { .. } | ClientError::Refused { .. }),
+                Kind::GraphqlCostDecoration,
+            ) => {
+                asking.abort_all();
+                return Ok(());
+            }
+            (Err(error), _) => return Err(error),
+            (Ok(Listed::Unsupported(_)), _) => {}
         }
     }
 }
@@ -84,7 +101,7 @@ async fn list(client: &Client, path: &str) -> Result<Listed, ClientError> {
     match answer.status {
         200 => {}
         // An empty folder of credentials (apisix/admin/resource.lua), or a kind that an older server does not know.
-        404 if path.ends_with("/credentials") => return Ok(Listed::Objects(Vec::new())),
+        404 if path.contains('/') => return Ok(Listed::Objects(Vec::new())),
         404 if answer.message().contains("Unsupported resource type") => {
             return Ok(Listed::Unsupported(answer.message()));
         }
@@ -117,10 +134,10 @@ fn object(kind: Kind, mut item: Value) -> Option<Object> {
     let mut value = item["value"].take();
     let fields = value.as_object_mut()?;
     let own = fields.shift_remove("id").as_ref().and_then(id::text);
-    let dir = if kind == Kind::Credential { Kind::Consumer.dir() } else { kind.dir() };
+    let dir = kind.parent().unwrap_or(kind).dir();
     let from_key = stored.as_deref().and_then(|key| key.split_once(&format!("/{dir}/"))).map(|(_, id)| id.to_owned());
     let id = from_key.or_else(|| fields.get("username").and_then(Value::as_str).map(str::to_owned)).or(own)?;
-    let kind = if kind == Kind::Consumer && id.contains("/credentials/") { Kind::Credential } else { kind };
+    let kind = kind.of_id(&id);
     Some(Object { key: Key::new(kind, id), value, place: None })
 }
 

@@ -83,12 +83,12 @@ fn keys_that_the_server_hides_are_not_compared() {
     let theirs = object(Kind::Ssl, "1", json!({"cert": cert, "snis": ["a"], "type": "server", "status": 1}));
     let left = plan(&[ours], &[theirs]).unwrap();
     assert!(left.is_empty(), "{left:?}");
-    let pem = "-----BEGIN PRIVATE KEY-----";
+    let key = || rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().signing_key.serialize_pem();
     let upstream = |key: &str| {
-        object(Kind::Upstream, "1", json!({"nodes": {"a:1": 1}, "tls": {"client_cert": "c", "client_key": key}}))
+        object(Kind::Upstream, "1", json!({"nodes": {"a:1": 1}, "tls": {"client_cert": cert, "client_key": key}}))
     };
-    assert!(plan(&[upstream(pem)], &[upstream("c2VjcmV0")]).unwrap().is_empty());
-    assert!(!plan(&[upstream(pem)], &[upstream("-----BEGIN other")]).unwrap().is_empty());
+    assert!(plan(&[upstream(&key())], &[upstream("c2VjcmV0")]).unwrap().is_empty());
+    assert!(!plan(&[upstream(&key())], &[upstream(&key())]).unwrap().is_empty());
 }
 
 #[test]
