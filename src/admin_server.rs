@@ -3,9 +3,9 @@ use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway};
-use sluice_config::Enabled;
 use sluice_config::settings::Settings;
 use sluice_config::settings::deployment;
+use sluice_config::{Enabled, Problem, Snapshot};
 use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
@@ -17,9 +17,6 @@ use std::sync::{Arc, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-
-/// Bytes of a configuration that is sent as a whole; nginx has no limit there.
-const WHOLE_BODY: usize = 256 << 20;
 
 /// The gateway as the Admin API sees it.
 struct Running {
@@ -48,6 +45,12 @@ impl Gateway for Running {
     }
     fn in_force(&self) -> watch::Receiver<u64> {
         self.configuration.in_force()
+    }
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        Some(self.configuration.published().load().1)
+    }
+    fn problems(&self) -> Vec<Problem> {
+        self.configuration.problems()
     }
     fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
         self.configuration.check_lua(purpose, source)
@@ -150,7 +153,6 @@ fn admin_settings(settings: &Settings, keys: Vec<AdminKey>) -> AdminSettings {
         keyring: Arc::new(crate::boot::keyring(settings)),
         protocols: settings.xrpc_protocols.clone(),
         api_driven: settings.api_driven(),
-        max_body: if settings.api_driven() { WHOLE_BODY } else { AdminSettings::default().max_body },
         ..AdminSettings::default()
     }
 }

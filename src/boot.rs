@@ -205,6 +205,10 @@ pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<(
         let _runtime = control.enter();
         Signals::listen()?
     };
+    {
+        let _runtime = control.enter();
+        gateway.start_control(&settings, config)?;
+    }
     // The first configuration is in force before the first connection is accepted.
     let changes = control.block_on(gateway.load());
     let workers = gateway.start_workers()?;
@@ -324,6 +328,7 @@ struct Gateway {
     access_log: Option<AccessLog>,
     format: Arc<AccessLogFormat>,
     listeners: std::sync::Mutex<Vec<Vec<(BoundListener, Serves)>>>,
+    control: std::sync::Mutex<Option<control_server::Bound>>,
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
@@ -383,6 +388,7 @@ impl Gateway {
             ..ServerTlsSettings::default()
         })?);
         let workers = worker_count(settings);
+        let control_ports = control_server::bind(settings)?;
         let listeners = bind(settings, workers)?;
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
@@ -416,6 +422,7 @@ impl Gateway {
             access_log,
             format: Arc::new(AccessLogFormat::compile(&http.access_log_format, escape)),
             listeners: std::sync::Mutex::new(listeners),
+            control: std::sync::Mutex::new(Some(control_ports)),
             worker_settings: WorkerSettings {
                 pin: settings.sluice.workers_pinned,
                 wakeup_batching: (!settings.sluice.wakeup_batching.is_zero())
@@ -498,6 +505,16 @@ impl Gateway {
         }
     }
 
+    /// The ports for operators, before there is a configuration: the status API says so.
+    fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
+        let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
+        let store = match &self.source {
+            Source::File(_) => None,
+            Source::Store(store) => Some(store.clone()),
+        };
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, store)
+    }
+
     async fn start_admin(&self, settings: &Settings, config: &Path, store: &Arc<dyn Store>) -> anyhow::Result<()> {
         if !settings.apisix.enable_admin || settings.deployment.role == Role::DataPlane {
             return Ok(());
@@ -542,11 +559,6 @@ impl Gateway {
         }
         let followed = self.configuration.clone();
         tokio::spawn(async move { followed.follow_secrets().await });
-        let store = match &self.source {
-            Source::File(_) => None,
-            Source::Store(store) => Some(store.clone()),
-        };
-        control_server::start(settings, config.to_owned(), &self.configuration, store).await?;
         let mut watch = None;
         match &self.source {
             Source::File(source) => {

@@ -6,16 +6,17 @@ use anyhow::Context as _;
 use serde_json::Value;
 use sluice_admin::control::{Resource, Running};
 use sluice_admin::{Control, Handler, Status};
+use sluice_config::PluginSecrets;
 use sluice_config::settings::Settings;
 use sluice_model::Kind;
 use sluice_plugin::Registry;
+use sluice_secret::Keyring;
 use sluice_store::{Entry, Key, Store};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use tokio::net::TcpListener;
 
 /// The gateway as the Control API sees it.
 struct Node {
@@ -24,6 +25,7 @@ struct Node {
     store: Option<Arc<dyn Store>>,
     config: PathBuf,
     prefix: String,
+    keyring: Keyring,
 }
 
 impl Node {
@@ -63,6 +65,9 @@ impl Running for Node {
         let body = self.configuration.body(kind, id)?;
         Some(Resource { id: id.into(), body, created: 0, modified })
     }
+    fn reveal(&self, kind: Kind, id: &str, body: &mut Value) {
+        sluice_secret::reveal_plugins(kind, id, body, &self.keyring, &PluginSecrets(&self.registry()));
+    }
     fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
         let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
         report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
@@ -72,36 +77,65 @@ impl Running for Node {
     }
 }
 
-/// Binds the ports that config.yaml asks for and serves them until the process ends.
-pub async fn start(
+/// The ports that config.yaml asks for, bound.
+#[derive(Default)]
+pub struct Bound {
+    control: Option<TcpListener>,
+    status: Option<TcpListener>,
+}
+
+/// Binds the ports.
+pub fn bind(settings: &Settings) -> anyhow::Result<Bound> {
+    let mut bound = Bound::default();
+    if let Some(control) = &settings.apisix.control {
+        match listen(control.listen) {
+            Err(error) if !control.named => tracing::warn!("no Control API: {}: {error}", control.listen),
+            listener => {
+                let what = || format!("cannot listen on {} (apisix.control)", control.listen);
+                bound.control = Some(listener.with_context(what)?);
+            }
+        }
+    }
+    if let Some(address) = settings.apisix.status {
+        let what = || format!("cannot listen on {address} (apisix.status)");
+        bound.status = Some(listen(address).with_context(what)?);
+    }
+    Ok(bound)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves the ports until the process ends. Needs to be in the control runtime.
+pub fn start(
+    bound: Bound,
     settings: &Settings,
     config: PathBuf,
     configuration: &Arc<Configuration>,
     store: Option<Arc<dyn Store>>,
 ) -> anyhow::Result<()> {
-    if let Some(control) = &settings.apisix.control {
+    if let Some(listener) = bound.control {
         let prefix = if store.is_some() { settings.deployment.etcd.prefix.clone() } else { String::new() };
-        let node = Node { configuration: configuration.clone(), store, config, prefix };
-        let served = serve(control.listen, Arc::new(Control::new(Arc::new(node)))).await;
-        match served {
-            Err(error) if !control.named => tracing::warn!("no Control API: {}: {error}", control.listen),
-            served => served.with_context(|| format!("cannot listen on {} (apisix.control)", control.listen))?,
-        }
+        let keyring = crate::boot::keyring(settings);
+        let node = Node { configuration: configuration.clone(), store, config, prefix, keyring };
+        serve(listener, Arc::new(Control::new(Arc::new(node))))?;
     }
-    if let Some(listen) = settings.apisix.status {
+    if let Some(listener) = bound.status {
         let configuration = configuration.clone();
         let ready = move || {
             let ready = configuration.is_ready();
             if ready { Ok(()) } else { Err("worker id: 0 has not received configuration".to_owned()) }
         };
-        let served = serve(listen, Arc::new(Status::new(Box::new(ready)))).await;
-        served.with_context(|| format!("cannot listen on {listen} (apisix.status)"))?;
+        serve(listener, Arc::new(Status::new(Box::new(ready))))?;
     }
     Ok(())
 }
 
-async fn serve(listen: SocketAddr, handler: Arc<dyn Handler>) -> std::io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+fn serve(listener: TcpListener, handler: Arc<dyn Handler>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     tokio::spawn(sluice_admin::serve(listener, None, handler));
     Ok(())
 }

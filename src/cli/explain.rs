@@ -1,13 +1,10 @@
 //! `sluice explain METHOD URL`: what would become of a request, without sending it.
 use super::{ConfigArgument, Output};
 use anyhow::Context as _;
-use serde_json::{Value, json};
-use sluice_config::{CompiledRoute, RouteUpstream, Snapshot};
-use sluice_plugin::{ChainEntry, Connection, Context};
-use sluice_router::{Outcome, Request};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use serde_json::Value;
+use sluice_config::explain::{Question, explain};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
-use std::rc::Rc;
 
 #[derive(clap::Args)]
 pub struct Explain {
@@ -43,8 +40,7 @@ impl Explain {
         for error in crate::source::errors(raw, &applied.problems) {
             eprintln!("sluice: {error}");
         }
-        let cx = self.context(&applied.snapshot)?;
-        let explanation = explain(&applied.snapshot, &cx);
+        let explanation = explain(&applied.snapshot, &self.question()?).map_err(anyhow::Error::msg)?;
         match self.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
             Output::Text => print!("{}", text(&explanation)),
@@ -52,108 +48,17 @@ impl Explain {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn context(&self, snapshot: &Snapshot) -> anyhow::Result<Context> {
-        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
-        let connection = Rc::new(Connection::new(SocketAddr::new(self.client, 0), local, None));
-        let mut cx = Context::new(connection, snapshot.consumers.clone());
-        let rest = self.url.strip_prefix("http://").or(self.url.strip_prefix("https://"));
-        let (host, target) = match rest {
-            Some(rest) => rest.find('/').map_or((rest, "/"), |at| rest.split_at(at)),
-            None => ("localhost", self.url.as_str()),
-        };
-        anyhow::ensure!(target.starts_with('/'), "the URL must be http://host/path or /path, not {:?}", self.url);
-        let mut headers = Vec::new();
+    fn question(&self) -> anyhow::Result<Question> {
+        let mut question = Question::new(&self.method, &self.url);
         for header in &self.headers {
             let (name, value) =
                 header.split_once(':').with_context(|| format!("a header is `name: value`, not {header:?}"))?;
-            headers.push((name.trim(), value.trim()));
+            question.headers.push((name.trim().to_owned(), value.trim().to_owned()));
         }
-        let named = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("host")).map(|(_, v)| *v);
-        headers.retain(|(n, _)| !n.eq_ignore_ascii_case("host"));
-        cx.request.assemble(&self.method, target, named.unwrap_or(host), &headers);
-        cx.request_body = self.data.clone().map(String::into_bytes);
-        Ok(cx)
+        question.body = self.data.clone().map(String::into_bytes);
+        question.client = self.client;
+        Ok(question)
     }
-}
-
-/// Everything that matching decides about a request.
-fn explain(snapshot: &Snapshot, cx: &Context) -> Value {
-    let request = Request {
-        path: cx.request.path(),
-        host: cx.request.host(),
-        method: cx.request.method_text(),
-        remote_addr: cx.client_ip(),
-    };
-    let candidates: Vec<Value> = snapshot
-        .router
-        .explain(&request, cx)
-        .into_iter()
-        .map(|c| match c.outcome {
-            Outcome::Won => json!({"route": &*c.id, "uri": &*c.uri, "won": true}),
-            Outcome::Lost { reason } => json!({"route": &*c.id, "uri": &*c.uri, "won": false, "reason": reason}),
-        })
-        .collect();
-    let found = snapshot.router.find(&request, cx);
-    let route = found.as_ref().map(|found| {
-        let params: serde_json::Map<String, Value> =
-            found.params.iter().map(|(n, v)| (n.to_string(), json!(&**v))).collect();
-        describe(found.handle, found.uri, found.host, params)
-    });
-    json!({
-        "request": {"method": cx.request.method_text(), "host": cx.request.host(), "path": cx.request.path(), "args": cx.request.query()},
-        "candidates": candidates,
-        "route": route,
-        "global_plugins": snapshot.global.entries().iter().map(plugin).collect::<Vec<_>>(),
-    })
-}
-
-fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_json::Map<String, Value>) -> Value {
-    let upstream = match &route.upstream {
-        RouteUpstream::None => json!({"error": "neither the route nor its service has an upstream: 503"}),
-        RouteUpstream::Missing => json!({"error": "upstream_id names no upstream: 502"}),
-        RouteUpstream::Found(upstream) => {
-            let balancer = upstream.nodes.balancer();
-            let nodes: Vec<Value> = upstream
-                .nodes
-                .configs()
-                .iter()
-                .map(|n| json!({"host": &*n.host, "port": n.port, "weight": n.weight, "priority": n.priority}))
-                .collect();
-            json!({
-                "from": &*upstream.key,
-                "scheme": upstream.scheme.as_str(),
-                "type": format!("{:?}", balancer.settings().algorithm).to_ascii_lowercase(),
-                "nodes": nodes,
-            })
-        }
-    };
-    json!({
-        "id": &*route.info.route_id,
-        "name": route.info.route_name.as_deref(),
-        "service": route.info.service_id.as_deref(),
-        "matched_uri": uri,
-        "matched_host": host,
-        "params": params,
-        "problem": route.trouble.map(|t| format!("{t:?}")),
-        "plugins": route.chain.entries().iter().map(plugin).collect::<Vec<_>>(),
-        "upstream": upstream,
-    })
-}
-
-fn plugin(entry: &ChainEntry) -> Value {
-    json!({"name": entry.info.name, "priority": entry.priority, "from": entry.source, "config": masked(entry)})
-}
-
-/// The configuration without its secrets.
-fn masked(entry: &ChainEntry) -> Value {
-    let mut config = entry.config.as_ref().clone();
-    for field in entry.info.secrets {
-        let pointer = format!("/{}", field.replace('.', "/"));
-        if let Some(value) = config.pointer_mut(&pointer) {
-            *value = "***".into();
-        }
-    }
-    config
 }
 
 fn text(explanation: &Value) -> String {

@@ -2,10 +2,12 @@
 use crate::access;
 use crate::key_owners::KeyOwners;
 use crate::message::{Reply, Request};
+use crate::preconditions::Conditions;
 use crate::server::{Answer, Handler};
 use crate::settings::AdminSettings;
-use crate::{body, configs, control, plugins, resource, schema};
+use crate::{beyond, body, configs, control, plugins, schema, writes};
 use serde_json::Value;
+use sluice_config::{Problem, Snapshot};
 use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
 use sluice_store::Store;
@@ -24,6 +26,16 @@ pub trait Gateway: Send + Sync + 'static {
     fn in_force(&self) -> watch::Receiver<u64>;
     /// Reads config.yaml's lists of plugins again and puts them into force.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+    /// What is in force; None: there is nothing yet.
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        None
+    }
+    /// Objects that are left out or kept at their last good form, and why.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+    /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
+    fn taken(&self, _revision: u64) {}
     /// Builds those of a checked body's plugins whose build may refuse what their schema allows (`body` has its defaults).
     /// The error is a whole message.
     fn try_build(&self, _kind: Kind, _id: &str, _body: &Value) -> Result<(), String> {
@@ -33,8 +45,6 @@ pub trait Gateway: Send + Sync + 'static {
     fn check_proto(&self, _content: &str) -> Result<(), String> {
         Ok(())
     }
-    /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
-    fn taken(&self, _revision: u64) {}
     /// Compiles Lua source without running it.
     fn check_lua(&self, _purpose: Lua, _source: &str) -> Result<(), String> {
         Ok(())
@@ -45,14 +55,14 @@ pub struct Admin {
     pub(crate) settings: AdminSettings,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) gateway: Arc<dyn Gateway>,
+    /// In API-driven standalone mode, what was declared.
+    pub(crate) declared: Option<tokio::sync::Mutex<configs::Declared>>,
     /// Held by writes from their check to their commit: shared, or alone where what was checked is who else is there.
     pub(crate) writing: RwLock<()>,
     /// The last id that `POST` gave.
     pub(crate) last_id: AtomicU64,
     /// Who has which key among the consumers.
     pub(crate) key_owners: Mutex<KeyOwners>,
-    /// In API-driven standalone mode, what was declared.
-    pub(crate) declared: Option<tokio::sync::Mutex<configs::Declared>>,
 }
 
 /// A request that was let in.
@@ -62,6 +72,8 @@ pub(crate) struct Call<'a> {
     pub author: String,
     /// The parsed body, if there is one.
     pub body: Option<Value>,
+    /// `If-Match` and what became of it.
+    pub conditions: &'a Conditions,
 }
 
 impl Admin {
@@ -71,10 +83,10 @@ impl Admin {
             settings,
             store,
             gateway,
+            declared,
             writing: RwLock::default(),
             last_id: AtomicU64::new(0),
             key_owners: Mutex::default(),
-            declared,
         }
     }
 
@@ -101,6 +113,9 @@ impl Admin {
         {
             return reply;
         }
+        if let Some(reply) = beyond::answer(self, rest, request, &author).await {
+            return reply;
+        }
         if self.declared.is_some() {
             return control::not_found();
         }
@@ -117,7 +132,8 @@ impl Admin {
             Ok(body) => body,
             Err(refused) => return refused,
         };
-        let call = Call { request, author, body };
+        let conditions = Conditions::of(request);
+        let call = Call { request, author, body, conditions: &conditions };
         match (method, rest) {
             ("POST", ["schema", "validate", kind, ..]) => schema::validate(self, kind, &call),
             ("GET", ["schema", "plugins", name, ..]) => plugins::get(self, Some(name), request),
@@ -125,7 +141,7 @@ impl Admin {
             ("GET", ["schema", name, ..]) => schema::get(name),
             ("GET", ["plugins", rest @ ..]) => plugins::get(self, rest.first().copied(), request),
             (_, ["schema" | "plugins", ..]) => Reply::error(404, "not found"),
-            _ => resource::answer(self, rest, call).await,
+            _ => writes::answer(self, rest, call).await,
         }
     }
 
@@ -179,7 +195,9 @@ impl Handler for Admin {
         })
     }
 
-    fn max_body(&self) -> usize {
-        self.settings.max_body
+    fn max_body(&self, path: &str) -> usize {
+        let whole =
+            path.ends_with("/configs") || path.ends_with("/configs/validate") || path.ends_with("/transactions");
+        if whole { self.settings.max_whole_body } else { self.settings.max_body }
     }
 }

@@ -35,6 +35,8 @@ pub trait Running: Send + Sync + 'static {
     /// The resources of a kind, as stored.
     fn resources(&self, kind: Kind) -> Vec<Resource>;
     fn resource(&self, kind: Kind, id: &str) -> Option<Resource>;
+    /// Decrypts the plugins' fields of a stored body.
+    fn reveal(&self, kind: Kind, id: &str, body: &mut Value);
     /// The nodes that are checked, of the upstream that a resource is or has: `{ip, port, hostname, status, counter}`.
     fn health(&self, kind: Kind, id: &str) -> Vec<Value>;
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
@@ -107,7 +109,7 @@ impl Handler for Control {
     }
 
     /// Bodies are not read; this much is taken from the connection and dropped.
-    fn max_body(&self) -> usize {
+    fn max_body(&self, _path: &str) -> usize {
         64 * 1024
     }
 }

@@ -4,7 +4,10 @@
 
 pub mod access;
 pub mod admin;
+mod affected;
+mod beyond;
 mod body;
+mod changes;
 mod clock;
 mod configs;
 pub mod control;
@@ -14,17 +17,24 @@ mod key_owners;
 mod lenient;
 pub mod listing;
 pub mod message;
+mod openapi;
 pub mod parsers;
 pub mod patch;
 pub mod plugins;
+mod preconditions;
 pub mod references;
 pub mod resource;
+mod revisions;
 pub mod schema;
 pub mod server;
 pub mod settings;
+mod staging;
 pub mod status;
 #[cfg(test)]
 mod testing;
+mod transactions;
+mod warnings;
+mod writes;
 
 pub use admin::{Admin, Gateway};
 pub use control::{Control, Running};

@@ -64,7 +64,7 @@ fn target(segments: &[&str]) -> Option<Target> {
 }
 
 /// Methods that a kind does not have (`unsupported_methods` of apisix/admin/*.lua).
-fn unsupported(kind: Kind) -> &'static [&'static str] {
+pub(crate) fn unsupported(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Consumer | Kind::Credential | Kind::PluginMetadata => &["POST", "PATCH"],
         Kind::ConsumerGroup | Kind::PluginConfig | Kind::GlobalRule | Kind::Secret => &["POST"],

@@ -4,17 +4,19 @@ use crate::message::Reply;
 use serde_json::Value;
 use sluice_model::{Kind, schemas};
 
-/// `GET schema/{name}`, where the name is the singular: `route`, `plugin_config`.
+/// `GET schema/{name}`, where the name is the singular (`route`, `plugin_config`) or a shared part's (`id_schema`).
 pub(crate) fn get(name: &str) -> Reply {
-    match by_name(name) {
-        Some(schema) => Reply::json(200, schema.document()),
+    let document = by_name(name).map(|schema| schema.document().clone()).or_else(|| schemas::part(name));
+    match document {
+        Some(document) => Reply::json(200, &document),
         None => Reply::error(400, format!("not found schema: {name}")),
     }
 }
 
 fn by_name(name: &str) -> Option<&'static sluice_model::Schema> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name().replace(' ', "_") == name)?;
-    (kind != Kind::Secret).then(|| schemas::schema(kind))
+    // Plugins and secret managers have schemas of their own.
+    (!matches!(kind, Kind::Secret | Kind::PluginMetadata)).then(|| schemas::schema(kind))
 }
 
 /// `POST schema/validate/{kind}`
@@ -26,5 +28,24 @@ pub(crate) fn validate(_admin: &Admin, dir: &str, call: &Call<'_>) -> Reply {
     match schemas::schema(kind).check(&mut body) {
         Ok(()) => Reply::empty(200),
         Err(violation) => Reply::error(400, violation.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schemas_have_the_names_of_apisix() {
+        let names = ["route", "service", "upstream", "consumer", "credential", "consumer_group", "plugin_config"];
+        let more = ["global_rule", "ssl", "proto", "stream_route", "graphql_cost_decoration", "plugins", "id_schema"];
+        for name in names.into_iter().chain(more).chain(["upstream_hash_vars_schema", "upstream_hash_header_schema"]) {
+            let reply = get(name);
+            assert_eq!(reply.status, 200, "{name}");
+            assert!(serde_json::from_slice::<Value>(&reply.body).unwrap().is_object(), "{name}");
+        }
+        for name in ["routes", "secret", "plugin_metadata", "nothing"] {
+            assert_eq!(get(name), Reply::error(400, format!("not found schema: {name}")));
+        }
     }
 }

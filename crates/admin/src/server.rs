@@ -1,7 +1,7 @@
 //! The HTTP server of all APIs: HTTP/1.1 by hyper on the control runtime, one task a connection, bodies bounded.
 use crate::message::{Reply, Request};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +23,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Bytes that are read of a body beyond what is allowed.
+const DROPPED: usize = 16 << 20;
+
 /// An answer to come.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 
@@ -30,7 +33,7 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 pub trait Handler: Send + Sync + 'static {
     fn answer(&self, request: Request) -> Answer<'_>;
     /// Bytes of a body that are read.
-    fn max_body(&self) -> usize {
+    fn max_body(&self, _path: &str) -> usize {
         0
     }
 }
@@ -85,10 +88,8 @@ async fn exchange(
     handler: &dyn Handler,
 ) -> hyper::Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    let limited = Limited::new(body, handler.max_body()).collect();
-    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, limited).await {
-        Ok(Ok(body)) => (body.to_bytes(), false),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => (Bytes::new(), true),
+    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body(parts.uri.path()))).await {
+        Ok(Ok(read)) => read,
         Ok(Err(_)) => return response(Reply::empty(400)),
         Err(_) => return response(Reply::empty(408)),
     };
@@ -110,6 +111,25 @@ async fn exchange(
         reply.body.clear();
     }
     response(reply)
+}
+
+/// The body, or that it is too large. What is too large is read on and dropped up to a bound, for a client that is still
+/// sending would not see the answer.
+async fn read(mut body: Incoming, max: usize) -> Result<(Bytes, bool), hyper::Error> {
+    let (mut taken, mut length) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= max {
+            taken.extend_from_slice(&data);
+        } else {
+            taken = Vec::new();
+            if length > max.saturating_add(DROPPED) {
+                break;
+            }
+        }
+    }
+    Ok((taken.into(), length > max))
 }
 
 fn response(reply: Reply) -> hyper::Response<Full<Bytes>> {

@@ -49,6 +49,10 @@ pub struct AdminSettings {
     pub api_driven: bool,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// Bytes of a request that brings many objects: a transaction, a whole configuration.
+    pub max_whole_body: usize,
+    /// Operations of a transaction.
+    pub max_operations: usize,
     /// What is encrypted at rest, and with which keys.
     pub keyring: Arc<Keyring>,
     /// `xrpc.protocols`: what stream routes may name as their protocol.
@@ -71,6 +75,8 @@ impl Default for AdminSettings {
             api_driven: false,
             // apisix/admin/init.lua, MAX_REQ_BODY
             max_body: 1536 * 1024,
+            max_whole_body: 256 << 20,
+            max_operations: 200_000,
             keyring: Arc::default(),
             protocols: Vec::new(),
         }

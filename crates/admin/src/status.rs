@@ -39,7 +39,7 @@ impl Handler for Status {
     }
 
     /// Bodies are not read; this much is taken from the connection and dropped.
-    fn max_body(&self) -> usize {
+    fn max_body(&self, _path: &str) -> usize {
         64 * 1024
     }
 }

@@ -13,6 +13,7 @@ mod stream_route;
 mod upstream;
 
 pub use accepted::accepted;
+pub use route::predicates;
 
 use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
@@ -79,6 +80,21 @@ pub struct CompileSettings {
     pub health_checks: bool,
     /// Probes of the process at a time.
     pub health_probes: usize,
+}
+
+/// One worker, and nothing that needs the network.
+impl Default for CompileSettings {
+    fn default() -> CompileSettings {
+        CompileSettings {
+            mode: Mode::Uri,
+            pool: PoolSettings::default(),
+            workers: 1,
+            trusted_certificates: None,
+            resolver: None,
+            health_checks: false,
+            health_probes: 64,
+        }
+    }
 }
 
 /// What a change came to.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod compile;
 pub mod document;
 pub mod environment;
+pub mod explain;
 pub mod position;
 pub mod problem;
 mod section;
@@ -16,7 +17,9 @@ pub mod suggestion;
 pub mod unit;
 pub mod watch;
 
-pub use compile::{Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, PluginSecrets, Problem, accepted};
+pub use compile::{
+    Applied, ChangeSet, CompileSettings, Compiler, Enabled, Object, PluginSecrets, Problem, accepted, predicates,
+};
 pub use snapshot::{
     CompiledRoute, CompiledStreamRoute, ConsumerChain, MissingGroup, Published, RouteTrouble, RouteUpstream, Snapshot,
     StreamPluginEntry, Upstreams,

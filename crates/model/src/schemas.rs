@@ -50,6 +50,32 @@ pub fn document(kind: Kind) -> &'static Value {
     schema(kind).document()
 }
 
+/// A schema that several resources share, by the name it has in apisix/schema_def.lua.
+pub fn part(name: &str) -> Option<Value> {
+    Some(match name {
+        "id_schema" => parts::id(),
+        "uri_def" => parts::uri(),
+        "host_def" => parts::host(),
+        "method_schema" => parts::method(),
+        "upstream_hash_vars_schema" => HASH_VARS.document().clone(),
+        "upstream_hash_header_schema" => HASH_HEADER.document().clone(),
+        "upstream_hash_vars_combinations_schema" => HASH_VARS_COMBINATIONS.document().clone(),
+        "plugins" => json!({
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "minLength": 1},
+                    "stream": {"type": "boolean"},
+                    "additionalProperties": false
+                },
+                "required": ["name"]
+            }
+        }),
+        _ => return None,
+    })
+}
+
 /// Schema of an upstream's `key` when it hashes variables.
 pub static HASH_VARS: LazyLock<Schema> = LazyLock::new(|| built_in(upstream::hash_vars()));
 /// Schema of an upstream's `key` when it hashes a header or a cookie.

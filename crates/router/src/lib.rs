@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub mod analysis;
 mod hamt;
 mod pattern;
 mod predicate;
@@ -72,6 +73,14 @@ pub struct RouteSpec<T> {
     pub priority: i64,
     /// What the caller gets back; typically an `Arc`.
     pub handle: T,
+}
+
+impl<T> RouteSpec<T> {
+    /// The same with another handle.
+    pub fn with_handle<U>(self, handle: U) -> RouteSpec<U> {
+        let RouteSpec { id, uris, hosts, methods, remote_addrs, vars, filter, priority, handle: _ } = self;
+        RouteSpec { id, uris, hosts, methods, remote_addrs, vars, filter, priority, handle }
+    }
 }
 
 /// What is matched.

@@ -34,6 +34,11 @@ impl MethodSet {
         self.0 == 0 || Self::bit(method).is_some_and(|bit| self.0 & bit != 0)
     }
 
+    /// Whether every method of `other` is allowed here.
+    pub(crate) fn covers(self, other: MethodSet) -> bool {
+        self.0 == 0 || (other.0 != 0 && other.0 & !self.0 == 0)
+    }
+
     fn bit(name: &str) -> Option<u16> {
         METHODS.iter().position(|m| *m == name).map(|i| 1 << i)
     }
@@ -102,6 +107,15 @@ impl Host {
     /// Neither wildcard nor port: found by hash.
     pub(crate) fn is_plain(&self) -> bool {
         !self.text.starts_with('*') && !self.text.contains(':')
+    }
+
+    /// Whether every host that `other` stands for is one here.
+    pub(crate) fn covers(&self, other: &Host) -> bool {
+        match (self.wildcard(), other.wildcard()) {
+            (Some(own), Some(other)) => other.ends_with(own),
+            (Some(own), None) => !other.text.contains(':') && other.text.ends_with(own),
+            (None, _) => self.text == other.text,
+        }
     }
 
     fn matches(&self, host: &str) -> bool {
@@ -183,6 +197,29 @@ impl<T> Route<T> {
             && self.vars.is_none()
             && self.filter.is_none()
             && (!check_host || self.hosts.is_empty())
+    }
+
+    /// Whether whatever another route's conditions let in, but for URIs, these do too. Not finding it out is no: lists of
+    /// addresses with exceptions are not looked into.
+    pub(crate) fn covers<U>(&self, other: &Route<U>, check_host: bool) -> bool {
+        let hosts = !check_host
+            || self.hosts.is_empty()
+            || (!other.hosts.is_empty()
+                && other.hosts.iter().all(|host| self.hosts.iter().any(|own| own.covers(host))));
+        let plain = |list: &[RemoteAddr]| !list.iter().any(|entry| entry.negated);
+        let inside = |entry: &RemoteAddr| self.remote_addrs.iter().any(|own| own.net.contains(&entry.net));
+        let addresses = self.remote_addrs.is_empty()
+            || self.remote_addrs == other.remote_addrs
+            || (plain(&self.remote_addrs)
+                && plain(&other.remote_addrs)
+                && !other.remote_addrs.is_empty()
+                && other.remote_addrs.iter().all(inside));
+        let vars = match (&self.vars, &other.vars) {
+            (None, _) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other) || format!("{own:?}") == format!("{other:?}"),
+            (Some(_), None) => false,
+        };
+        hosts && addresses && vars && self.filter.is_none() && self.methods.covers(other.methods)
     }
 
     /// Whether everything but the URI holds.

@@ -16,15 +16,15 @@ pub const MAX_EXPLAINED: usize = 1000;
 /// An immutable router; cloning shares everything.
 #[derive(Debug)]
 pub struct Router<T> {
-    mode: Mode,
-    routes: Hamt<Arc<Route<T>>>,
+    pub(crate) mode: Mode,
+    pub(crate) routes: Hamt<Arc<Route<T>>>,
     count: usize,
-    next_sequence: u64,
+    pub(crate) next_sequence: u64,
     /// Routes without a host and, but in host mode, all others.
-    any: Table<T>,
+    pub(crate) any: Table<T>,
     /// Host mode: plain hosts, and wildcards by the reversed text after the `*`.
-    hosts: Hamt<Table<T>>,
-    wildcards: Radix<(Box<str>, Table<T>)>,
+    pub(crate) hosts: Hamt<Table<T>>,
+    pub(crate) wildcards: Radix<(Box<str>, Table<T>)>,
 }
 
 impl<T> Clone for Router<T> {

@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 
 use crate::Mode;
 use crate::hamt::Hamt;
-use crate::pattern::Filing;
-use crate::predicate::{Route, Subject};
+use crate::pattern::{Filing, Pattern};
+use crate::predicate::{Host, Route, Subject};
 use crate::radix::Radix;
 
 /// Routes a bucket keeps in one list; above, routes with plain hosts only are indexed.
@@ -32,9 +32,28 @@ pub(crate) struct Place {
     uri: u32,
 }
 
+impl Place {
+    /// Of the URI with this index.
+    pub(crate) fn of<T>(route: &Route<T>, uri: usize, mode: Mode) -> Place {
+        let host_rank = match &*route.hosts {
+            _ if mode != Mode::Priority => 0,
+            [] => 2,
+            hosts => u8::from(!hosts.iter().all(|h| h.wildcard().is_none())),
+        };
+        let length = route.patterns.get(uri).map_or(0, |pattern| pattern.text.len());
+        Place {
+            priority: Reverse(route.priority),
+            length: Reverse(u32::try_from(length).unwrap_or(u32::MAX)),
+            host_rank,
+            sequence: route.sequence,
+            uri: u32::try_from(uri).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Entry<T> {
-    place: Place,
+    pub(crate) place: Place,
     /// The URI demands nothing beyond its filing; the route nothing beyond its URI. Known here, so that the common route is
     /// not read before it has won.
     direct: bool,
@@ -49,7 +68,7 @@ impl<T> Clone for Entry<T> {
 }
 
 impl<T> Entry<T> {
-    pub(crate) fn pattern(&self) -> Option<&crate::pattern::Pattern> {
+    pub(crate) fn pattern(&self) -> Option<&Pattern> {
         self.route.patterns.get(self.place.uri as usize)
     }
 
@@ -123,6 +142,17 @@ impl<T> Bucket<T> {
         match self {
             Bucket::Few(list) => list.is_empty(),
             Bucket::Many(many) => many.general.is_empty() && many.by_host.is_empty(),
+        }
+    }
+
+    /// Those that a route with these hosts may meet, at most `limit`; in no order.
+    fn meeting<'a>(&'a self, hosts: impl Iterator<Item = &'a str>, limit: usize) -> Vec<&'a Entry<T>> {
+        match self {
+            Bucket::Few(list) => list.iter().take(limit).collect(),
+            Bucket::Many(many) => {
+                let indexed = hosts.filter_map(|host| many.by_host.get(host)).flatten();
+                many.general.iter().chain(indexed).take(limit).collect()
+            }
         }
     }
 
@@ -280,19 +310,8 @@ impl<T> Table<T> {
 
     /// Files every URI of the route, or takes them out.
     pub(crate) fn file(&mut self, route: &Arc<Route<T>>, add: bool, mode: Mode) {
-        let host_rank = match &*route.hosts {
-            _ if mode != Mode::Priority => 0,
-            [] => 2,
-            hosts => u8::from(!hosts.iter().all(|h| h.wildcard().is_none())),
-        };
         for (i, pattern) in route.patterns.iter().enumerate() {
-            let place = Place {
-                priority: Reverse(route.priority),
-                length: Reverse(u32::try_from(pattern.text.len()).unwrap_or(u32::MAX)),
-                host_rank,
-                sequence: route.sequence,
-                uri: u32::try_from(i).unwrap_or(u32::MAX),
-            };
+            let place = Place::of(route, i, mode);
             let entry = Entry {
                 place,
                 direct: pattern.is_direct(),
@@ -329,6 +348,32 @@ impl<T> Table<T> {
                 Filing::Regex => self.regexes = change(self.regexes.as_deref()).map(Arc::new),
             }
         }
+    }
+
+    /// The entries that stand where a pattern is filed, and in strict-priority mode where shorter prefixes of it are; at
+    /// most `limit` of each place.
+    pub(crate) fn beside<'a>(
+        &'a self,
+        pattern: &Pattern,
+        hosts: &'a [Host],
+        mode: Mode,
+        limit: usize,
+    ) -> Vec<&'a Entry<T>> {
+        let own = match pattern.filing {
+            Filing::Exact => self.exact.get(&pattern.text),
+            Filing::Prefix(_) => match depth(pattern.prefix()) {
+                Some(_) => self.folders.get(pattern.prefix()),
+                None => {
+                    let found = self.prefixes.prefixes(pattern.prefix().bytes());
+                    found.into_iter().find(|(len, _)| *len == pattern.prefix().len()).map(|(_, bucket)| bucket)
+                }
+            },
+            Filing::Regex => self.regexes.as_deref(),
+        };
+        let key = if pattern.filing == Filing::Exact { &*pattern.text } else { pattern.prefix() };
+        let shorter = (mode == Mode::Priority && pattern.filing != Filing::Regex).then(|| self.prefixed(key));
+        let buckets = own.into_iter().chain(shorter.into_iter().flatten());
+        buckets.flat_map(|bucket| bucket.meeting(hosts.iter().map(|host| &*host.text), limit)).collect()
     }
 
     /// The first route that matches: exact paths, then the longest prefix and shorter ones, then regular expressions.

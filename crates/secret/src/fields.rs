@@ -45,13 +45,61 @@ pub fn reveal_plugins(kind: Kind, id: &str, body: &mut Value, keyring: &Keyring,
     walk_plugins(kind, id, body, keyring, plugins, Direction::Reveal);
 }
 
+/// What stands for a secret where values are shown that need not be read back.
+pub const MASK: &str = "***";
+
+/// Replaces every secret of a stored resource with [`MASK`]: the plugins' fields whether they are encrypted at rest or not
+/// (of a plugin that is not known, every text), private keys, and the texts of a secret manager's settings.
+pub fn mask(kind: Kind, id: &str, body: &mut Value, plugins: &dyn SecretFields) {
+    let hide = |text: &mut String| {
+        if !sluice_model::secret::is_reference(text) {
+            MASK.clone_into(text);
+        }
+    };
+    if kind == Kind::Secret {
+        let fields = body.as_object_mut().into_iter().flatten();
+        fields.filter(|(name, _)| !OPEN.contains(&name.as_str())).for_each(|(_, value)| texts(value, &hide));
+    }
+    keys(kind, body, &mut |key| hide(key));
+    walk(kind, id, body, plugins, &mut |found| match found {
+        Found::Field { text, .. } => hide(text),
+        Found::Unknown { config, .. } => texts(config, &hide),
+    });
+}
+
+/// Settings of secret managers that are no secrets.
+const OPEN: [&str; 5] = ["id", "uri", "prefix", "region", "endpoint_url"];
+
+fn texts(value: &mut Value, change: &dyn Fn(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| texts(item, change)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(_, value)| texts(value, change)),
+        _ => {}
+    }
+}
+
+/// What [`walk`] comes by.
+enum Found<'a> {
+    Field {
+        plugin: &'a str,
+        path: &'a str,
+        place: &'a str,
+        text: &'a mut String,
+    },
+    /// A plugin whose fields are not known.
+    Unknown {
+        plugin: &'a str,
+        config: &'a mut Value,
+    },
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Direction {
     Conceal,
     Reveal,
 }
 
-/// Stream routes' plugins have no secret fields in APISIX (apisix/admin/stream_routes.lua).
 fn walk_plugins(
     kind: Kind,
     id: &str,
@@ -63,29 +111,9 @@ fn walk_plugins(
     if !keyring.encrypts_plugin_fields() {
         return;
     }
-    let scope = match kind {
-        Kind::Consumer | Kind::Credential => PluginScope::Consumer,
-        Kind::Route | Kind::Service | Kind::PluginConfig | Kind::GlobalRule | Kind::ConsumerGroup => PluginScope::Route,
-        Kind::PluginMetadata => {
-            if let Some(paths) = plugins.secret_fields(id, PluginScope::Metadata) {
-                walk_plugin(id, body, paths, keyring, direction);
-            }
-            return;
-        }
-        _ => return,
-    };
-    let Some(configured) = body.get_mut("plugins").and_then(Value::as_object_mut) else { return };
-    for (name, config) in configured.iter_mut() {
-        match plugins.secret_fields(name, scope) {
-            Some(paths) => walk_plugin(name, config, paths, keyring, direction),
-            None => tracing::warn!("failed to get schema for plugin: {name}"),
-        }
-    }
-}
-
-fn walk_plugin(plugin: &str, config: &mut Value, paths: &[String], keyring: &Keyring, direction: Direction) {
-    for path in paths {
-        at_path(config, path, &mut |place, text| match direction {
+    walk(kind, id, body, plugins, &mut |found| match found {
+        Found::Unknown { plugin, .. } => tracing::warn!("failed to get schema for plugin: {plugin}"),
+        Found::Field { plugin, path, place, text } => match direction {
             Direction::Conceal => *text = keyring.encrypt(text),
             Direction::Reveal => match keyring.decrypt(text) {
                 Ok(plain) => *text = plain,
@@ -94,7 +122,37 @@ fn walk_plugin(plugin: &str, config: &mut Value, paths: &[String], keyring: &Key
                      it may have been written before the field was encrypted, or with a key that is not in the keyring"
                 ),
             },
-        });
+        },
+    });
+}
+
+/// Every secret field of the plugins. Stream routes' plugins have none in APISIX (apisix/admin/stream_routes.lua).
+fn walk(kind: Kind, id: &str, body: &mut Value, plugins: &dyn SecretFields, change: &mut dyn FnMut(Found<'_>)) {
+    let scope = match kind {
+        Kind::Consumer | Kind::Credential => PluginScope::Consumer,
+        Kind::Route | Kind::Service | Kind::PluginConfig | Kind::GlobalRule | Kind::ConsumerGroup => PluginScope::Route,
+        Kind::PluginMetadata => {
+            if let Some(paths) = plugins.secret_fields(id, PluginScope::Metadata) {
+                walk_plugin(id, body, paths, change);
+            }
+            return;
+        }
+        Kind::StreamRoute | Kind::Upstream | Kind::Ssl | Kind::Proto | Kind::Secret | Kind::GraphqlCostDecoration => {
+            return;
+        }
+    };
+    let Some(configured) = body.get_mut("plugins").and_then(Value::as_object_mut) else { return };
+    for (name, config) in configured.iter_mut() {
+        match plugins.secret_fields(name, scope) {
+            Some(paths) => walk_plugin(name, config, paths, change),
+            None => change(Found::Unknown { plugin: name, config }),
+        }
+    }
+}
+
+fn walk_plugin(plugin: &str, config: &mut Value, paths: &[String], change: &mut dyn FnMut(Found<'_>)) {
+    for path in paths {
+        at_path(config, path, &mut |place, text| change(Found::Field { plugin, path, place, text }));
     }
 }
 

@@ -15,7 +15,7 @@ mod store;
 mod vault;
 
 pub use client::FetchError;
-pub use fields::{SecretFields, conceal, reveal, reveal_plugins};
+pub use fields::{MASK, SecretFields, conceal, mask, reveal, reveal_plugins};
 pub use keyring::{DecryptError, Keyring};
 pub use reference::{Reference, ReferenceError, environment};
 pub use resolve::{Resolution, Unresolved, resolve};

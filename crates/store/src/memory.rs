@@ -31,6 +31,11 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
+    /// One that begins with this state, and with no history.
+    pub fn holding(state: State) -> MemoryStore {
+        MemoryStore { state: RwLock::new(state), ..MemoryStore::default() }
+    }
+
     fn apply(&self, transaction: &Transaction) -> Result<Committed, StoreError> {
         let mut written = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = {

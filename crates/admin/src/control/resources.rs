@@ -21,8 +21,11 @@ pub(super) fn one(running: &dyn Running, kind: Kind, rest: &[&str]) -> Reply {
 }
 
 pub(super) fn metadata(running: &dyn Running) -> Reply {
-    let stored = running.resources(Kind::PluginMetadata);
-    let items: Vec<Value> = stored.iter().filter_map(|own| value(running, Kind::PluginMetadata, own)).collect();
+    // In the order of the plugins, of those that are there.
+    let registry = running.registry();
+    let plugins = registry.list();
+    let stored = plugins.iter().filter_map(|plugin| running.resource(Kind::PluginMetadata, plugin.info.name));
+    let items: Vec<Value> = stored.filter_map(|own| value(running, Kind::PluginMetadata, &own)).collect();
     table(200, &items.into())
 }
 
@@ -41,7 +44,9 @@ fn error(message: String) -> Reply {
 
 /// The resource with its defaults; None for what is not in force because it is wrong.
 pub(super) fn value(running: &dyn Running, kind: Kind, resource: &Resource) -> Option<Value> {
-    let mut value = sluice_config::accepted(&running.registry(), kind, &resource.id, &resource.body)?;
+    let mut value = resource.body.parse().ok()?;
+    running.reveal(kind, &resource.id, &mut value);
+    let mut value = sluice_config::accepted(&running.registry(), kind, &resource.id, value)?;
     list_nodes(&mut value);
     // APISIX puts an empty `_meta` beside plugins that have none, when it takes them in.
     for plugin in value.get_mut("plugins").and_then(Value::as_object_mut).into_iter().flat_map(|all| all.values_mut()) {

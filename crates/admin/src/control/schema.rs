@@ -6,10 +6,11 @@ use sluice_model::{Kind, schemas};
 use sluice_plugin::Registry;
 
 /// Kinds that have a schema there, in Lua's names.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Consumer,
     Kind::ConsumerGroup,
     Kind::GlobalRule,
+    Kind::GraphqlCostDecoration,
     Kind::PluginConfig,
     Kind::Proto,
     Kind::Route,

@@ -19,6 +19,7 @@ impl Running for Fake {
     fn resource(&self, kind: Kind, id: &str) -> Option<Resource> {
         self.resources(kind).into_iter().find(|own| &*own.id == id)
     }
+    fn reveal(&self, _kind: Kind, _id: &str, _body: &mut Value) {}
     fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
         if (kind, id) != (Kind::Upstream, "u") {
             return Vec::new();

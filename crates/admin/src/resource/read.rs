@@ -2,6 +2,7 @@
 use super::{Target, node, not_found, store_failed};
 use crate::admin::Admin;
 use crate::message::{Reply, Request};
+use crate::preconditions::etag;
 use crate::{encryption, listing};
 use serde_json::{Value, json};
 use sluice_model::Kind;
@@ -22,11 +23,12 @@ fn one(admin: &Admin, target: &Target, id: &str) -> Result<Reply, Reply> {
         state.get(&target.key(id)).cloned().ok_or_else(not_found)?
     };
     let node = node(admin, &entry, shown(admin, &entry));
+    let tag = etag(entry.modified);
     if admin.settings.v3 {
-        return Ok(Reply::json(200, &node));
+        return Ok(Reply::json(200, &node).with_header("ETag", tag));
     }
     let bare = json!({"key": node["key"], "value": node["value"]});
-    Ok(Reply::json(200, &json!({"action": "get", "node": bare})))
+    Ok(Reply::json(200, &json!({"action": "get", "node": bare})).with_header("ETag", tag))
 }
 
 fn entries(state: &State, target: &Target) -> Vec<Entry> {

@@ -249,10 +249,16 @@ pub(super) fn time_to_live(call: &Call<'_>) -> Result<Option<Duration>, Reply> {
 }
 
 /// Writes all or nothing.
-pub(super) async fn commit(admin: &Admin, call: &Call<'_>, ops: Vec<Op>) -> Result<Committed, StoreError> {
+pub(super) async fn commit(admin: &Admin, call: &Call<'_>, mut ops: Vec<Op>) -> Result<Committed, StoreError> {
+    {
+        let state = admin.store.state().read().unwrap_or_else(PoisonError::into_inner);
+        call.conditions.guard(&state, &mut ops)?;
+    }
     let message = call.request.header("x-message").unwrap_or_default().to_owned();
     let note = Note { author: call.author.clone(), message };
-    admin.store.commit(Transaction { ops, note }).await
+    let done = admin.store.commit(Transaction { ops, note }).await?;
+    call.conditions.done(&done);
+    Ok(done)
 }
 
 /// With `?wait=true` it returns when the revision is in force.

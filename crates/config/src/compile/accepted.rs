@@ -23,9 +23,8 @@ impl Compiler {
     }
 }
 
-/// A resource with its id and its defaults, its secrets as they are stored; None where it is not accepted.
-pub fn accepted(registry: &Registry, kind: Kind, id: &str, body: &Body) -> Option<Value> {
-    let mut value = body.parse().ok()?;
+/// A resource with its id and its defaults; None where it is not accepted.
+pub fn accepted(registry: &Registry, kind: Kind, id: &str, mut value: Value) -> Option<Value> {
     check(registry, None, kind, id, &mut value).ok().map(|()| value)
 }
 

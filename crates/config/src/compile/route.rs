@@ -3,11 +3,53 @@ use super::upstream::timeouts;
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
+use serde::Deserialize;
+use serde_json::Value;
 use sluice_expr::Expr;
-use sluice_model::{Kind, Route};
+use sluice_model::{Kind, Route, Service};
 use sluice_plugin::{Chain, ChainEntry, ChainSource, Info, Phases, Plugin, RouteInfo};
-use sluice_router::{MethodSet, RemoteAddr, RouteSpec, Router};
+use sluice_router::{MethodSet, Predicate, RemoteAddr, RouteSpec, Router};
 use std::sync::Arc;
+
+/// What a stored route matches, for the router's analysis. `service`: the one it names, if it is there.
+pub fn predicates(id: &str, route: &Value, service: Option<&Value>) -> Result<RouteSpec<()>, String> {
+    let route = Route::deserialize(route).map_err(|error| error.to_string())?;
+    let hosts = match service.map(Service::deserialize) {
+        Some(Ok(service)) if route.hosts.is_empty() => service.hosts,
+        _ => route.hosts.clone(),
+    };
+    let filter = route.filter_func.is_some().then(|| Arc::new(Unknown) as Arc<dyn Predicate>);
+    Ok(RouteSpec { filter, ..conditions(&id.into(), &route, &hosts)? })
+}
+
+/// Stands for a function of which nothing is known but that it is there.
+#[derive(Debug)]
+struct Unknown;
+
+impl Predicate for Unknown {
+    fn holds(&self, _lookup: &dyn sluice_router::Lookup) -> bool {
+        false
+    }
+    fn reads_body(&self) -> bool {
+        false
+    }
+}
+
+/// All but `filter_func`.
+fn conditions(id: &Arc<str>, route: &Route, hosts: &[String]) -> Result<RouteSpec<()>, String> {
+    let addresses = route.remote_addrs.iter().map(|address| address.parse::<RemoteAddr>());
+    Ok(RouteSpec {
+        id: id.clone(),
+        uris: route.uris.iter().map(|uri| uri.as_str().into()).collect(),
+        hosts: hosts.iter().map(|host| host.as_str().into()).collect(),
+        methods: MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?,
+        remote_addrs: addresses.collect::<Result<_, _>>()?,
+        vars: route.vars.as_ref().map(Expr::compile).transpose().map_err(|error| error.0)?.map(Arc::new),
+        filter: None,
+        priority: route.priority,
+        handle: (),
+    })
+}
 
 impl Compiler {
     /// Compiles the routes that changed, and those that refer to something that did.
@@ -164,21 +206,14 @@ impl Compiler {
             None => self.merged_entries(id, route, work),
         };
         let chain = Arc::new(Chain::new(entries.clone()));
-        let vars = route.vars.as_ref().map(Expr::compile).transpose().map_err(|e| e.0)?.map(Arc::new);
-        let remote_addrs = route
-            .remote_addrs
-            .iter()
-            .map(|a| a.parse::<RemoteAddr>().map_err(|e| e.to_string()))
-            .collect::<Result<_, _>>()?;
-        let methods =
-            MethodSet::of(route.methods.iter().map(String::as_str)).map_err(|m| format!("unknown method {m}"))?;
-        // last of what may fail: from here on the new nodes are those whose health is checked
-        let upstream = self.route_upstream(id, route, work)?;
-        let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
         let hosts = match &service {
             Some(service) if route.hosts.is_empty() => &service.hosts,
             _ => &route.hosts,
         };
+        let spec = conditions(id, route, hosts)?;
+        // last of what may fail: from here on the new nodes are those whose health is checked
+        let upstream = self.route_upstream(id, route, work)?;
+        let arcs = |list: &[String]| list.iter().map(|s| Arc::<str>::from(s.as_str())).collect();
         let info = RouteInfo {
             route_id: id.clone(),
             route_name: route.name.as_deref().map(Into::into),
@@ -199,24 +234,14 @@ impl Compiler {
             enable_websocket,
             trouble,
         });
-        let reads_body = vars.as_ref().is_some_and(|v| v.needs_request_body());
+        let reads_body = spec.vars.as_ref().is_some_and(|v| v.needs_request_body());
         if reads_body || filter.as_ref().is_some_and(|f| f.reads_body()) {
             self.body_readers.insert(id.clone());
         } else {
             self.body_readers.remove(id);
         }
         self.compiled.insert(id.clone(), compiled.clone());
-        Ok(RouteSpec {
-            id: id.clone(),
-            uris: route.uris.iter().map(|u| u.as_str().into()).collect(),
-            hosts: hosts.iter().map(|h| h.as_str().into()).collect(),
-            methods,
-            remote_addrs,
-            vars,
-            filter,
-            priority: route.priority,
-            handle: compiled,
-        })
+        Ok(RouteSpec { filter, ..spec.with_handle(compiled) })
     }
 
     /// Route over plugin config over service, by plugin name.

@@ -15,6 +15,8 @@ use sluice_secret::{
 use std::sync::Arc;
 
 type Key = (Kind, Arc<str>);
+/// A reference and what took its place.
+type Used = (Arc<str>, Option<Value>);
 
 /// What the compiler keeps of secrets.
 pub(super) struct Secrets {
@@ -23,7 +25,7 @@ pub(super) struct Secrets {
     /// `$secret://` references and the resources that hold them.
     users: HashMap<Arc<str>, HashSet<Key>>,
     /// All references of a resource, `$env://` too, and what took their places.
-    used: HashMap<Key, Vec<(Arc<str>, Option<Value>)>>,
+    used: HashMap<Key, Vec<Used>>,
     /// A reference may be without users.
     loose: bool,
 }

@@ -30,7 +30,7 @@ pub(super) fn install(lua: &Lua, s: &Table) -> mlua::Result<()> {
     bytes("hex", hex)?;
     bytes("escape_uri", |b| escape(b, is_component))?;
     bytes("escape_whole_uri", |b| escape(b, is_uri))?;
-    bytes("unescape_uri", |b| unescape(b))?;
+    bytes("unescape_uri", unescape)?;
     s.set("unbase64", lua.create_function(|lua, text: LuaString| decoded(lua, BASE64.decode(text.as_bytes()).ok()))?)?;
     s.set(
         "unbase64url",

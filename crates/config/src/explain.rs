@@ -1,0 +1,135 @@
+//! What would become of a request, without sending it: for the command line and the Admin API. The surprise: requests are
+//! looked at in one go, as a context belongs to one thread.
+use crate::{CompiledRoute, RouteUpstream, Snapshot};
+use serde_json::{Value, json};
+use sluice_plugin::{ChainEntry, Connection, Context};
+use sluice_router::{Outcome, Request};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+/// A request to explain.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub method: String,
+    /// `http://host/path?query`; only a path takes the host `localhost`.
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+impl Question {
+    /// Without headers and body, from this machine.
+    pub fn new(method: &str, url: &str) -> Question {
+        Question {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: None,
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    fn context(&self, snapshot: &Snapshot) -> Result<Context, String> {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
+        let connection = Rc::new(Connection::new(SocketAddr::new(self.client, 0), local, None));
+        let mut cx = Context::new(connection, snapshot.consumers.clone());
+        let rest = self.url.strip_prefix("http://").or(self.url.strip_prefix("https://"));
+        let (host, target) = match rest {
+            Some(rest) => rest.find('/').map_or((rest, "/"), |at| rest.split_at(at)),
+            None => ("localhost", self.url.as_str()),
+        };
+        if !target.starts_with('/') {
+            return Err(format!("the URL must be http://host/path or /path, not {:?}", self.url));
+        }
+        let is_host = |name: &str| name.eq_ignore_ascii_case("host");
+        let named = self.headers.iter().find(|(name, _)| is_host(name)).map(|(_, value)| value.as_str());
+        let others: Vec<(&str, &str)> =
+            self.headers.iter().filter(|(name, _)| !is_host(name)).map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        cx.request.assemble(&self.method, target, named.unwrap_or(host), &others);
+        cx.request_body = self.body.clone();
+        Ok(cx)
+    }
+}
+
+/// Everything that matching decides about a request.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String> {
+    let cx = &question.context(snapshot)?;
+    let request = Request {
+        path: cx.request.path(),
+        host: cx.request.host(),
+        method: cx.request.method_text(),
+        remote_addr: cx.client_ip(),
+    };
+    let candidates: Vec<Value> = snapshot
+        .router
+        .explain(&request, cx)
+        .into_iter()
+        .map(|c| match c.outcome {
+            Outcome::Won => json!({"route": &*c.id, "uri": &*c.uri, "won": true}),
+            Outcome::Lost { reason } => json!({"route": &*c.id, "uri": &*c.uri, "won": false, "reason": reason}),
+        })
+        .collect();
+    let found = snapshot.router.find(&request, cx);
+    let route = found.as_ref().map(|found| {
+        let params: serde_json::Map<String, Value> =
+            found.params.iter().map(|(n, v)| (n.to_string(), json!(&**v))).collect();
+        describe(found.handle, found.uri, found.host, params)
+    });
+    Ok(json!({
+        "request": {"method": cx.request.method_text(), "host": cx.request.host(), "path": cx.request.path(), "args": cx.request.query()},
+        "candidates": candidates,
+        "route": route,
+        "global_plugins": snapshot.global.entries().iter().map(plugin).collect::<Vec<_>>(),
+    }))
+}
+
+fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_json::Map<String, Value>) -> Value {
+    let upstream = match &route.upstream {
+        RouteUpstream::None => json!({"error": "neither the route nor its service has an upstream: 503"}),
+        RouteUpstream::Missing => json!({"error": "upstream_id names no upstream: 502"}),
+        RouteUpstream::Found(upstream) => {
+            let balancer = upstream.nodes.balancer();
+            let nodes: Vec<Value> = upstream
+                .nodes
+                .configs()
+                .iter()
+                .map(|n| json!({"host": &*n.host, "port": n.port, "weight": n.weight, "priority": n.priority}))
+                .collect();
+            json!({
+                "from": &*upstream.key,
+                "scheme": upstream.scheme.as_str(),
+                "type": format!("{:?}", balancer.settings().algorithm).to_ascii_lowercase(),
+                "nodes": nodes,
+            })
+        }
+    };
+    json!({
+        "id": &*route.info.route_id,
+        "name": route.info.route_name.as_deref(),
+        "service": route.info.service_id.as_deref(),
+        "matched_uri": uri,
+        "matched_host": host,
+        "params": params,
+        "problem": route.trouble.map(|t| format!("{t:?}")),
+        "plugins": route.chain.entries().iter().map(plugin).collect::<Vec<_>>(),
+        "upstream": upstream,
+    })
+}
+
+fn plugin(entry: &ChainEntry) -> Value {
+    json!({"name": entry.info.name, "priority": entry.priority, "from": entry.source, "config": masked(entry)})
+}
+
+/// The configuration without its secrets.
+fn masked(entry: &ChainEntry) -> Value {
+    let mut config = entry.config.as_ref().clone();
+    for field in entry.info.secrets {
+        let pointer = format!("/{}", field.replace('.', "/"));
+        if let Some(value) = config.pointer_mut(&pointer) {
+            *value = "***".into();
+        }
+    }
+    config
+}
