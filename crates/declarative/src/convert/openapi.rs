@@ -25,7 +25,7 @@ pub fn convert(document: &Value, upstream: Option<&str>, registry: &Registry) ->
     let mut out = Converted::default();
     let title = document["info"]["title"].as_str().unwrap_or("api");
     let declared = document["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let first = declared.first().map(|server| server_url(server)).unwrap_or_default();
+    let first = declared.first().map(server_url).unwrap_or_default();
     for (index, server) in declared.iter().enumerate().skip(1) {
         out.note(
             format!("servers[{index}]"),
