@@ -1,3 +1,4 @@
+//! Conversions as a whole: what becomes of a document, and what is told of the rest.
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,4 @@
+//! Each rule on a small file.
 use super::*;
 use crate::source::Source;
 use sluice_config::environment::Environment;
