@@ -16,7 +16,7 @@ use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, ti
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
-use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
@@ -89,6 +89,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
     let compile = CompileSettings {
         mode: router_mode(settings),
+        rules: Arc::new(sluice_config::rules::read(settings)),
         pool: PoolSettings {
             size: http.upstream.keepalive as usize,
             idle_timeout: http.upstream.keepalive_timeout,
@@ -162,21 +163,8 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         send_timeout: http.send_timeout,
         keepalive_requests: limits.requests_per_connection,
         server: Some(server.into()),
-        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
-        normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
-        match_uri_encoded_slash: apisix.match_uri_encoded_slash,
-        parsed_bodies: sluice_plugin::ParsedBodies {
-            graphql: settings.graphql_max_size as usize,
-            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
-        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
-        real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
-            header: http.real_ip_header.as_str().into(),
-            known: sluice_http::Known::from_name(http.real_ip_header.as_bytes()),
-            recursive: http.real_ip_recursive,
-            from: http.real_ip_from.clone(),
-        }),
         preread_bytes: limits.stream_preread_bytes as usize,
         preread_timeout: limits.stream_preread_timeout,
         ..ProxySettings::default()
@@ -192,7 +180,7 @@ pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<(
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    let log = open_operator_log(&settings)?;
+    let log = open_operator_log(&settings, &prefix(config))?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -245,14 +233,17 @@ fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
     })
 }
 
-fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
+fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<OperatorLog> {
     let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
     /// Equal lines of one place per second before they are only counted.
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
-        path => OperatorLog::file(Path::new(path), level, BURST)
-            .with_context(|| format!("nginx_config.error_log: {path}"))?,
+        path => match log_target(path, prefix)? {
+            AccessLogTarget::File(file) => OperatorLog::file(&file, level, BURST)
+                .with_context(|| format!("nginx_config.error_log: {}", file.display()))?,
+            _ => OperatorLog::stderr(level, BURST),
+        },
     };
     operator_log::install(&log)?;
     Ok(log)

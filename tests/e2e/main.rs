@@ -7,6 +7,7 @@ mod breakage;
 mod control;
 mod declarative;
 mod examples;
+mod explain;
 mod health;
 mod lifecycle;
 mod load;

@@ -69,6 +69,8 @@ pub struct Problem {
 #[derive(Clone)]
 pub struct CompileSettings {
     pub mode: Mode,
+    /// What is done to a request before its route is looked for.
+    pub rules: Arc<crate::rules::RequestRules>,
     /// For upstreams without `keepalive_pool`.
     pub pool: PoolSettings,
     /// For upstreams without `retries`… stays None: APISIX's rule holds.
@@ -87,6 +89,7 @@ impl Default for CompileSettings {
     fn default() -> CompileSettings {
         CompileSettings {
             mode: Mode::Uri,
+            rules: Arc::default(),
             pool: PoolSettings::default(),
             workers: 1,
             trusted_certificates: None,
@@ -153,6 +156,7 @@ impl Compiler {
         let upstreams = Upstreams::default();
         let snapshot = Arc::new(Snapshot {
             revision: 0,
+            rules: settings.rules.clone(),
             router: Router::new(settings.mode),
             router_reads_body: false,
             stream_router: Arc::default(),
@@ -351,6 +355,7 @@ impl Compiler {
             work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
         let mut next = Snapshot {
             revision: self.snapshot.revision + 1,
+            rules: self.snapshot.rules.clone(),
             router: self.snapshot.router.clone(),
             router_reads_body: self.snapshot.router_reads_body,
             stream_router: self.snapshot.stream_router.clone(),

@@ -133,6 +133,7 @@ impl Upstreams {
 /// One state of the whole configuration. Never changed: a new one is published instead, and shares what stayed.
 pub struct Snapshot {
     pub revision: u64,
+    pub rules: Arc<crate::rules::RequestRules>,
     pub router: Router<Arc<CompiledRoute>>,
     /// Some route's predicates read the request's body.
     pub router_reads_body: bool,
