@@ -64,8 +64,9 @@ pub struct ExternalUser(pub Value);
 type Keys = Parts<SmallVec<[Arc<Identity>; 1]>>;
 
 /// Consumers before credentials, each by name: the order in which they take their keys.
-fn claim(identity: &Identity) -> (Option<&str>, &str) {
-    (identity.credential_id.as_deref(), &identity.consumer.username)
+fn claim(identity: &Identity) -> (bool, &str, Option<&str>) {
+    let credential = identity.credential_id.as_deref();
+    (credential.is_some(), &identity.consumer.username, credential)
 }
 
 /// All consumers of a snapshot. Cloning shares everything; a change copies little.
