@@ -12,7 +12,7 @@ use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
-use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
@@ -281,7 +281,7 @@ enum Serves {
 }
 
 /// Binds every listener of the configuration, for each worker its own.
-fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
+fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
     let apisix = &settings.apisix;
     let mut configs = Vec::new();
     // Plain HTTP comes last: who sees its port open may count on the others.
@@ -297,6 +297,12 @@ fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundLis
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
         config.backlog = listen.backlog.unwrap_or(config.backlog);
+        configs.push((config, Serves::Http));
+    }
+    for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
+        config.mode = listen.mode;
+        config.proxy_protocol = listen.proxy_protocol;
         configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -380,7 +386,7 @@ impl Gateway {
         })?);
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
-        let listeners = bind(settings, workers)?;
+        let listeners = bind(settings, &prefix, workers)?;
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,

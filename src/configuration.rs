@@ -390,3 +390,6 @@ pub fn read_plugins(config: &std::path::Path) -> anyhow::Result<Plugins> {
 pub fn enabled(plugins: &Plugins) -> Enabled {
     Enabled { plugins: plugins.plugins.clone(), stream_plugins: plugins.stream_plugins.clone() }
 }
+
+#[cfg(test)]
+mod tests;

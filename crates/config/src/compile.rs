@@ -176,6 +176,7 @@ impl Compiler {
             consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
             certificates: Arc::default(),
+            mutual: Arc::default(),
             skip_mtls: Parts::default(),
         });
         Compiler {
@@ -382,6 +383,7 @@ impl Compiler {
             consumer_groups: self.snapshot.consumer_groups.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
+            mutual: self.snapshot.mutual.clone(),
             skip_mtls: self.snapshot.skip_mtls.clone(),
         };
         if kinds.contains(&Kind::PluginMetadata) {

@@ -100,6 +100,8 @@ pub struct Snapshot {
     pub upstreams: Upstreams,
     /// Certificates of clients' connections.
     pub certificates: Arc<Vec<Arc<CertConfig>>>,
+    /// Those of them that ask clients for one, too.
+    pub mutual: Arc<Vec<Arc<CertConfig>>>,
     /// `skip_mtls_uri_regex` of ssl objects that have it, by id.
     pub skip_mtls: Parts<Arc<Vec<sluice_expr::Regex>>>,
 }

@@ -51,6 +51,8 @@ impl Compiler {
         }
         if changed {
             next.certificates = Arc::new(self.certificates.values().cloned().collect());
+            let mutual = self.certificates.values().filter(|certificate| certificate.client.is_some());
+            next.mutual = Arc::new(mutual.cloned().collect());
         }
     }
 }

@@ -206,16 +206,21 @@ impl Compiler {
 
     /// Stored upstreams that changed, and those that show a client certificate that changed.
     pub(super) fn compile_upstreams(&mut self, work: &mut Work) {
-        let mut changed = work.changed_of(Kind::Upstream);
         let mut showing: Vec<Arc<str>> = Vec::new();
-        for ssl in work.changed_of(Kind::Ssl).into_iter().map(|(id, _)| id).chain(work.deleted_of(Kind::Ssl)) {
-            showing.extend(self.showing.get(&ssl).into_iter().flatten().cloned());
+        let changed = work.changed.iter().map(|(kind, id, _)| (*kind, id));
+        for (_, ssl) in changed.chain(work.deleted.iter().map(|(k, id)| (*k, id))).filter(|(k, _)| *k == Kind::Ssl) {
+            showing.extend(self.showing.get(ssl).into_iter().flatten().cloned());
         }
-        showing.retain(|id| !changed.iter().any(|(known, _)| known == id));
         showing.sort();
         showing.dedup();
-        changed
-            .extend(showing.into_iter().filter_map(|id| Some((id.clone(), self.accepted_one(Kind::Upstream, &id)?))));
+        for id in showing {
+            let known = work.changed.iter().any(|(kind, other, _)| *kind == Kind::Upstream && *other == id);
+            if let Some(body) = Some(()).filter(|()| !known).and_then(|()| self.accepted_one(Kind::Upstream, &id)) {
+                // Routes that name it are to follow.
+                work.changed.push((Kind::Upstream, id, body));
+            }
+        }
+        let changed = work.changed_of(Kind::Upstream);
         let deleted = work.deleted_of(Kind::Upstream);
         if changed.is_empty() && deleted.is_empty() {
             return;
