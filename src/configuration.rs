@@ -144,6 +144,7 @@ impl Configuration {
 
     /// config.yaml's lists and attributes of plugins, from now on: everything is compiled with them.
     pub async fn reload_plugins(&self, plugins: Plugins) {
+        let _turn = self.turn.lock().await;
         let enabled = enabled(&plugins);
         let change = tokio::task::block_in_place(|| {
             let named = self.source_names_plugins.load(Ordering::Relaxed);

@@ -21,7 +21,8 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Parts, Registry, Scope, Scripts};
+use sluice_parts::Parts;
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -146,7 +147,6 @@ pub struct Compiler {
     tls: upstream::TlsCache,
     /// All ssl objects that are valid.
     ssls: ssl::Ssls,
-    certificates: ssl::Certificates,
     /// Stored upstreams by the ssl object whose certificate they show, and the other way round.
     showing: HashMap<Arc<str>, HashSet<Arc<str>>>,
     shown: HashMap<Arc<str>, Arc<str>>,
@@ -175,7 +175,7 @@ impl Compiler {
             consumer_plugins: Parts::default(),
             consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
-            certificates: Arc::default(),
+            certificates: Parts::default(),
             mutual: Arc::default(),
             skip_mtls: Parts::default(),
         });
@@ -199,7 +199,6 @@ impl Compiler {
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
             ssls: ssl::Ssls::default(),
-            certificates: ssl::Certificates::default(),
             showing: HashMap::new(),
             shown: HashMap::new(),
             services_by_upstream: HashMap::new(),

@@ -1,9 +1,11 @@
 //! The compiled configuration that workers read, and how it is published to them.
 use arc_swap::ArcSwap;
 use sluice_net::tls::CertConfig;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Parts, RouteInfo, StreamPlugin};
+use sluice_parts::Parts;
+use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo, StreamPlugin};
 use sluice_router::{Router, StreamRouter};
 use sluice_upstream::{Timeouts, Upstream};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,9 +101,9 @@ pub struct Snapshot {
     /// Stored upstreams by id.
     pub upstreams: Upstreams,
     /// Certificates of clients' connections.
-    pub certificates: Arc<Vec<Arc<CertConfig>>>,
-    /// Those of them that ask clients for one, too.
-    pub mutual: Arc<Vec<Arc<CertConfig>>>,
+    pub certificates: Parts<Arc<CertConfig>>,
+    /// Those of them that ask clients for one, too, in the order of their ids.
+    pub mutual: Arc<BTreeMap<Arc<str>, Arc<CertConfig>>>,
     /// `skip_mtls_uri_regex` of ssl objects that have it, by id.
     pub skip_mtls: Parts<Arc<Vec<sluice_expr::Regex>>>,
 }

@@ -1,8 +1,8 @@
 //! Consumers as auth plugins find them: one index per auth plugin, from the plugin's key (an API key, a user name) to
 //! the consumer and, where the key stands on a credential, to that (apisix/consumer.lua).
-use crate::parts::Parts;
 use serde_json::{Map, Value};
 use sluice_http::Request;
+use sluice_parts::Parts;
 use smallvec::SmallVec;
 use std::any::Any;
 use std::sync::Arc;

@@ -4,23 +4,25 @@ use crate::snapshot::Snapshot;
 use sluice_expr::Regex;
 use sluice_model::{Kind, Ssl};
 use sluice_net::tls::{CertConfig, ClientAuth, Protocols};
-use sluice_plugin::Parts;
-use std::collections::BTreeMap;
+use sluice_parts::Parts;
 use std::sync::Arc;
 
 /// ssl objects by id.
 pub(super) type Ssls = Parts<Arc<Ssl>>;
-/// Certificates of clients' connections, in the order of their ids.
-pub(super) type Certificates = BTreeMap<Arc<str>, Arc<CertConfig>>;
 
 impl Compiler {
     /// The ssl objects that changed. An equal [`CertConfig`] stays the same, so that its sessions live on.
     pub(super) fn compile_ssls(&mut self, work: &mut Work, next: &mut Snapshot) {
-        let mut changed = false;
+        let take_out = |next: &mut Snapshot, id: &str| {
+            next.certificates.remove(id);
+            next.skip_mtls.remove(id);
+            if next.mutual.contains_key(id) {
+                Arc::make_mut(&mut next.mutual).remove(id);
+            }
+        };
         for id in work.deleted_of(Kind::Ssl) {
             self.ssls.remove(&id);
-            changed |= self.certificates.remove(&id).is_some();
-            next.skip_mtls.remove(&id);
+            take_out(next, &id);
         }
         for (id, body) in work.changed_of(Kind::Ssl) {
             work.compiled.insert((Kind::Ssl, id.clone()));
@@ -34,25 +36,20 @@ impl Compiler {
             let ssl = Arc::new(ssl);
             self.ssls.insert(id.clone(), ssl.clone());
             if ssl.is_client || !ssl.enabled {
-                changed |= self.certificates.remove(&id).is_some();
-                next.skip_mtls.remove(&id);
+                take_out(next, &id);
                 continue;
             }
             let (config, skip) = certificate(&id, &ssl, work);
-            if skip.is_empty() {
-                next.skip_mtls.remove(&id);
-            } else {
+            let known = next.certificates.get(&id).filter(|known| ***known == config).cloned();
+            let config = known.unwrap_or_else(|| Arc::new(config));
+            take_out(next, &id);
+            if !skip.is_empty() {
                 next.skip_mtls.insert(id.clone(), Arc::new(skip));
             }
-            if self.certificates.get(&id).is_none_or(|known| **known != config) {
-                self.certificates.insert(id, Arc::new(config));
-                changed = true;
+            if config.client.is_some() {
+                Arc::make_mut(&mut next.mutual).insert(id.clone(), config.clone());
             }
-        }
-        if changed {
-            next.certificates = Arc::new(self.certificates.values().cloned().collect());
-            let mutual = self.certificates.values().filter(|certificate| certificate.client.is_some());
-            next.mutual = Arc::new(mutual.cloned().collect());
+            next.certificates.insert(id, config);
         }
     }
 }

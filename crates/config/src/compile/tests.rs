@@ -233,7 +233,7 @@ fn a_change_looks_at_what_depends_on_it_and_at_nothing_else() {
     assert!(same("c4") && !same("c3"));
     assert_eq!(looked_at(it, Kind::ConsumerGroup, "g", json!({"plugins": {}, "desc": "x"})), ["consumer_groups/g"]);
     assert_eq!(looked_at(it, Kind::Ssl, "5", ssl("server", "five.test")), ["ssls/5"]);
-    let of = |snapshot: &Snapshot, id: &str| snapshot.certificates.iter().find(|c| &*c.id == id).unwrap().clone();
+    let of = |snapshot: &Snapshot, id: &str| snapshot.certificates.get(id).unwrap().clone();
     assert_eq!((it.snapshot().certificates.len(), &*of(it.snapshot(), "5").snis[0]), (40, "five.test"));
     assert!(Arc::ptr_eq(&of(&first.snapshot, "6"), &of(it.snapshot(), "6")));
     let dependents = |n| vec![format!("routes/{n}"), format!("stream_routes/{n}"), format!("upstreams/{n}")];

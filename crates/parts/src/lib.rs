@@ -57,6 +57,14 @@ impl<V> Parts<V> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 
+    /// Entries of `self` whose parts are others than in `before`: all that differ, and some that do not. Costs what changed.
+    pub fn perhaps_changed<'a>(&'a self, before: &'a Parts<V>) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
+        let parts = self.parts.iter().enumerate();
+        let other =
+            |(at, part): &(usize, &Arc<Part<V>>)| before.parts.get(*at).is_none_or(|old| !Arc::ptr_eq(part, old));
+        parts.filter(other).flat_map(|(_, part)| part.iter())
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -122,6 +130,9 @@ mod tests {
         assert_eq!((before.len(), now.len(), now.iter().count()), (10_000, 9_999, 9_999));
         let copied = before.parts.iter().zip(now.parts.iter()).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
         assert!((1..=2).contains(&copied), "{copied}");
+        let seen: Vec<&str> = now.perhaps_changed(&before).map(|(key, _)| &**key).collect();
+        assert!(seen.contains(&"7") && seen.len() < 200, "{}", seen.len());
+        assert!(before.perhaps_changed(&now).any(|(key, _)| &**key == "8"));
     }
 
     #[test]
