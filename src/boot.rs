@@ -5,6 +5,7 @@ use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
+use sluice_config::problem::ConfigError;
 use sluice_config::settings::Settings;
 use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
@@ -35,16 +36,27 @@ use tokio::sync::mpsc;
 /// The APISIX whose configuration and answers are followed.
 pub const APISIX_VERSION: &str = "3.18.0";
 
-/// Where config.yaml is: as given, else conf/config.yaml, else the quickstart that comes with the source.
+/// config.yaml where none is named. It need not be there: then the defaults that are built in hold.
+pub const DEFAULT_CONFIG: &str = "conf/config.yaml";
+
+/// Where config.yaml is: as given, else conf/config.yaml.
 pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let candidates = match given {
-        Some(path) => vec![path],
-        None => ["conf/config.yaml", "examples/quickstart/config.yaml"].map(PathBuf::from).to_vec(),
-    };
-    let found = candidates.iter().find(|p| p.exists()).cloned();
-    found.with_context(|| {
-        format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display())
-    })
+    let named = given.is_some();
+    let path = given.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    anyhow::ensure!(
+        path.exists() || !named,
+        "no configuration: {} does not exist (give one with -c FILE)",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The settings of a file, or those that are built in.
+pub fn settings(config: &Path) -> Result<Settings, Vec<ConfigError>> {
+    if config == Path::new(DEFAULT_CONFIG) && !config.exists() {
+        return Ok(Settings::defaults(&Environment::Process));
+    }
+    Settings::load(config, &Environment::Process)
 }
 
 /// All plugins of the binary.
@@ -172,8 +184,8 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
 }
 
 /// Runs the gateway until a signal ends it.
-pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<()> {
-    let settings = match Settings::load(config, &Environment::Process) {
+pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    let settings = match settings(config) {
         Ok(settings) => settings,
         Err(errors) => {
             errors.iter().for_each(|e| eprintln!("error: {e}"));
@@ -200,7 +212,7 @@ pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<(
     // The first configuration is in force before the first connection is accepted.
     let changes = control.block_on(gateway.load());
     let workers = gateway.start_workers()?;
-    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals, changes));
+    let result = control.block_on(gateway.supervise(&settings, config, &log, signals, changes));
     workers.join()?;
     if let Some(access_log) = &gateway.access_log {
         access_log.sync(Duration::from_secs(5));
@@ -543,14 +555,9 @@ impl Gateway {
         settings: &Settings,
         config: &Path,
         log: &OperatorLog,
-        quickstart: bool,
         signals: Signals,
         changes: Option<mpsc::Receiver<Watch>>,
     ) -> anyhow::Result<()> {
-        if quickstart {
-            tokio::spawn(crate::demo::serve());
-            greet(settings, config);
-        }
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
@@ -568,6 +575,10 @@ impl Gateway {
                     tokio::spawn(async move { configuration.follow(followed, changes).await });
                 }
                 self.start_admin(settings, config, store).await?;
+                if !config.exists() {
+                    tokio::spawn(crate::demo::serve());
+                    greet(settings, &self.data_dir);
+                }
             }
         }
         let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
@@ -620,9 +631,22 @@ async fn next(watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<Up
     }
 }
 
-/// What a first user sees.
-fn greet(settings: &Settings, config: &Path) {
-    let port = settings.apisix.node_listen.first().map_or(9080, |l| l.address.port());
-    println!("Sluice serves {} (demo backend: {}).", config.display(), crate::demo::ADDRESS);
-    println!("Try:  curl -i http://127.0.0.1:{port}/hello");
+/// What a first user sees, who has no configuration yet: how to make a route to the demo backend.
+fn greet(settings: &Settings, data_dir: &Path) {
+    let port = settings.apisix.node_listen.first().map_or(9080, |listen| listen.address.port());
+    let admin = settings.deployment.admin.listen.port();
+    let key = data_dir.join(crate::admin_key::FILE);
+    println!(
+        "No {DEFAULT_CONFIG}: the built-in defaults hold. What the Admin API stores is kept in {}.",
+        data_dir.display()
+    );
+    println!(
+        "Try:  curl -X PUT http://127.0.0.1:{admin}/apisix/admin/routes/1 -H \"X-API-KEY: $(cat {})\" \\",
+        key.display()
+    );
+    println!(
+        "        -d '{{\"uri\": \"/*\", \"upstream\": {{\"type\": \"roundrobin\", \"nodes\": {{\"{}\": 1}}}}}}'",
+        crate::demo::ADDRESS
+    );
+    println!("      curl -i http://127.0.0.1:{port}/hello");
 }

@@ -381,7 +381,7 @@ async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Dura
 
 /// What config.yaml says of plugins now.
 pub fn read_plugins(config: &std::path::Path) -> anyhow::Result<Plugins> {
-    let settings = sluice_config::settings::Settings::load(config, &sluice_config::environment::Environment::Process)
+    let settings = crate::boot::settings(config)
         .map_err(|errors| anyhow::anyhow!("{}", errors.first().map(ToString::to_string).unwrap_or_default()))
         .with_context(|| format!("{} cannot be used", config.display()))?;
     Ok(settings.plugins)

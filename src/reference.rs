@@ -4,6 +4,7 @@
 //! What only the source has (the prose of a plugin's file, its cases, doc comments of settings) stands here as a mark that
 //! xtask replaces; see `xtask/src/reference/source.rs`.
 
+mod admin_api;
 mod command_line;
 mod plugin;
 mod resource;
@@ -24,6 +25,7 @@ pub fn documents() -> anyhow::Result<Vec<(String, String)>> {
         ("cli.md".to_owned(), command_line::page()),
         ("config.md".to_owned(), settings::page()),
         ("variables.md".to_owned(), variables::page()),
+        ("admin-api.md".to_owned(), admin_api::page(&registry)),
         ("plugins/README.md".to_owned(), plugin::index(&registry)),
         ("resources/README.md".to_owned(), resource::index()),
     ];
@@ -51,6 +53,7 @@ fn index() -> String {
      | [Resources](resources/README.md) | route, service, upstream, consumer and the others |\n\
      | [config.yaml](config.md) | every key with its default |\n\
      | [Variables](variables.md) | what `vars`, `$name` templates and log formats can read |\n\
+     | [Admin API](admin-api.md) | every path, method and argument |\n\
      | [Command line](cli.md) | every command and option |\n"
         .to_owned()
 }

@@ -6,7 +6,7 @@ use sluice_config::environment::Environment;
 use sluice_config::problem::ConfigError;
 use sluice_config::settings::Settings;
 use sluice_declarative::Source;
-use sluice_declarative::lint::{Finding, RULES, Severity, lint};
+use sluice_declarative::lint::{Finding, RULES, Severity, Unreachable, lint};
 use sluice_model::Body;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,7 +46,8 @@ impl Lint {
         }
         let mut source = Source::load(&self.files, &Environment::Process);
         let mut findings: Vec<Finding> = std::mem::take(&mut source.errors).into_iter().map(invalid).collect();
-        findings.extend(compile(&source)?.into_iter().map(invalid));
+        let (errors, unreachable) = compile(&source)?;
+        findings.extend(errors.into_iter().map(invalid));
         findings.extend(source.notices.iter().map(|notice| Finding {
             rule: "ignored",
             severity: Severity::Warning,
@@ -60,7 +61,7 @@ impl Lint {
             hint: "",
         }));
         let known: Vec<_> = findings.iter().map(|found| (found.place.file.clone(), found.place.path.clone())).collect();
-        let linted = lint(&source.objects, &crate::boot::registry()?, &self.ignore);
+        let linted = lint(&source.objects, &crate::boot::registry()?, &unreachable, &self.ignore);
         findings.extend(linted.into_iter().filter(|f| !known.contains(&(f.place.file.clone(), f.place.path.clone()))));
         findings.sort_by(|a, b| (&a.place.file, a.place.position).cmp(&(&b.place.file, b.place.position)));
         let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
@@ -83,8 +84,8 @@ fn invalid(place: ConfigError) -> Finding {
     Finding { rule: "invalid", severity: Severity::Error, place, hint: "" }
 }
 
-/// What the gateway would leave out, and why.
-fn compile(source: &Source) -> anyhow::Result<Vec<ConfigError>> {
+/// What the gateway would leave out, and why; and which routes no request would take.
+fn compile(source: &Source) -> anyhow::Result<(Vec<ConfigError>, Vec<Unreachable>)> {
     let mut compiler =
         crate::boot::compiler(&Settings::defaults(&Environment::Process), crate::boot::Services::default())?;
     let object = |object: &sluice_declarative::Object| {
@@ -103,5 +104,8 @@ fn compile(source: &Source) -> anyhow::Result<Vec<ConfigError>> {
         let error = found.place.as_ref()?.error(&found.value, &problem.path, &*problem.message);
         Some(error.suggest(problem.nearest.as_deref()))
     };
-    Ok(applied.problems.iter().filter_map(place).collect())
+    let errors = applied.problems.iter().filter_map(place).collect();
+    let unreachable = applied.snapshot.router.examine_all();
+    let unreachable = unreachable.iter().map(|f| Unreachable { route: f.route.to_string(), text: f.to_string() });
+    Ok((errors, unreachable.collect()))
 }

@@ -88,7 +88,10 @@ fn every_kind_goes_there_and_back() {
     assert!(expect(2, &server, &["diff", &file]).ends_with("14 to create, 0 to update, 0 to delete, 0 unchanged\n"));
     expect(1, &server, &["sync", &file]);
     assert!(expect(0, &server, &["sync", &file, "--dry-run"]).contains("14 to create"));
-    assert!(expect(0, &server, &["sync", &file, "--yes", "--message", "first"]).contains("14 changes made"));
+    assert!(
+        expect(0, &server, &["sync", &file, "--yes", "--message", "first"])
+            .contains("14 changes made in one transaction")
+    );
     assert_eq!(expect(0, &server, &["diff", &file]), "0 to create, 0 to update, 0 to delete, 14 unchanged\n");
     gateway
         .wait_until("/orders/1", std::time::Duration::from_secs(5), |answer| {
@@ -147,6 +150,8 @@ fn mistakes_are_told_and_nothing_is_written() {
         json!({"consumers": [{"username": "a", "plugins": {"key-auth": {"key": "********"}}}]}),
         "masked",
     );
+    let dangling = json!({"upstreams": [{"id": "u", "nodes": {"a:1": 1}}], "routes": [{"id": 2, "uri": "/", "service_id": "none"}]});
+    fails("dangling.json", dangling, "nothing was changed: ");
     let output = expect(0, &server, &["dump", "--output", "json"]);
     assert_eq!(output, "{}\n");
 
@@ -202,4 +207,46 @@ fn a_server_without_transactions_is_written_to_in_order() {
     let output = run(&address, &["diff", &stream]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("stream mode is disabled"));
+}
+
+#[test]
+fn lint_finds_and_convert_makes_what_check_accepts() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = |id, uri| json!({"id": id, "uri": uri, "upstream": {"nodes": {"127.0.0.1:1": 1}}});
+    let mut wrong = route("c", "/c");
+    wrong["plugins"] = json!({"key-auth": {"header": 5}});
+    let text = json!({"routes": [route("a", "/same"), route("b", "/same"), wrong], "services": [{"id": "s"}]});
+    let file = write(folder.path(), "f.json", &text);
+    let found: Value = serde_json::from_str(&expect(1, "", &["lint", &file, "--output", "json"])).unwrap();
+    let rules: Vec<&str> = found["findings"].as_array().unwrap().iter().map(|f| f["rule"].as_str().unwrap()).collect();
+    for rule in ["unreachable-route", "invalid", "unused"] {
+        assert!(rules.contains(&rule), "{found:#}");
+    }
+    assert!(found["findings"].as_array().unwrap().iter().all(|f| f["line"] == 1 && f["column"].is_u64()));
+    let fine = write(folder.path(), "fine.json", &json!({"routes": [route("a", "/a")]}));
+    assert_eq!(expect(0, "", &["lint", &fine, "--strict"]), "0 errors, 0 warnings\n");
+
+    let openapi = json!({
+        "openapi": "3.0.3", "info": {"title": "Pets"}, "servers": [{"url": "https://pets.example/v1"}],
+        "components": {"securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-Key"}}},
+        "paths": {"/pets/{id}": {"get": {"operationId": "one", "security": [{"key": []}]}}},
+    });
+    let deck = json!({
+        "_format_version": "3.0",
+        "services": [{"name": "orders", "url": "http://o.example/api", "routes": [{"name": "r", "paths": ["/o", "~/p/(\\d+)$"]}],
+            "plugins": [{"name": "rate-limiting", "config": {"minute": 5}}, {"name": "cors", "config": {"credentials": true}}]}],
+        "consumers": [{"username": "anna", "keyauth_credentials": [{"key": "k"}]}],
+    });
+    let config = "deployment: {role: data_plane, role_data_plane: {config_provider: yaml}}\n";
+    for (from, input) in [("openapi", openapi), ("deck", deck)] {
+        let conf = folder.path().join(from);
+        std::fs::create_dir_all(&conf).unwrap();
+        std::fs::write(conf.join("config.yaml"), config).unwrap();
+        let input = write(folder.path(), &format!("{from}.json"), &input);
+        let made = conf.join("apisix.yaml");
+        expect(0, "", &["convert", "--from", from, &input, "--file", made.to_str().unwrap()]);
+        expect(0, "", &["check", "-c", conf.join("config.yaml").to_str().unwrap()]);
+        let text = std::fs::read_to_string(&made).unwrap();
+        assert!(text.contains("key-auth"), "{text}");
+    }
 }

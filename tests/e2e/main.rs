@@ -6,6 +6,7 @@ mod admin;
 mod breakage;
 mod control;
 mod declarative;
+mod defaults;
 mod examples;
 mod explain;
 mod health;

@@ -39,6 +39,7 @@ mod writes;
 pub use admin::{Admin, Gateway};
 pub use control::{Control, Running};
 pub use message::{Reply, Request};
+pub use openapi::document as openapi;
 pub use server::{Handler, serve};
 pub use settings::{AdminKey, AdminSettings, Role};
 pub use status::Status;

@@ -30,7 +30,7 @@ const OTHERS: [(&str, &str, &str, Option<&str>); 20] = [
 ];
 
 /// The document.
-pub(crate) fn document(registry: &Registry) -> Value {
+pub fn document(registry: &Registry) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for (path, method, summary, body) in OTHERS {
         add(&mut paths, path, method, operation(path, method, summary, body, &[]));

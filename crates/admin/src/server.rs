@@ -88,11 +88,12 @@ async fn exchange(
     handler: &dyn Handler,
 ) -> hyper::Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    let (body, too_large) = match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body(parts.uri.path()))).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) => return response(Reply::empty(400)),
-        Err(_) => return response(Reply::empty(408)),
-    };
+    let (body, too_large) =
+        match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body(parts.uri.path()))).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => return response(Reply::empty(400)),
+            Err(_) => return response(Reply::empty(408)),
+        };
     let headers = parts.headers.iter();
     let request = Request {
         method: parts.method.as_str().to_owned(),

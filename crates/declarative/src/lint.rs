@@ -58,10 +58,10 @@ pub const RULES: &[Rule] = &[
         check: rules::missing_reference,
     },
     Rule {
-        id: "shadowed-route",
+        id: "unreachable-route",
         severity: Severity::Warning,
         hint: "give it another path, host, method or condition, or a higher priority; or delete it",
-        check: rules::shadowed_route,
+        check: rules::unreachable_route,
     },
     Rule {
         id: "no-upstream",
@@ -114,6 +114,14 @@ struct Files<'a> {
     objects: &'a [Object],
     by_key: HashMap<&'a Key, &'a Object>,
     registry: &'a Registry,
+    unreachable: &'a [Unreachable],
+}
+
+/// A route, or one of its URIs, that no request takes, as the router tells.
+#[derive(Clone, Debug)]
+pub struct Unreachable {
+    pub route: String,
+    pub text: String,
 }
 
 /// Collects what the rule at work finds.
@@ -136,9 +144,9 @@ impl Found {
 }
 
 /// Runs all rules but those switched off; sorted by file and line.
-pub fn lint(objects: &[Object], registry: &Registry, off: &[String]) -> Vec<Finding> {
+pub fn lint(objects: &[Object], registry: &Registry, unreachable: &[Unreachable], off: &[String]) -> Vec<Finding> {
     let by_key = objects.iter().map(|object| (&object.key, object)).collect();
-    let files = Files { objects, by_key, registry };
+    let files = Files { objects, by_key, registry, unreachable };
     let mut all = Vec::new();
     for rule in RULES.iter().filter(|rule| !off.iter().any(|name| name == rule.id)) {
         let mut found =

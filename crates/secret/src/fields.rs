@@ -240,6 +240,31 @@ mod tests {
         ])
     }
 
+    #[test]
+    fn secrets_are_masked_wherever_they_stand() {
+        let masked = |kind: Kind, id: &str, mut body: Value| {
+            mask(kind, id, &mut body, &known());
+            body
+        };
+        let consumer =
+            json!({"username": "a", "plugins": {"key-auth": {"key": "hidden"}, "gone": {"x": ["hidden", 1]}}});
+        let shown = json!({"username": "a", "plugins": {"key-auth": {"key": "***"}, "gone": {"x": ["***", 1]}}});
+        assert_eq!(masked(Kind::Consumer, "a", consumer), shown);
+        let route = json!({"uri": "/", "plugins": {"kafka-logger": {"brokers": [{"host": "h", "sasl_config": {"password": "hidden"}}]}},
+            "upstream": {"tls": {"client_key": "hidden", "client_cert": "c"}}});
+        let text = masked(Kind::Route, "1", route).to_string();
+        assert!(!text.contains("hidden") && text.contains("\"client_cert\":\"c\""), "{text}");
+        let ssl = masked(Kind::Ssl, "1", json!({"cert": "c", "key": "hidden", "keys": ["hidden"]}));
+        assert_eq!(ssl, json!({"cert": "c", "key": "***", "keys": ["***"]}));
+        let vault = json!({"uri": "u", "prefix": "p", "token": "hidden"});
+        assert_eq!(masked(Kind::Secret, "vault/1", vault), json!({"uri": "u", "prefix": "p", "token": "***"}));
+        // Where a secret is to be found is none.
+        let reference = json!({"plugins": {"key-auth": {"key": "$secret://vault/1/key"}}});
+        assert_eq!(masked(Kind::Consumer, "a", reference.clone()), reference);
+        let metadata = masked(Kind::PluginMetadata, "azure-functions", json!({"master_apikey": "hidden"}));
+        assert_eq!(metadata, json!({"master_apikey": "***"}));
+    }
+
     fn keyring(plugin_fields: bool) -> Keyring {
         Keyring::new(&["edd1c9f0985e76a2"], plugin_fields)
     }

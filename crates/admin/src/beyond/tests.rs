@@ -1,3 +1,4 @@
+//! State, explanations, and that all of it needs a key.
 use crate::message::testing::request;
 use crate::testing::{open, send, with_routes};
 use crate::{AdminSettings, Handler};

@@ -1,3 +1,4 @@
+//! The exchange of whole configurations, on a store in memory.
 use crate::message::testing::request;
 use crate::testing::{fixture, send};
 use crate::{AdminSettings, Handler};

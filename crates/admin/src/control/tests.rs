@@ -1,3 +1,4 @@
+//! The Control API on a gateway made up of a few resources.
 use super::*;
 use crate::message::testing::request;
 use sluice_plugin::ControlEndpoint;

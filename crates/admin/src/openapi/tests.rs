@@ -1,3 +1,4 @@
+//! The document against the dispatcher, both ways.
 use super::*;
 use crate::message::testing::request;
 use crate::testing::{open, send};

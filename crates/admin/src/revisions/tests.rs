@@ -1,3 +1,4 @@
+//! The history, the way back, and that it holds no secrets.
 use crate::message::testing::request;
 use crate::testing::{Fixture, open, send};
 use serde_json::{Value, json};

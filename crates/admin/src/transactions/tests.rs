@@ -1,3 +1,4 @@
+//! All or nothing, in any order.
 use crate::message::testing::request;
 use crate::testing::{Fixture, open, send};
 use serde_json::{Value, json};

@@ -1,3 +1,4 @@
+//! Conditions, dry runs and warnings on the ordinary verbs.
 use crate::message::testing::request;
 use crate::testing::{open, send};
 use crate::{Handler, Reply, Request};

@@ -201,14 +201,11 @@ impl Deck<'_> {
                 self.out.note(format!("{at}.{field}"), "not carried over: see `upstream.tls`");
             }
         }
-        if service["enabled"] == false {
-            self.out.note(format!("{at}.enabled"), "its routes are switched off (status 0)");
-        }
         let id = self.out.add(Kind::Service, name, value);
         let known = Service { id, name: name.to_owned(), path: path.trim_end_matches('/').to_owned(), preserve_host };
         for (index, route) in list(service, "routes") {
             let mut route = route.clone();
-            if service["enabled"] == false {
+            if service["enabled"] == false || deck_plugins::lost_guard(service) {
                 route["status"] = 0.into();
             }
             self.route(&format!("{at}.routes[{index}]"), &route, Some(&known));
@@ -256,8 +253,12 @@ impl Deck<'_> {
         if !strings(&route["methods"]).is_empty() {
             base.insert("methods".into(), route["methods"].clone());
         }
-        if route["status"] == 0 {
+        if route["status"] == 0 || deck_plugins::lost_guard(route) {
             base.insert("status".into(), 0.into());
+            self.out.note(
+                at,
+                "switched off (status 0): the service is disabled, or a plugin that guards it is not carried over",
+            );
         }
         self.hosts(at, route, &mut base, &mut vars);
         for (header, values) in route["headers"].as_object().into_iter().flatten() {

@@ -25,6 +25,28 @@ pub(super) fn convert(out: &mut Converted, at: &str, plugins: &[&Value], registr
     all
 }
 
+/// Plugins that keep requests out and that have no equivalent with the same settings.
+const GUARDS: [&str; 11] = [
+    "acl",
+    "openid-connect",
+    "oauth2",
+    "oauth2-introspection",
+    "ldap-auth",
+    "ldap-auth-advanced",
+    "mtls-auth",
+    "key-auth-enc",
+    "vault-auth",
+    "saml",
+    "opa",
+];
+
+/// Whether an owner had a guard that is not carried over: what it guarded must not become open.
+pub(super) fn lost_guard(owner: &Value) -> bool {
+    let plugins = owner["plugins"].as_array().into_iter().flatten();
+    let mut names = plugins.filter(|plugin| plugin["enabled"] != false).filter_map(|plugin| plugin["name"].as_str());
+    names.any(|name| GUARDS.contains(&name))
+}
+
 /// Copies fields under other names; null and empty values are left out.
 fn carry(config: &Value, names: &[(&str, &str)]) -> Value {
     let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
@@ -68,7 +90,12 @@ fn map(name: &str, config: &Value, notes: &mut Vec<String>) -> Result<(&'static 
         }
         "request-transformer" | "request-transformer-advanced" => ("proxy-rewrite", request_transformer(config, notes)),
         "response-transformer" => {
-            let headers = headers(config, notes);
+            let mut headers = headers(config, notes);
+            // response-rewrite wants a list of `name:value`, since a header may be added twice.
+            if let Some(added) = headers["add"].as_object() {
+                let pair = |(name, value): (&String, &Value)| format!("{name}:{}", value.as_str().unwrap_or_default());
+                headers["add"] = added.iter().map(pair).collect::<Vec<_>>().into();
+            }
             ("response-rewrite", json!({"headers": headers}))
         }
         "correlation-id" => {

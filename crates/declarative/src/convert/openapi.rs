@@ -25,7 +25,7 @@ pub fn convert(document: &Value, upstream: Option<&str>, registry: &Registry) ->
     let mut out = Converted::default();
     let title = document["info"]["title"].as_str().unwrap_or("api");
     let declared = document["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let first = declared.first().map(|server| server_url(server)).unwrap_or_default();
+    let first = declared.first().map(server_url).unwrap_or_default();
     for (index, server) in declared.iter().enumerate().skip(1) {
         out.note(
             format!("servers[{index}]"),
@@ -117,15 +117,19 @@ impl Convert<'_> {
         for part in ["servers", "callbacks"].into_iter().filter(|part| !operation[*part].is_null()) {
             out.note(format!("{at}.{part}"), "not carried over");
         }
-        let plugins = self.security(out, &at, operation);
+        let (plugins, guarded) = self.security(out, &at, operation);
+        if !guarded {
+            route.insert("status".into(), 0.into());
+            out.note(format!("{at}.security"), "the route is switched off (status 0) until it has a plugin for this");
+        }
         if !plugins.is_empty() {
             route.insert("plugins".into(), Value::Object(plugins));
         }
         out.add(Kind::Route, &format!("{}-{}", slug(self.title), slug(&name)), Value::Object(route));
     }
 
-    /// The plugins of `security`: of several alternatives the first.
-    fn security(&self, out: &mut Converted, at: &str, operation: &Value) -> Map<String, Value> {
+    /// The plugins of `security`, of several alternatives the first; and whether all of it is carried over.
+    fn security(&self, out: &mut Converted, at: &str, operation: &Value) -> (Map<String, Value>, bool) {
         let mut plugins = Map::new();
         let declared = operation["security"].as_array().or_else(|| self.document["security"].as_array());
         let alternatives = declared.map(Vec::as_slice).unwrap_or_default();
@@ -134,13 +138,15 @@ impl Convert<'_> {
             if alternatives.len() > 1 {
                 out.note(format!("{at}.security"), "optional authentication is not carried over: the route is open");
             }
-            return plugins;
+            return (plugins, true);
         }
         if alternatives.len() > 1 {
             out.note(format!("{at}.security"), "of several alternatives only the first is carried over");
         }
+        let mut wanted = 0;
         let schemes = &self.document["components"]["securitySchemes"];
         for (name, scopes) in alternatives.first().and_then(Value::as_object).into_iter().flatten() {
+            wanted += 1;
             let scheme = &schemes[name.as_str()];
             let scheme = scheme["$ref"].as_str().and_then(|at| resolve(self.document, at)).unwrap_or(scheme);
             if scopes.as_array().is_some_and(|scopes| !scopes.is_empty()) {
@@ -157,12 +163,11 @@ impl Convert<'_> {
                         self.registry,
                     );
                 }
-                Err(why) => {
-                    out.note(format!("{at}.security.{name}"), format!("not carried over, the route is open: {why}"))
-                }
+                Err(why) => out.note(format!("{at}.security.{name}"), format!("not carried over: {why}")),
             }
         }
-        plugins
+        let guarded = plugins.len() >= wanted;
+        (plugins, guarded)
     }
 }
 

@@ -1,3 +1,4 @@
+//! Conversions as a whole: what becomes of a document, and what is told of the rest.
 use super::*;
 use serde_json::json;
 
@@ -67,7 +68,7 @@ fn a_deck_file_becomes_resources() {
                 {"name": "by-prefix", "paths": ["/orders"], "methods": ["GET"], "hosts": ["shop.example"], "headers": {"X-Env": ["a", "b"]}},
                 {"name": "by-pattern", "paths": ["~/orders/(?<id>\\d+)$"], "strip_path": false},
             ]},
-            {"name": "plain", "url": "https://b.example/", "connect_timeout": 500, "routes": [{"paths": ["/"], "preserve_host": true}]},
+            {"name": "plain", "url": "https://b.example/", "connect_timeout": 500, "routes": [{"paths": ["/"], "preserve_host": true, "plugins": [{"name": "acl", "config": {}}]}]},
             {"name": "raw", "url": "tcp://x:1"},
         ],
         "consumers": [{"username": "anna b", "groups": [{"name": "gold"}], "keyauth_credentials": [{"key": "k"}]}],
@@ -92,6 +93,11 @@ fn a_deck_file_becomes_resources() {
     );
     assert_eq!((&routes[1].1["uri"], &routes[1].1["priority"]), (&json!("/orders/*"), &json!(100)));
     assert_eq!(routes[1].1["vars"], json!([["uri", "~~", "^/orders/(?<id>\\d+)$"]]));
+    assert_eq!(
+        (&routes[1].1["status"], &routes[2].1["status"]),
+        (&Value::Null, &json!(0)),
+        "what was guarded is not opened"
+    );
     assert_eq!(values(&converted, Kind::Consumer), [("anna_b", &json!({"username": "anna_b", "group_id": "gold"}))]);
     let notes = notes(&converted).join("\n");
     for part in [

@@ -5,7 +5,7 @@ use crate::object::{Key, Object};
 use crate::secrets;
 use serde_json::Value;
 use sluice_model::{Kind, id};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
 const AUTH: [&str; 6] = ["key-auth", "basic-auth", "jwt-auth", "hmac-auth", "ldap-auth", "wolf-rbac"];
 /// Shortest secret that is not called weak, in characters.
@@ -61,41 +61,10 @@ pub(super) fn missing_reference(files: &Files<'_>, found: &mut Found) {
     }
 }
 
-/// Everything that decides whether a route matches, written one way.
-fn conditions(route: &Value) -> String {
-    let list = |one: &str, many: &str| -> BTreeSet<String> {
-        let many = route[many].as_array().into_iter().flatten();
-        route.get(one).into_iter().chain(many).filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let methods = list("", "methods");
-    let rest = ["vars", "filter_func", "service_id"].map(|field| route[field].to_string());
-    let addresses = list("remote_addr", "remote_addrs");
-    format!("{:?} {:?} {methods:?} {addresses:?} {rest:?}", list("uri", "uris"), list("host", "hosts"))
-}
-
-pub(super) fn shadowed_route(files: &Files<'_>, found: &mut Found) {
-    let enabled = |object: &&Object| object.key.kind == Kind::Route && object.value["status"] != 0;
-    let mut first: HashMap<String, &Object> = HashMap::new();
-    let priority = |object: &Object| object.value["priority"].as_i64().unwrap_or(0);
-    let mut routes: Vec<&Object> = files.objects.iter().filter(enabled).collect();
-    routes.sort_by_key(|object| std::cmp::Reverse(priority(object)));
-    for object in routes {
-        match first.get(&conditions(&object.value)) {
-            Some(other) if priority(other) > priority(object) => {
-                found.add(
-                    object,
-                    "",
-                    format!("can never match: {} has the same conditions and a higher priority", other.key),
-                );
-            }
-            Some(other) => {
-                found.add(
-                    object,
-                    "",
-                    format!("has the same conditions and priority as {}: which one matches is chance", other.key),
-                );
-            }
-            None => drop(first.insert(conditions(&object.value), object)),
+pub(super) fn unreachable_route(files: &Files<'_>, found: &mut Found) {
+    for told in files.unreachable {
+        if let Some(object) = files.by_key.get(&Key::new(Kind::Route, told.route.as_str())) {
+            found.add(object, "", told.text.as_str());
         }
     }
 }

@@ -1,3 +1,4 @@
+//! Each rule on a small file.
 use super::*;
 use crate::source::Source;
 use sluice_config::environment::Environment;
@@ -7,7 +8,7 @@ fn findings(text: &str) -> Vec<String> {
     source.add(&"f.yaml".into(), text.as_bytes(), false, &Environment::fixed([]));
     assert!(source.errors.is_empty(), "{:?}", source.errors);
     let registry = Registry::new(&[]).unwrap();
-    lint(&source.objects, &registry, &[]).iter().map(|found| format!("{} {}", found.rule, found.place)).collect()
+    lint(&source.objects, &registry, &[], &[]).iter().map(|found| format!("{} {}", found.rule, found.place)).collect()
 }
 
 #[test]
@@ -29,15 +30,17 @@ fn references_and_what_nobody_uses() {
 
 #[test]
 fn routes_that_never_match_or_have_nothing_to_answer() {
-    let found = findings(
-        "routes:\n- {id: a, uri: /x, upstream: {nodes: {}}}\n- {id: b, uris: [/x], priority: 5, upstream: {nodes: {}}}\n- {id: c, uri: /y}\n\
-         - {id: d, uri: /x, host: h, upstream: {nodes: {}}}\n",
-    );
+    let mut source = Source::default();
+    let text = "routes:\n- {id: a, uri: /x, upstream: {nodes: {}}}\n- {id: c, uri: /y}\n";
+    source.add(&"f.yaml".into(), text.as_bytes(), false, &Environment::fixed([]));
+    let told = [Unreachable { route: "a".into(), text: "never gets /x".into() }];
+    let found = lint(&source.objects, &Registry::new(&[]).unwrap(), &told, &[]);
+    let found: Vec<String> = found.iter().map(|found| format!("{} {}", found.rule, found.place)).collect();
     assert_eq!(
         found,
         [
-            "shadowed-route f.yaml:2:3: routes[0]: can never match: routes/b has the same conditions and a higher priority",
-            "no-upstream f.yaml:4:3: routes[2]: has no upstream and no plugin: every request gets 503",
+            "unreachable-route f.yaml:2:3: routes[0]: never gets /x",
+            "no-upstream f.yaml:3:3: routes[1]: has no upstream and no plugin: every request gets 503",
         ]
     );
 }
@@ -73,7 +76,7 @@ fn rules_can_be_switched_off_and_a_sound_configuration_is_silent() {
     let text = "upstreams: [{id: u, nodes: {}}]";
     source.add(&"f.yaml".into(), text.as_bytes(), false, &Environment::fixed([]));
     let registry = Registry::new(&[]).unwrap();
-    assert!(lint(&source.objects, &registry, &["unused".to_owned()]).is_empty());
+    assert!(lint(&source.objects, &registry, &[], &["unused".to_owned()]).is_empty());
     assert!(
         findings(
             "upstreams: [{id: u, nodes: {}}]\nroutes: [{id: 1, uri: /, upstream_id: u, plugins: {key-auth: {}}}]\n\

@@ -1,3 +1,4 @@
+//! Plans on small configurations, and the property that an applied plan leaves nothing to do.
 use super::*;
 use proptest::prelude::*;
 use serde_json::json;

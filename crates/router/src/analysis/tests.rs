@@ -1,3 +1,4 @@
+//! What is found and what is not; a property: what is told to get nothing gets nothing.
 use super::*;
 use crate::{MethodSet, Request};
 use proptest::prelude::*;
