@@ -61,7 +61,7 @@ impl<T: Clone> SniMap<T> {
     pub(super) fn get(&self, name: &str) -> Option<&T> {
         let name = normal(name);
         self.exact
-            .get(&*name)
+            .get(&name)
             .or_else(|| {
                 name.split_once('.').and_then(
                     |(label, rest)| {
