@@ -13,11 +13,11 @@ use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
-use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
-use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
@@ -101,6 +101,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
     let compile = CompileSettings {
         mode: router_mode(settings),
+        rules: Arc::new(sluice_config::rules::read(settings)),
         pool: PoolSettings {
             size: http.upstream.keepalive as usize,
             idle_timeout: http.upstream.keepalive_timeout,
@@ -174,21 +175,8 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         send_timeout: http.send_timeout,
         keepalive_requests: limits.requests_per_connection,
         server: Some(server.into()),
-        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
-        normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
-        match_uri_encoded_slash: apisix.match_uri_encoded_slash,
-        parsed_bodies: sluice_plugin::ParsedBodies {
-            graphql: settings.graphql_max_size as usize,
-            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
-        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
-        real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
-            header: http.real_ip_header.as_str().into(),
-            known: sluice_http::Known::from_name(http.real_ip_header.as_bytes()),
-            recursive: http.real_ip_recursive,
-            from: http.real_ip_from.clone(),
-        }),
         preread_bytes: limits.stream_preread_bytes as usize,
         preread_timeout: limits.stream_preread_timeout,
         ..ProxySettings::default()
@@ -204,7 +192,7 @@ pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    let log = open_operator_log(&settings)?;
+    let log = open_operator_log(&settings, &prefix(config))?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -257,14 +245,17 @@ fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
     })
 }
 
-fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
+fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<OperatorLog> {
     let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
     /// Equal lines of one place per second before they are only counted.
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
-        path => OperatorLog::file(Path::new(path), level, BURST)
-            .with_context(|| format!("nginx_config.error_log: {path}"))?,
+        path => match log_target(path, prefix)? {
+            AccessLogTarget::File(file) => OperatorLog::file(&file, level, BURST)
+                .with_context(|| format!("nginx_config.error_log: {}", file.display()))?,
+            _ => OperatorLog::stderr(level, BURST),
+        },
     };
     operator_log::install(&log)?;
     Ok(log)
@@ -302,7 +293,7 @@ enum Serves {
 }
 
 /// Binds every listener of the configuration, for each worker its own.
-fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
+fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
     let apisix = &settings.apisix;
     let mut configs = Vec::new();
     // Plain HTTP comes last: who sees its port open may count on the others.
@@ -318,6 +309,12 @@ fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundLis
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
         config.backlog = listen.backlog.unwrap_or(config.backlog);
+        configs.push((config, Serves::Http));
+    }
+    for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
+        config.mode = listen.mode;
+        config.proxy_protocol = listen.proxy_protocol;
         configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -401,7 +398,7 @@ impl Gateway {
         })?);
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
-        let listeners = bind(settings, workers)?;
+        let listeners = bind(settings, &prefix, workers)?;
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,

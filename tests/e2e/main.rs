@@ -8,6 +8,7 @@ mod control;
 mod declarative;
 mod defaults;
 mod examples;
+mod explain;
 mod health;
 mod lifecycle;
 mod load;

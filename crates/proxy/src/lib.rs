@@ -12,8 +12,6 @@ pub mod connection;
 mod exchange;
 mod figures;
 mod forwarded;
-mod path_rules;
-mod real_ip;
 pub mod rescue;
 mod scratch;
 mod send;
@@ -24,6 +22,6 @@ pub mod worker;
 
 pub use connection::serve;
 pub use figures::Figures;
-pub use settings::{ProxySettings, RealIp};
+pub use settings::ProxySettings;
 pub use stream::serve_stream;
 pub use worker::{AccessLogSink, Worker};

@@ -90,6 +90,7 @@ impl Compiler {
         let mut specs = Vec::with_capacity(affected.len());
         for id in affected {
             let Some(route) = self.routes.get(&id).cloned() else { continue };
+            work.compiled.insert((Kind::Route, id.clone()));
             if !route.enabled {
                 self.end_route_checks(&id);
                 self.compiled.remove(&id);
@@ -115,8 +116,8 @@ impl Compiler {
     }
 
     /// What changed that routes may refer to.
-    fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
-        let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream];
+    pub(super) fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
+        let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream, Kind::Ssl];
         if !referred.iter().any(|k| kinds.contains(k)) {
             return Vec::new();
         }
@@ -124,22 +125,26 @@ impl Compiler {
         let mut keys: Vec<_> =
             changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
         // An upstream reaches routes through services, too.
-        let upstreams: Vec<Arc<str>> =
-            keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
-        for (id, service) in &self.services {
-            if service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
-                keys.push((Kind::Service, id.clone()));
-            }
-        }
+        let services: Vec<_> = keys
+            .iter()
+            .filter(|(kind, _)| *kind == Kind::Upstream)
+            .filter_map(|(_, id)| self.services_by_upstream.get(id))
+            .flatten()
+            .map(|id| (Kind::Service, id.clone()))
+            .collect();
+        keys.extend(services);
         keys
     }
 
     fn references(route: &Route) -> Vec<(Kind, Arc<str>)> {
         let reference = |kind, id: &Option<String>| id.as_deref().map(|id| (kind, Arc::<str>::from(id)));
+        let tls = route.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
+        let certificate = tls.and_then(|tls| tls.client_cert_id.as_ref());
         let all = [
             reference(Kind::Service, &route.service_id),
             reference(Kind::PluginConfig, &route.plugin_config_id),
             reference(Kind::Upstream, &route.upstream_id),
+            certificate.map(|id| (Kind::Ssl, id.as_str().into())),
         ];
         all.into_iter().flatten().collect()
     }
