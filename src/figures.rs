@@ -30,17 +30,8 @@ impl NodeFigures for Node {
     fn requests(&self) -> u64 {
         self.figures.requests.value()
     }
-    /// A store on this machine is shown as etcd is: its revisions mean the same.
     fn config_source(&self) -> Option<ConfigSource> {
-        let store = self.store.as_ref().filter(|store| store.source() != Source::Memory)?;
-        let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
-        let newest = |dir: &str| state.below(&format!("{dir}/")).map(|entry| entry.modified).max().unwrap_or(0);
-        let mut modify_indexes: Vec<_> = INDEXED.iter().map(|dir| ((*dir).to_owned(), newest(dir))).collect();
-        let highest = modify_indexes.iter().map(|(_, index)| *index).max().unwrap_or(0);
-        // The process follows the whole store at once: what it has seen is the store's revision as it knows it.
-        let seen = [("max_modify_index", highest), ("prev_index", state.revision), ("x_etcd_index", state.revision)];
-        modify_indexes.extend(seen.map(|(key, index)| (key.to_owned(), index)));
-        Some(ConfigSource { reachable: store.condition() == Condition::Fresh, modify_indexes })
+        self.store.as_deref().and_then(config_source)
     }
     /// As the Control API has it: upstreams that stand in plugins are left out (apisix/control/v1.lua).
     fn nodes(&self) -> Vec<NodeHealth> {
@@ -55,4 +46,19 @@ impl NodeFigures for Node {
         });
         nodes.collect()
     }
+}
+
+/// A store on this machine is shown as etcd is: its revisions mean the same.
+fn config_source(store: &dyn Store) -> Option<ConfigSource> {
+    if store.source() == Source::Memory {
+        return None;
+    }
+    let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+    let newest = |dir: &str| state.below(&format!("{dir}/")).map(|entry| entry.modified).max().unwrap_or(0);
+    let mut modify_indexes: Vec<_> = INDEXED.iter().map(|dir| ((*dir).to_owned(), newest(dir))).collect();
+    let highest = modify_indexes.iter().map(|(_, index)| *index).max().unwrap_or(0);
+    // The process follows the whole store at once: what it has seen is the store's revision as it knows it.
+    let seen = [("max_modify_index", highest), ("prev_index", state.revision), ("x_etcd_index", state.revision)];
+    modify_indexes.extend(seen.map(|(key, index)| (key.to_owned(), index)));
+    Some(ConfigSource { reachable: store.condition() == Condition::Fresh, modify_indexes })
 }
