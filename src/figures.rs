@@ -62,3 +62,30 @@ fn config_source(store: &dyn Store) -> Option<ConfigSource> {
     modify_indexes.extend(seen.map(|(key, index)| (key.to_owned(), index)));
     Some(ConfigSource { reachable: store.condition() == Condition::Fresh, modify_indexes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_model::{Body, Kind};
+    use sluice_store::{EmbeddedSettings, EmbeddedStore, Expect, Key, MemoryStore, Note, Op, Transaction};
+
+    #[tokio::test]
+    async fn revisions_of_a_store_are_shown_as_etcd_s() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("configuration.redb");
+        let store = EmbeddedStore::open(&path, EmbeddedSettings::default()).expect("opens");
+        for (kind, id) in [(Kind::Route, "1"), (Kind::Consumer, "jack"), (Kind::Upstream, "1")] {
+            let body = Body::of(&serde_json::json!({"id": id}));
+            let op = Op::Put { key: Key::of(kind, id), body, expect: Expect::Any, ttl: None };
+            store.commit(Transaction { ops: vec![op], note: Note::default() }).await.expect("commits");
+        }
+        let source = config_source(&store).expect("a source");
+        assert!(source.reachable);
+        let of = |key: &str| source.modify_indexes.iter().find(|(name, _)| name == key).map(|(_, index)| *index);
+        let newest = store.state().read().expect("state").revision;
+        assert_eq!((of("upstreams"), of("max_modify_index")), (Some(newest), Some(newest)));
+        assert_eq!((of("x_etcd_index"), of("prev_index")), (Some(newest), Some(newest)));
+        assert!(of("routes") < of("consumers") && of("consumers") < of("upstreams") && of("ssls") == Some(0));
+        assert_eq!(config_source(&MemoryStore::new()), None);
+    }
+}
