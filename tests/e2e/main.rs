@@ -7,6 +7,7 @@ mod breakage;
 mod control;
 mod declarative;
 mod defaults;
+mod etcd;
 mod examples;
 mod explain;
 mod health;
