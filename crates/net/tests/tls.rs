@@ -247,8 +247,12 @@ async fn versions_are_per_object() {
     assert_eq!(info(&ok(&tls, &any, "old.test").await.1).protocol_name(), "TLSv1.2");
     assert_eq!(info(&ok(&tls, &any, "new.test").await.1).protocol_name(), "TLSv1.3");
     let none = CertConfig { protocols: Protocols { tls12: false, tls13: false }, ..only(true, "none", "x.test") };
-    let e = tls.replace(&[Arc::new(none)]);
-    assert!(e[0].to_string().starts_with("ssl none: no supported TLS version"), "{}", e[0]);
+    let wide = object("wide", &["*"], vec![leaf(&ca, "x", false)]);
+    assert_eq!(tls.replace(&[Arc::new(none), Arc::new(wide)]), []);
+    // It has its name for itself: the other object does not serve it.
+    let (c, s) = shake(&tls, &any, "x.test").await;
+    assert!(c.unwrap_err().to_string().contains("ProtocolVersion"));
+    assert!(matches!(server_err(s), AcceptError::NoVersion(id) if &*id == "none"));
 }
 
 #[tokio::test]

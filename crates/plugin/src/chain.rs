@@ -126,6 +126,16 @@ impl Chain {
         (!skipped && entry.filter.as_ref().is_none_or(|f| f.eval(cx))).then_some(entry)
     }
 
+    /// As [`Chain::runs`], for debug mode's eyes too.
+    #[inline]
+    fn run(&self, index: u16, skip: u64, cx: &mut Context, phase: Phase) -> Option<&ChainEntry> {
+        let entry = self.runs(index, skip, cx)?;
+        if let Some(trace) = &mut cx.trace {
+            trace.ran(entry.info.name, phase);
+        }
+        Some(entry)
+    }
+
     /// Runs hook number `at` of a request phase and moves `at` on. `skip` is a set of entries that do not run
     /// ([`Chain::preferring`]).
     #[inline]
@@ -138,7 +148,7 @@ impl Chain {
             return Step::NeedBody;
         }
         *at += 1;
-        let Some(entry) = self.runs(*index, skip, cx) else { return Step::Next };
+        let Some(entry) = self.run(*index, skip, cx, phase) else { return Step::Next };
         let flow = match phase {
             Phase::Rewrite => entry.plugin.rewrite(cx),
             Phase::Access => entry.plugin.access(cx),
@@ -175,7 +185,7 @@ impl Chain {
     /// Runs `header_filter` of all plugins.
     pub fn header_filter(&self, skip: u64, cx: &mut Context) {
         for index in self.hooks(Phase::HeaderFilter) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::HeaderFilter) {
                 entry.plugin.header_filter(cx);
             }
         }
@@ -184,7 +194,7 @@ impl Chain {
     /// Runs `body_filter` of all plugins on one piece.
     pub fn body_filter(&self, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
         for index in self.hooks(Phase::BodyFilter) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::BodyFilter) {
                 entry.plugin.body_filter(cx, chunk);
             }
         }
@@ -193,7 +203,7 @@ impl Chain {
     /// Runs `log` of all plugins.
     pub fn log(&self, skip: u64, cx: &mut Context) {
         for index in self.hooks(Phase::Log) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::Log) {
                 entry.plugin.log(cx);
             }
         }

@@ -315,6 +315,8 @@ impl Exchange<'_> {
         if self.chain.has(Phase::HeaderFilter) {
             self.chain.header_filter(0, cx);
         }
+        self.debug_call("http_header_filter_phase", cx);
+        self.debug_report(cx);
     }
 
     /// `X-APISIX-Upstream-Status` (apisix/init.lua `set_resp_upstream_status`): for 5xx of the upstream, or always.
@@ -379,6 +381,7 @@ impl Exchange<'_> {
     }
 
     fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+        self.debug_call("http_body_filter_phase", cx);
         if self.skip != u64::MAX {
             self.snapshot.global.body_filter(self.skip, cx, chunk);
         }

@@ -9,6 +9,7 @@ mod answer;
 pub mod client;
 mod client_certificate;
 pub mod connection;
+mod debug;
 mod exchange;
 mod figures;
 mod forwarded;
@@ -23,6 +24,7 @@ mod tunnel;
 pub mod worker;
 
 pub use connection::serve;
+pub use debug::DebugMode;
 pub use figures::Figures;
 pub use settings::{ProxySettings, RealIp};
 pub use stream::serve_stream;

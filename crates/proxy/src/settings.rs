@@ -1,7 +1,9 @@
 //! What the request pipeline needs to know of config.yaml, as plain values.
+use crate::debug::DebugMode;
 use sluice_http::Known;
 use sluice_http::h1::Limits;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the pipeline. Durations of zero switch a limit off.
@@ -40,6 +42,8 @@ pub struct ProxySettings {
     pub show_upstream_status: bool,
     /// `nginx_config.http.real_ip_*`
     pub real_ip: Option<RealIp>,
+    /// Debug mode, which may change while the gateway runs.
+    pub debug: Arc<DebugMode>,
     /// Bytes that plugins on stream routes may wait for.
     pub preread_bytes: usize,
     /// How long they may wait in all.
@@ -77,6 +81,7 @@ impl Default for ProxySettings {
             trusted_addresses: None,
             show_upstream_status: false,
             real_ip: None,
+            debug: Arc::default(),
             preread_bytes: 16 * 1024,
             preread_timeout: Duration::from_secs(30),
         }

@@ -127,7 +127,13 @@ impl Compiler {
             }
         }
         let all = kinds.contains(&Kind::PluginMetadata);
-        let services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
+        let mut services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
+        if kinds.contains(&Kind::Ssl) && !all {
+            let shown =
+                self.accepted_where(Kind::Service, |body| body.pointer("/upstream/tls/client_cert_id").is_some());
+            let known: foldhash::HashSet<_> = services.iter().map(|(id, _)| id.clone()).collect();
+            services.extend(shown.into_iter().filter(|(id, _)| !known.contains(id)));
+        }
         for (id, body) in services {
             match serde_json::from_value::<sluice_model::Service>(body) {
                 Ok(service) => {

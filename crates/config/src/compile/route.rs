@@ -1,5 +1,5 @@
 //! Routes: merged with their plugin config and service (route over plugin config over service), put into the router.
-use super::upstream::timeouts;
+use super::upstream::{missing_certificate, shows_stored_certificate, timeouts};
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
@@ -80,12 +80,19 @@ impl Compiler {
         if kinds.contains(&Kind::PluginMetadata) {
             affected = self.routes.keys().cloned().collect();
             affected.sort();
+            seen.extend(affected.iter().cloned());
         } else {
             for key in self.touched(work, kinds) {
                 let mut dependents: Vec<_> = self.dependents.get(&key).into_iter().flatten().cloned().collect();
                 dependents.sort();
                 affected.extend(dependents.into_iter().filter(|id| seen.insert(id.clone())));
             }
+        }
+        if kinds.contains(&Kind::Ssl) {
+            let shown = self.routes.iter().filter(|(_, route)| shows_stored_certificate(route.upstream.as_ref()));
+            let mut shown: Vec<_> = shown.map(|(id, _)| id.clone()).collect();
+            shown.sort();
+            affected.extend(shown.into_iter().filter(|id| seen.insert(id.clone())));
         }
         let mut specs = Vec::with_capacity(affected.len());
         for id in affected {
@@ -117,17 +124,23 @@ impl Compiler {
     /// What changed that routes may refer to.
     fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
         let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream];
-        if !referred.iter().any(|k| kinds.contains(k)) {
+        let certificates = kinds.contains(&Kind::Ssl);
+        if !certificates && !referred.iter().any(|k| kinds.contains(k)) {
             return Vec::new();
         }
         let changed = work.changed.iter().map(|(k, id, _)| (*k, id.clone()));
         let mut keys: Vec<_> =
             changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
+        if certificates {
+            let shown = self.accepted_where(Kind::Upstream, |body| body.pointer("/tls/client_cert_id").is_some());
+            keys.extend(shown.into_iter().map(|(id, _)| (Kind::Upstream, id)));
+        }
         // An upstream reaches routes through services, too.
         let upstreams: Vec<Arc<str>> =
             keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
         for (id, service) in &self.services {
-            if service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
+            if certificates && shows_stored_certificate(service.upstream.as_ref())
+                || service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
                 keys.push((Kind::Service, id.clone()));
             }
         }
@@ -283,6 +296,11 @@ impl Compiler {
             return Ok(by_id(id));
         }
         if let Some(typed) = &route.upstream {
+            if let Some(message) = missing_certificate(typed, &self.ssls) {
+                self.end_route_checks(id);
+                work.problem(Kind::Route, id, "/upstream/tls/client_cert_id", message);
+                return Ok(RouteUpstream::Missing);
+            }
             let previous = self.compiled.get(id).and_then(|old| match &old.upstream {
                 RouteUpstream::Found(upstream) if upstream.key.starts_with("routes/") => Some(upstream.clone()),
                 _ => None,
@@ -294,7 +312,11 @@ impl Compiler {
         if let Some(id) = self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
             return Ok(by_id(id));
         }
-        Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
+        if let Some(upstream) = self.service_upstreams.get(service_id) {
+            return Ok(RouteUpstream::Found(upstream.clone()));
+        }
+        let has = self.services.get(service_id).is_some_and(|service| service.upstream.is_some());
+        Ok(if has { RouteUpstream::Missing } else { RouteUpstream::None })
     }
 }
 
