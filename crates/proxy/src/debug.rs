@@ -149,7 +149,8 @@ mod tests {
     fn the_filter_asks_for_a_field() {
         let mut cx = Context::for_tests("GET", "/");
         let hooks = json!({"enable": true, "name": "all", "is_print_input_args": true});
-        let mut value = json!({"basic": {}, "http_filter": {}, "hook_conf": hooks, "all": {"apisix": ["http_log_phase"]}});
+        let mut value =
+            json!({"basic": {}, "http_filter": {}, "hook_conf": hooks, "all": {"apisix": ["http_log_phase"]}});
         assert!(mode(value.clone()).begin(&mut cx).is_some());
         assert_eq!(cx.trace, None);
         value["http_filter"] = json!({"enable": true, "enable_header_name": "X-Debug"});

@@ -140,7 +140,8 @@ impl Compiler {
             keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
         for (id, service) in &self.services {
             if certificates && shows_stored_certificate(service.upstream.as_ref())
-                || service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u)) {
+                || service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u))
+            {
                 keys.push((Kind::Service, id.clone()));
             }
         }
