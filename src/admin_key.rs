@@ -9,7 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// The generated key's file below the data directory.
-const FILE: &str = "admin.key";
+pub const FILE: &str = "admin.key";
 
 /// The keys of config.yaml; an empty one of role admin stands for the generated key.
 pub fn keys(admin: &Admin, data_dir: &Path) -> anyhow::Result<Vec<AdminKey>> {

@@ -5,6 +5,7 @@ use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
 use sluice_config::environment::Environment;
+use sluice_config::problem::ConfigError;
 use sluice_config::settings::Settings;
 use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
@@ -12,11 +13,11 @@ use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
-use sluice_net::{BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
-use sluice_proxy::{AccessLogSink, Figures, ProxySettings, RealIp, Worker};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
@@ -35,16 +36,27 @@ use tokio::sync::mpsc;
 /// The APISIX whose configuration and answers are followed.
 pub const APISIX_VERSION: &str = "3.18.0";
 
-/// Where config.yaml is: as given, else conf/config.yaml, else the quickstart that comes with the source.
+/// config.yaml where none is named. It need not be there: then the defaults that are built in hold.
+pub const DEFAULT_CONFIG: &str = "conf/config.yaml";
+
+/// Where config.yaml is: as given, else conf/config.yaml.
 pub fn config_path(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let candidates = match given {
-        Some(path) => vec![path],
-        None => ["conf/config.yaml", "examples/quickstart/config.yaml"].map(PathBuf::from).to_vec(),
-    };
-    let found = candidates.iter().find(|p| p.exists()).cloned();
-    found.with_context(|| {
-        format!("no configuration: {} does not exist (give one with -c FILE)", candidates[0].display())
-    })
+    let named = given.is_some();
+    let path = given.unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    anyhow::ensure!(
+        path.exists() || !named,
+        "no configuration: {} does not exist (give one with -c FILE)",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The settings of a file, or those that are built in.
+pub fn settings(config: &Path) -> Result<Settings, Vec<ConfigError>> {
+    if config == Path::new(DEFAULT_CONFIG) && !config.exists() {
+        return Ok(Settings::defaults(&Environment::Process));
+    }
+    Settings::load(config, &Environment::Process)
 }
 
 /// All plugins of the binary.
@@ -89,6 +101,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
     let compile = CompileSettings {
         mode: router_mode(settings),
+        rules: Arc::new(sluice_config::rules::read(settings)),
         pool: PoolSettings {
             size: http.upstream.keepalive as usize,
             idle_timeout: http.upstream.keepalive_timeout,
@@ -162,21 +175,8 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         send_timeout: http.send_timeout,
         keepalive_requests: limits.requests_per_connection,
         server: Some(server.into()),
-        delete_uri_tail_slash: apisix.delete_uri_tail_slash,
-        normalize_uri_like_servlet: apisix.normalize_uri_like_servlet,
-        match_uri_encoded_slash: apisix.match_uri_encoded_slash,
-        parsed_bodies: sluice_plugin::ParsedBodies {
-            graphql: settings.graphql_max_size as usize,
-            post_args: apisix.max_post_args_readable_size.map_or(usize::MAX, |bytes| bytes as usize),
-        },
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
-        real_ip: (!http.real_ip_from.is_empty()).then(|| RealIp {
-            header: http.real_ip_header.as_str().into(),
-            known: sluice_http::Known::from_name(http.real_ip_header.as_bytes()),
-            recursive: http.real_ip_recursive,
-            from: http.real_ip_from.clone(),
-        }),
         preread_bytes: limits.stream_preread_bytes as usize,
         preread_timeout: limits.stream_preread_timeout,
         ..ProxySettings::default()
@@ -184,15 +184,15 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
 }
 
 /// Runs the gateway until a signal ends it.
-pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<()> {
-    let settings = match Settings::load(config, &Environment::Process) {
+pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    let settings = match settings(config) {
         Ok(settings) => settings,
         Err(errors) => {
             errors.iter().for_each(|e| eprintln!("error: {e}"));
             anyhow::bail!("{} cannot be used", config.display());
         }
     };
-    let log = open_operator_log(&settings)?;
+    let log = open_operator_log(&settings, &prefix(config))?;
     settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -213,7 +213,7 @@ pub fn run(config: &Path, data_dir: &Path, quickstart: bool) -> anyhow::Result<(
     // The first configuration is in force before the first connection is accepted.
     let changes = control.block_on(gateway.load());
     let workers = gateway.start_workers()?;
-    let result = control.block_on(gateway.supervise(&settings, config, &log, quickstart, signals, changes));
+    let result = control.block_on(gateway.supervise(&settings, config, &log, signals, changes));
     workers.join()?;
     if let Some(access_log) = &gateway.access_log {
         access_log.sync(Duration::from_secs(5));
@@ -246,14 +246,17 @@ fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
     })
 }
 
-fn open_operator_log(settings: &Settings) -> anyhow::Result<OperatorLog> {
+fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<OperatorLog> {
     let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
     /// Equal lines of one place per second before they are only counted.
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
-        path => OperatorLog::file(Path::new(path), level, BURST)
-            .with_context(|| format!("nginx_config.error_log: {path}"))?,
+        path => match log_target(path, prefix)? {
+            AccessLogTarget::File(file) => OperatorLog::file(&file, level, BURST)
+                .with_context(|| format!("nginx_config.error_log: {}", file.display()))?,
+            _ => OperatorLog::stderr(level, BURST),
+        },
     };
     operator_log::install(&log)?;
     Ok(log)
@@ -291,7 +294,7 @@ enum Serves {
 }
 
 /// Binds every listener of the configuration, for each worker its own.
-fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
+fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Vec<Vec<(BoundListener, Serves)>>> {
     let apisix = &settings.apisix;
     let mut configs = Vec::new();
     // Plain HTTP comes last: who sees its port open may count on the others.
@@ -307,6 +310,12 @@ fn bind(settings: &Settings, workers: usize) -> anyhow::Result<Vec<Vec<(BoundLis
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
         config.backlog = listen.backlog.unwrap_or(config.backlog);
+        configs.push((config, Serves::Http));
+    }
+    for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
+        config.mode = listen.mode;
+        config.proxy_protocol = listen.proxy_protocol;
         configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
@@ -390,7 +399,7 @@ impl Gateway {
         })?);
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
-        let listeners = bind(settings, workers)?;
+        let listeners = bind(settings, &prefix, workers)?;
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
@@ -547,14 +556,9 @@ impl Gateway {
         settings: &Settings,
         config: &Path,
         log: &OperatorLog,
-        quickstart: bool,
         signals: Signals,
         changes: Option<mpsc::Receiver<Watch>>,
     ) -> anyhow::Result<()> {
-        if quickstart {
-            tokio::spawn(crate::demo::serve());
-            greet(settings, config);
-        }
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
@@ -572,6 +576,10 @@ impl Gateway {
                     tokio::spawn(async move { configuration.follow(followed, changes).await });
                 }
                 self.start_admin(settings, config, store).await?;
+                if !config.exists() {
+                    tokio::spawn(crate::demo::serve());
+                    greet(settings, &self.data_dir);
+                }
             }
         }
         let Signals { mut term, mut quit, mut int, mut hup, mut usr1 } = signals;
@@ -624,9 +632,22 @@ async fn next(watch: &mut Option<(Watcher, tokio::sync::mpsc::Receiver<Change<Up
     }
 }
 
-/// What a first user sees.
-fn greet(settings: &Settings, config: &Path) {
-    let port = settings.apisix.node_listen.first().map_or(9080, |l| l.address.port());
-    println!("Sluice serves {} (demo backend: {}).", config.display(), crate::demo::ADDRESS);
-    println!("Try:  curl -i http://127.0.0.1:{port}/hello");
+/// What a first user sees, who has no configuration yet: how to make a route to the demo backend.
+fn greet(settings: &Settings, data_dir: &Path) {
+    let port = settings.apisix.node_listen.first().map_or(9080, |listen| listen.address.port());
+    let admin = settings.deployment.admin.listen.port();
+    let key = data_dir.join(crate::admin_key::FILE);
+    println!(
+        "No {DEFAULT_CONFIG}: the built-in defaults hold. What the Admin API stores is kept in {}.",
+        data_dir.display()
+    );
+    println!(
+        "Try:  curl -X PUT http://127.0.0.1:{admin}/apisix/admin/routes/1 -H \"X-API-KEY: $(cat {})\" \\",
+        key.display()
+    );
+    println!(
+        "        -d '{{\"uri\": \"/*\", \"upstream\": {{\"type\": \"roundrobin\", \"nodes\": {{\"{}\": 1}}}}}}'",
+        crate::demo::ADDRESS
+    );
+    println!("      curl -i http://127.0.0.1:{port}/hello");
 }

@@ -144,6 +144,7 @@ impl Configuration {
 
     /// config.yaml's lists and attributes of plugins, from now on: everything is compiled with them.
     pub async fn reload_plugins(&self, plugins: Plugins) {
+        let _turn = self.turn.lock().await;
         let enabled = enabled(&plugins);
         let change = tokio::task::block_in_place(|| {
             let named = self.source_names_plugins.load(Ordering::Relaxed);
@@ -178,7 +179,15 @@ impl Configuration {
         for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
             report(error, problem);
         }
+        self.keep_problems(&compiler, &applied);
         Change { before, snapshot: applied.snapshot, unresolved: applied.unresolved }
+    }
+
+    /// What was looked at anew has the problems that were found now, or none.
+    fn keep_problems(&self, compiler: &Compiler, applied: &Applied) {
+        let mut problems = lock(&self.problems);
+        problems.retain(|key, _| !applied.compiled.contains(key) && compiler.object(key.0, &key.1).is_some());
+        problems.extend(applied.problems.iter().map(|problem| ((problem.kind, problem.id.clone()), problem.clone())));
     }
 
     /// Puts a store's state into force and says what is to be followed from there.
@@ -252,9 +261,7 @@ impl Configuration {
         for problem in &applied.problems {
             report(&format_args!("{}/{}: {}", problem.kind.dir(), problem.id, problem.message), problem);
         }
-        let mut problems = lock(&self.problems);
-        problems.retain(|(kind, id), _| compiler.object(*kind, id).is_some());
-        problems.extend(applied.problems.into_iter().map(|problem| ((problem.kind, problem.id.clone()), problem)));
+        self.keep_problems(&compiler, &applied);
         Change { before, snapshot: applied.snapshot, unresolved: applied.unresolved }
     }
 
@@ -374,7 +381,7 @@ async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Dura
 
 /// What config.yaml says of plugins now.
 pub fn read_plugins(config: &std::path::Path) -> anyhow::Result<Plugins> {
-    let settings = sluice_config::settings::Settings::load(config, &sluice_config::environment::Environment::Process)
+    let settings = crate::boot::settings(config)
         .map_err(|errors| anyhow::anyhow!("{}", errors.first().map(ToString::to_string).unwrap_or_default()))
         .with_context(|| format!("{} cannot be used", config.display()))?;
     Ok(settings.plugins)
@@ -384,3 +391,6 @@ pub fn read_plugins(config: &std::path::Path) -> anyhow::Result<Plugins> {
 pub fn enabled(plugins: &Plugins) -> Enabled {
     Enabled { plugins: plugins.plugins.clone(), stream_plugins: plugins.stream_plugins.clone() }
 }
+
+#[cfg(test)]
+mod tests;

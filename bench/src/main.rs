@@ -5,6 +5,7 @@ mod accounting;
 mod callgrind;
 mod change;
 mod client;
+mod control;
 mod engine;
 mod peers;
 mod runs;
@@ -23,7 +24,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 routes10k routes100k idle change
+    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 routes10k routes100k idle change control
     #[arg(long, value_delimiter = ',', global = true)]
     only: Vec<String>,
     /// Peers, comma-separated: nginx sluice prototype haproxy envoy apisix

@@ -6,7 +6,7 @@ mod envoy;
 mod haproxy;
 mod nginx;
 mod prototype;
-mod sluice;
+pub mod sluice;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::engine::{Engine, Load, Sample};
 use crate::peers::{Peer, Site, UPSTREAM, Wanted, start};
 use crate::setup::{Setup, WORKLOADS, Workload};
-use crate::{Args, accounting, change};
+use crate::{Args, accounting, change, control};
 
 /// All samples of one peer in one workload.
 #[derive(Default)]
@@ -29,6 +29,7 @@ pub struct Report {
     /// Peer → resident KiB per idle connection, plain and TLS.
     pub idle: BTreeMap<&'static str, (f64, f64)>,
     pub change: Vec<(&'static str, change::Change)>,
+    pub control: Option<control::Control>,
     pub rate: f64,
 }
 
@@ -38,7 +39,7 @@ pub const IDLE: usize = 1000;
 pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
     let chosen = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     for name in &args.only {
-        let known = WORKLOADS.iter().any(|w| w.name == *name) || name == "idle" || name == "change";
+        let known = WORKLOADS.iter().any(|w| w.name == *name) || matches!(name.as_str(), "idle" | "change" | "control");
         anyhow::ensure!(known, "no workload named {name}");
     }
     let tls = client_config(site)?;
@@ -79,6 +80,12 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
                     Err(why) => eprintln!("{} change: {why:#}", peer.name),
                 }
             }
+        }
+    }
+    if chosen("control") {
+        match control::measure(&mut engine, wanted, site, if args.rate > 0.0 { args.rate } else { 5000.0 }) {
+            Ok(control) => report.control = Some(control),
+            Err(why) => eprintln!("control: {why:#}"),
         }
     }
     Ok(report)

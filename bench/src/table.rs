@@ -73,6 +73,20 @@ pub fn text(report: &Report) -> String {
             change.in_force, change.cpu, change.rounds
         );
     }
+    if let Some(control) = &report.control {
+        let _ = writeln!(
+            out,
+            "\n100,000 routes by the Admin API: one transaction {:.0} ms, start {:.0} ms, {:.2} KiB a route\n\
+             a change in force after {:.1} ms (p50), {:.1} ms (p99 of 100); requests' p99 {:.0} us before, {:.0} us meanwhile",
+            control.load_ms,
+            control.start_ms,
+            control.kib_per_route,
+            control.in_force_p50_ms,
+            control.in_force_p99_ms,
+            control.quiet_p99_us,
+            control.changing_p99_us,
+        );
+    }
     out
 }
 
@@ -104,7 +118,12 @@ pub fn json(report: &Report) -> Value {
         .iter()
         .map(|(peer, c)| json!({"proxy": peer, "routes": 100_000, "in_force_ms": c.in_force, "cpu_ms": c.cpu, "runs": c.rounds}))
         .collect();
-    json!({"processor": accounting::processor(), "workloads": rows, "idle": idle, "changed_route": change})
+    let control = report.control.as_ref().map(|c| {
+        json!({"routes": 100_000, "load_ms": c.load_ms, "start_ms": c.start_ms, "kib_per_route": c.kib_per_route,
+            "in_force_p50_ms": c.in_force_p50_ms, "in_force_p99_ms": c.in_force_p99_ms,
+            "quiet_p99_us": c.quiet_p99_us, "changing_p99_us": c.changing_p99_us})
+    });
+    json!({"processor": accounting::processor(), "workloads": rows, "idle": idle, "changed_route": change, "control": control})
 }
 
 #[cfg(test)]

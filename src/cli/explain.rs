@@ -1,9 +1,9 @@
-//! `sluice explain METHOD URL`: what would become of a request, without sending it.
+//! `sluice explain METHOD URL`: what would become of a request, without sending it; `--stream`: of a connection.
 use super::{ConfigArgument, Output};
 use anyhow::Context as _;
 use serde_json::Value;
-use sluice_config::explain::{Question, explain};
-use std::net::{IpAddr, Ipv4Addr};
+use sluice_config::explain::{Question, StreamQuestion, explain, explain_stream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -11,16 +11,24 @@ pub struct Explain {
     #[command(flatten)]
     config: ConfigArgument,
     /// The request's method.
-    method: String,
+    #[arg(required_unless_present = "stream")]
+    method: Option<String>,
     /// `http://host/path?query`; only a path takes the host `localhost`.
-    url: String,
+    #[arg(required_unless_present = "stream")]
+    url: Option<String>,
     /// A header, `name: value`. May be repeated.
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
     /// The request's body.
     #[arg(short, long, value_name = "TEXT")]
     data: Option<String>,
-    /// The client's address.
+    /// Instead of a request: a connection to this address and port of `apisix.stream_proxy`.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["method", "url", "headers", "data"])]
+    stream: Option<SocketAddr>,
+    /// The server name that the connection asks for by TLS.
+    #[arg(long, value_name = "NAME", requires = "stream")]
+    sni: Option<String>,
+    /// The address that the request comes from.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     client: IpAddr,
     /// `text` or `json`.
@@ -40,7 +48,13 @@ impl Explain {
         for error in crate::source::errors(raw, &applied.problems) {
             eprintln!("sluice: {error}");
         }
-        let explanation = explain(&applied.snapshot, &self.question()?).map_err(anyhow::Error::msg)?;
+        let explanation = match self.stream {
+            Some(server) => {
+                let question = StreamQuestion { server, client: self.client, sni: self.sni.clone() };
+                explain_stream(&applied.snapshot, &question)
+            }
+            None => explain(&applied.snapshot, &self.question()?).map_err(anyhow::Error::msg)?,
+        };
         match self.output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
             Output::Text => print!("{}", text(&explanation)),
@@ -49,7 +63,8 @@ impl Explain {
     }
 
     fn question(&self) -> anyhow::Result<Question> {
-        let mut question = Question::new(&self.method, &self.url);
+        let mut question =
+            Question::new(self.method.as_deref().unwrap_or_default(), self.url.as_deref().unwrap_or_default());
         for header in &self.headers {
             let (name, value) =
                 header.split_once(':').with_context(|| format!("a header is `name: value`, not {header:?}"))?;
@@ -68,7 +83,8 @@ fn text(explanation: &Value) -> String {
     let _ = writeln!(out, "candidates");
     let candidates = explanation["candidates"].as_array().cloned().unwrap_or_default();
     if candidates.is_empty() {
-        let _ = writeln!(out, "  none: no route has this path");
+        let _ =
+            writeln!(out, "  none{}", if explanation["request"].is_null() { "" } else { ": no route has this path" });
     }
     for c in &candidates {
         let (route, uri) = (c["route"].as_str().unwrap_or(""), c["uri"].as_str().unwrap_or(""));
@@ -79,7 +95,12 @@ fn text(explanation: &Value) -> String {
     }
     let route = &explanation["route"];
     if route.is_null() {
-        let _ = writeln!(out, "answer\n  404 Route Not Found");
+        let answer = match explanation["refused"].as_str() {
+            Some(refused) => refused,
+            None if explanation["request"].is_null() => "the connection is closed",
+            None => "404 Route Not Found",
+        };
+        let _ = writeln!(out, "answer\n  {answer}");
         return out;
     }
     let _ = writeln!(out, "route {}", route["id"].as_str().unwrap_or(""));
@@ -100,11 +121,11 @@ fn text(explanation: &Value) -> String {
         for p in list {
             let _ = writeln!(
                 out,
-                "  {} (priority {}, from {}) {}",
+                "  {} (priority {}{}) {}",
                 p["name"].as_str().unwrap_or(""),
                 p["priority"],
-                p["from"].as_str().unwrap_or(""),
-                p["config"]
+                p["from"].as_str().map(|from| format!(", from {from}")).unwrap_or_default(),
+                p.get("config").map(Value::to_string).unwrap_or_default()
             );
         }
     }

@@ -20,9 +20,8 @@ impl Default for Run {
 
 impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let quickstart = self.config.config.is_none() && !std::path::Path::new("conf/config.yaml").exists();
         let path = crate::boot::config_path(self.config.config)?;
-        crate::boot::run(&path, &self.data_dir, quickstart)?;
+        crate::boot::run(&path, &self.data_dir)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -40,6 +40,11 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("apisix.lru.secret.neg_ttl", "", "seconds"),
     ("nginx_config.http.client_max_body_size", "", "0: no limit"),
     ("nginx_config.http.charset", "", "added to text types' Content-Type; `off` for none"),
+    (
+        "sluice.listen_unix",
+        "`[]`",
+        "Unix sockets on which plain HTTP is served: a path, or {path, mode, proxy_protocol}; mode is octal text, `\"0666\"` when absent",
+    ),
     ("sluice.wakeup_batching", "", "microseconds a worker gathers events when its last turn was small"),
     ("sluice.limits.requests_per_connection", "", "requests on one connection before it is closed"),
     (

@@ -30,3 +30,21 @@ pub fn pair() -> (Upstream, Gateway) {
     let gateway = gateway(&Value::Null, &all_to(&upstream));
     (upstream, gateway)
 }
+
+#[test]
+fn unix_sockets_are_served_and_cleaned_up() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    // A socket that a dead process left.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let upstream = Upstream::start().unwrap();
+    let settings = serde_json::json!({"sluice": {"listen_unix": [{"path": path, "mode": "0600"}]}});
+    let mut gateway = gateway(&settings, &all_to(&upstream));
+    let answer = sluice_testkit::Wire::connect_unix(&path).unwrap().get("/a").unwrap();
+    assert_eq!((answer.status, answer.json()["headers"]["x-real-ip"].as_str()), (200, Some("127.0.0.1")));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    gateway.terminate().unwrap();
+    gateway.wait(std::time::Duration::from_secs(10)).unwrap();
+    assert!(!path.exists());
+}

@@ -3,7 +3,8 @@
 use crate::start::{all_to, gateway};
 use serde_json::{Value, json};
 use sluice_testkit::wire::HandshakeKind;
-use sluice_testkit::{Authority, Upstream, Wire};
+use sluice_testkit::{Authority, Behaviour, Upstream, Wire};
+use std::time::{Duration, Instant};
 
 #[test]
 fn the_certificate_follows_the_name_and_wildcards() {
@@ -50,4 +51,42 @@ fn client_certificates_are_asked_for_and_checked() {
         assert!(!matches!(ask(identity), Ok(200)), "let in");
     }
     assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_request_to_the_upstream() {
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("access.log");
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/never", Behaviour::Silence).on("/x/../never", Behaviour::Silence);
+    upstream.on("/late", Behaviour::Delay(Duration::from_millis(200), Box::new(Behaviour::answer(200, "late"))));
+    let authority = Authority::new("servers").unwrap();
+    let server = authority.server(&["api.test"]).unwrap();
+    let mut resources = all_to(&upstream);
+    resources["ssls"] = json!([{"id": 1, "sni": "api.test", "cert": server.cert, "key": server.key}]);
+    let settings = json!({"nginx_config": {"http": {"enable_access_log": true, "access_log": log, "access_log_buffer": 0,
+        "access_log_format": "$request_uri $status"}}});
+    let gateway = gateway(&settings, &resources);
+    let addr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let client = authority.client_config(None).unwrap();
+
+    // What comes while the upstream works is the next request, and is not lost.
+    let mut wire = Wire::connect_tls(addr, "api.test", client.clone()).unwrap();
+    wire.send("GET /late HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    assert!(upstream.wait_for(1, Duration::from_secs(5)));
+    wire.send("GET /next HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    assert_eq!(wire.read_answer(false).unwrap().text(), "late");
+    assert_eq!(wire.read_answer(false).unwrap().json()["target"], "/next");
+    drop(wire);
+
+    let mut wire = Wire::connect_tls(addr, "api.test", client).unwrap();
+    wire.send("GET /x/../never HTTP/1.1\r\nHost: api.test\r\n\r\n").unwrap();
+    assert!(upstream.wait_for(3, Duration::from_secs(5)));
+    drop(wire);
+    let until = Instant::now() + Duration::from_secs(5);
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    while !lines().contains("/x/../never 499") {
+        assert!(Instant::now() < until, "the client's leaving is not noticed: {}", lines());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

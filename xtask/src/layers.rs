@@ -14,7 +14,7 @@ pub struct Args {}
 
 /// From bottom to top. A package may depend on packages of lower layers; within a layer only where [`WITHIN`] says so.
 const LAYERS: &[&[&str]] = &[
-    &["sluice-model", "sluice-expr"],
+    &["sluice-model", "sluice-expr", "sluice-parts"],
     &["sluice-telemetry", "sluice-net", "sluice-http", "sluice-secret"],
     &["sluice-router", "sluice-upstream", "sluice-plugin"],
     &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"],

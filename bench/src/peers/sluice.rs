@@ -17,6 +17,22 @@ pub fn start(wanted: &Wanted, setup: Setup, site: &Site) -> Result<Peer> {
     Peer::start("sluice", &home, 8014, 8414, command)
 }
 
+/// With the Admin API and the embedded store, both empty at first.
+pub fn start_with_admin(wanted: &Wanted, home: &Path, admin: u16) -> Result<Peer> {
+    let program = wanted.sluice.as_ref().context("no binary; `cargo xtask bench` builds it")?;
+    write(home, &json!({}))?;
+    let path = home.join("conf/config.yaml");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    config["deployment"] = json!({"role": "traditional", "admin": {
+        "admin_listen": {"ip": "127.0.0.1", "port": admin},
+        "admin_key": [{"name": "admin", "key": "key-of-the-benchmark", "role": "admin"}],
+    }});
+    std::fs::write(&path, serde_json::to_string_pretty(&config)?)?;
+    let mut command = pinned(program);
+    command.arg("run").arg("-c").arg(path).arg("--data-dir").arg(home.join("data"));
+    Peer::start("sluice", home, 8014, 8414, command)
+}
+
 /// Writes `conf/config.yaml` and `conf/apisix.yaml`.
 pub fn write(home: &Path, resources: &Value) -> Result<()> {
     std::fs::create_dir_all(home.join("conf"))?;

@@ -4,8 +4,9 @@ use crate::admin::Admin;
 use crate::message::{Reply, Request};
 use crate::{body, openapi, revisions, transactions};
 use serde_json::{Map, Value, json};
-use sluice_config::explain::{Question, explain};
+use sluice_config::explain::{Question, StreamQuestion, explain, explain_stream};
 use sluice_store::Condition;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::PoisonError;
 use std::time::UNIX_EPOCH;
 
@@ -72,25 +73,44 @@ fn explanation(admin: &Admin, request: &Request) -> Result<Reply, Reply> {
     let Some(Value::Object(fields)) = body::parse(request, admin.settings.max_body)? else {
         return Err(Reply::error(400, "an object with method and url is expected"));
     };
-    let question = question(&fields).map_err(|why| Reply::error(400, why))?;
     let Some(snapshot) = admin.gateway.snapshot() else {
         return Err(Reply::error(503, "no configuration is in force yet"));
     };
+    if fields.contains_key("stream") {
+        let question = stream_question(&fields).map_err(|why| Reply::error(400, why))?;
+        return Ok(Reply::json(200, &explain_stream(&snapshot, &question)));
+    }
+    let question = question(&fields).map_err(|why| Reply::error(400, why))?;
     explain(&snapshot, &question).map(|told| Reply::json(200, &told)).map_err(|why| Reply::error(400, why))
 }
 
-fn question(fields: &Map<String, Value>) -> Result<Question, String> {
-    let text = |name: &str| match fields.get(name) {
+fn text(fields: &Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+    match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(format!("{name} should be a text")),
-    };
+    }
+}
+
+fn address<T: std::str::FromStr>(fields: &Map<String, Value>, name: &str) -> Result<Option<T>, String> {
+    let Some(text) = text(fields, name)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| format!("{name}: {text:?} is no address"))
+}
+
+fn stream_question(fields: &Map<String, Value>) -> Result<StreamQuestion, String> {
+    Ok(StreamQuestion {
+        server: address(fields, "stream")?.ok_or("stream should be an address with its port")?,
+        client: address(fields, "client")?.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        sni: text(fields, "sni")?,
+    })
+}
+
+fn question(fields: &Map<String, Value>) -> Result<Question, String> {
+    let text = |name: &str| text(fields, name);
     let url = text("url")?.ok_or("url is missing")?;
     let mut question = Question::new(text("method")?.as_deref().unwrap_or("GET"), &url);
     question.body = text("body")?.map(String::into_bytes);
-    if let Some(client) = text("client")? {
-        question.client = client.parse().map_err(|_| format!("client: {client:?} is no address"))?;
-    }
+    question.client = address(fields, "client")?.unwrap_or(question.client);
     match fields.get("headers") {
         None => {}
         Some(Value::Object(headers)) => {

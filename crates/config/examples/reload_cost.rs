@@ -54,6 +54,7 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
     let registry = Arc::new(Registry::new(&[]).map_err(|error| error.0)?);
     let env = Env::new(Clock::default(), sluice_telemetry::Registry::new()).with_registry(registry.clone());
     let settings = CompileSettings {
+        rules: Arc::default(),
         mode: Mode::Uri,
         pool: PoolSettings::default(),
         workers: 1,

@@ -21,7 +21,7 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
-use sluice_net::tls::CertConfig;
+use sluice_parts::Parts;
 use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
@@ -69,6 +69,8 @@ pub struct Problem {
 #[derive(Clone)]
 pub struct CompileSettings {
     pub mode: Mode,
+    /// What is done to a request before its route is looked for.
+    pub rules: Arc<crate::rules::RequestRules>,
     /// For upstreams without `keepalive_pool`.
     pub pool: PoolSettings,
     /// For upstreams without `retries`… stays None: APISIX's rule holds.
@@ -87,6 +89,7 @@ impl Default for CompileSettings {
     fn default() -> CompileSettings {
         CompileSettings {
             mode: Mode::Uri,
+            rules: Arc::default(),
             pool: PoolSettings::default(),
             workers: 1,
             trusted_certificates: None,
@@ -101,6 +104,8 @@ impl Default for CompileSettings {
 pub struct Applied {
     pub snapshot: Arc<Snapshot>,
     pub problems: Vec<Problem>,
+    /// What was looked at: problems of these that are not named above are no more.
+    pub compiled: HashSet<(Kind, Arc<str>)>,
     /// New sets of nodes whose names should be resolved before the snapshot is published.
     pub unresolved: Vec<Arc<NodeSet>>,
 }
@@ -140,8 +145,14 @@ pub struct Compiler {
     anew: bool,
     streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
-    /// All ssl objects that are valid, by id.
-    ssls: Ssls,
+    /// All ssl objects that are valid.
+    ssls: ssl::Ssls,
+    /// Stored upstreams by the ssl object whose certificate they show, and the other way round.
+    showing: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    shown: HashMap<Arc<str>, Arc<str>>,
+    /// Services by the upstream that they name.
+    services_by_upstream: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    users: consumer::Users,
     snapshot: Arc<Snapshot>,
     body_readers: HashSet<Arc<str>>,
     secrets: secrets::Secrets,
@@ -153,6 +164,7 @@ impl Compiler {
         let upstreams = Upstreams::default();
         let snapshot = Arc::new(Snapshot {
             revision: 0,
+            rules: settings.rules.clone(),
             router: Router::new(settings.mode),
             router_reads_body: false,
             stream_router: Arc::default(),
@@ -160,10 +172,12 @@ impl Compiler {
             empty_chain,
             consumers: Arc::new(Consumers::default()),
             consumers_bring_plugins: false,
-            consumer_plugins: Arc::default(),
+            consumer_plugins: Parts::default(),
+            consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
-            certificates: Arc::default(),
-            skip_mtls: Arc::default(),
+            certificates: Parts::default(),
+            mutual: Arc::default(),
+            skip_mtls: Parts::default(),
         });
         Compiler {
             all: registry.clone(),
@@ -184,7 +198,11 @@ impl Compiler {
             anew: false,
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
-            ssls: Ssls::default(),
+            ssls: ssl::Ssls::default(),
+            showing: HashMap::new(),
+            shown: HashMap::new(),
+            services_by_upstream: HashMap::new(),
+            users: consumer::Users::default(),
             snapshot,
             body_readers: HashSet::default(),
             secrets: secrets::Secrets::default(),
@@ -288,7 +306,7 @@ impl Compiler {
         self.accept_different(others, anew, &mut work);
         self.secrets.clean_up();
         if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
-            return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
+            return work.applied(self.snapshot.clone());
         }
         self.compile(work)
     }
@@ -311,6 +329,7 @@ impl Compiler {
 
     /// Validates a resource; a good one becomes its stored form.
     fn accept(&mut self, object: Object, work: &mut Work) {
+        work.compiled.insert((object.kind, object.id.clone()));
         let parsed = object.body.parse();
         // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
         let known = self.objects.entry(object.kind).or_default().insert(object.id.clone(), object.body).is_some();
@@ -351,6 +370,7 @@ impl Compiler {
             work.changed.iter().map(|(k, ..)| *k).chain(work.deleted.iter().map(|(k, _)| *k)).collect();
         let mut next = Snapshot {
             revision: self.snapshot.revision + 1,
+            rules: self.snapshot.rules.clone(),
             router: self.snapshot.router.clone(),
             router_reads_body: self.snapshot.router_reads_body,
             stream_router: self.snapshot.stream_router.clone(),
@@ -359,20 +379,19 @@ impl Compiler {
             consumers: self.snapshot.consumers.clone(),
             consumers_bring_plugins: self.snapshot.consumers_bring_plugins,
             consumer_plugins: self.snapshot.consumer_plugins.clone(),
+            consumer_groups: self.snapshot.consumer_groups.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
+            mutual: self.snapshot.mutual.clone(),
             skip_mtls: self.snapshot.skip_mtls.clone(),
         };
         if kinds.contains(&Kind::PluginMetadata) {
             self.collect_metadata();
         }
         if kinds.contains(&Kind::Ssl) {
-            self.ssls = self.stored_ssls();
-            let (certificates, skip_mtls) = self.compile_certificates(&mut work);
-            next.certificates = Arc::new(certificates);
-            next.skip_mtls = Arc::new(skip_mtls);
+            self.compile_ssls(&mut work, &mut next);
         }
-        self.compile_upstreams(&mut work, &kinds);
+        self.compile_upstreams(&mut work);
         next.upstreams = self.upstreams.clone();
         let inline = Arc::new(upstream::InlineCompiler::new(
             self.settings.clone(),
@@ -387,37 +406,30 @@ impl Compiler {
         }
         let consumer_kinds = [Kind::Consumer, Kind::Credential, Kind::ConsumerGroup, Kind::PluginMetadata];
         if consumer_kinds.iter().any(|k| kinds.contains(k)) {
-            let (consumers, plugins) = self.compile_consumers(&mut work);
-            next.consumers = Arc::new(consumers);
-            next.consumers_bring_plugins = plugins.values().any(|p| !p.entries.is_empty() || p.group.is_some());
-            next.consumer_plugins = Arc::new(plugins);
+            self.compile_consumers(&mut work, kinds.contains(&Kind::PluginMetadata), &mut next);
         }
         next.router = self.compile_routes(&mut work, &kinds, next.router);
         next.router_reads_body = !self.body_readers.is_empty();
-        next.stream_router = self.compile_stream_routes(&mut work, &next.stream_router);
+        next.stream_router = self.compile_stream_routes(&mut work, &kinds, &next.stream_router);
         self.snapshot = Arc::new(next);
         self.secrets.redact(&mut work.problems);
-        Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved }
+        work.applied(self.snapshot.clone())
     }
 
     /// The accepted forms of all resources of a kind, defaults injected.
     fn accepted(&self, kind: Kind) -> Vec<(Arc<str>, Value)> {
-        self.accepted_where(kind, |_| true)
-    }
-
-    /// As [`Compiler::accepted`], of those whose text as stored is wanted: the others are not validated.
-    fn accepted_where(&self, kind: Kind, wanted: impl Fn(&Value) -> bool) -> Vec<(Arc<str>, Value)> {
         let all = self.objects.get(&kind).into_iter().flatten();
-        let mut found: Vec<(Arc<str>, Value)> = all
-            .map(|(id, body)| (id, body.value()))
-            .filter(|(_, body)| wanted(body))
-            .filter_map(|(id, mut body)| {
-                self.plain(kind, id, &mut body);
-                self.validate(kind, id, &mut body).ok().map(|()| (id.clone(), body))
-            })
-            .collect();
+        let mut found: Vec<(Arc<str>, Value)> =
+            all.filter_map(|(id, _)| Some((id.clone(), self.accepted_one(kind, id)?))).collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found
+    }
+
+    /// The accepted form of a resource, defaults injected.
+    fn accepted_one(&self, kind: Kind, id: &str) -> Option<Value> {
+        let mut body = self.object(kind, id)?.value();
+        self.plain(kind, id, &mut body);
+        self.validate(kind, id, &mut body).ok().map(|()| body)
     }
 
     fn collect_metadata(&mut self) {
@@ -434,9 +446,14 @@ struct Work {
     deleted: Vec<(Kind, Arc<str>)>,
     problems: Vec<Problem>,
     unresolved: Vec<Arc<NodeSet>>,
+    compiled: HashSet<(Kind, Arc<str>)>,
 }
 
 impl Work {
+    fn applied(self, snapshot: Arc<Snapshot>) -> Applied {
+        Applied { snapshot, problems: self.problems, compiled: self.compiled, unresolved: self.unresolved }
+    }
+
     fn problem(&mut self, kind: Kind, id: &Arc<str>, path: &str, message: impl Into<String>) {
         self.problems.push(Problem {
             kind,
@@ -522,11 +539,6 @@ impl Parsers for Bridge<'_> {
         }
     }
 }
-
-/// ssl objects by id.
-type Ssls = Arc<Vec<(Arc<str>, sluice_model::Ssl)>>;
-/// Certificates of clients' connections, and the mTLS exceptions by ssl id.
-type Certificates = (Vec<Arc<CertConfig>>, HashMap<Arc<str>, Vec<sluice_expr::Regex>>);
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,15 @@
 //! What would become of a request, without sending it: for the command line and the Admin API. The surprise: requests are
 //! looked at in one go, as a context belongs to one thread.
+mod stream;
+
 use crate::{CompiledRoute, RouteUpstream, Snapshot};
 use serde_json::{Value, json};
-use sluice_plugin::{ChainEntry, Connection, Context};
+use sluice_plugin::{ChainEntry, Connection, Context, TlsInfo};
 use sluice_router::{Outcome, Request};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
+pub use stream::{StreamQuestion, explain_stream};
 
 /// A request to explain.
 #[derive(Clone, Debug)]
@@ -15,7 +19,7 @@ pub struct Question {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Option<Vec<u8>>,
-    /// The client's address.
+    /// The address that the connection comes from; `real_ip_header` of a trusted one stands before it.
     pub client: IpAddr,
 }
 
@@ -33,7 +37,16 @@ impl Question {
 
     fn context(&self, snapshot: &Snapshot) -> Result<Context, String> {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
-        let connection = Rc::new(Connection::new(SocketAddr::new(self.client, 0), local, None));
+        let tls = self.url.starts_with("https://").then(|| TlsInfo {
+            server_name: None,
+            protocol: "TLSv1.3",
+            cipher: Box::default(),
+            session_reused: false,
+            client_verify: "NONE".into(),
+            client_certificate: None,
+            ssl_id: Arc::from(""),
+        });
+        let connection = Rc::new(Connection::new(SocketAddr::new(self.client, 0), local, tls));
         let mut cx = Context::new(connection, snapshot.consumers.clone());
         let rest = self.url.strip_prefix("http://").or(self.url.strip_prefix("https://"));
         let (host, target) = match rest {
@@ -49,15 +62,34 @@ impl Question {
             self.headers.iter().filter(|(name, _)| !is_host(name)).map(|(n, v)| (n.as_str(), v.as_str())).collect();
         cx.request.assemble(&self.method, target, named.unwrap_or(host), &others);
         cx.request_body = self.body.clone();
+        cx.parsed_bodies = snapshot.rules.parsed_bodies;
         Ok(cx)
     }
 }
 
 /// Everything that matching decides about a request.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String> {
-    let cx = &question.context(snapshot)?;
+    let mut cx = question.context(snapshot)?;
+    snapshot.rules.find_client(&mut cx);
+    let refused = snapshot.rules.shape_path(&mut cx).err();
+    let cx = &cx;
+    let about = json!({
+        "method": cx.request.method_text(),
+        "host": cx.request.host(),
+        "path": cx.request.path(),
+        "args": cx.request.query(),
+        "client": cx.client_ip().to_string(),
+    });
+    let global: Vec<Value> = snapshot.global.entries().iter().map(plugin).collect();
+    if let Some(reason) = refused {
+        let refused = format!("400: {reason}");
+        return Ok(
+            json!({"request": about, "refused": refused, "candidates": [], "route": null, "global_plugins": global}),
+        );
+    }
+    let to_match = snapshot.rules.path_to_match(cx);
     let request = Request {
-        path: cx.request.path(),
+        path: to_match.as_deref().unwrap_or(cx.request.path()),
         host: cx.request.host(),
         method: cx.request.method_text(),
         remote_addr: cx.client_ip(),
@@ -78,15 +110,29 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
         describe(found.handle, found.uri, found.host, params)
     });
     Ok(json!({
-        "request": {"method": cx.request.method_text(), "host": cx.request.host(), "path": cx.request.path(), "args": cx.request.query()},
+        "request": about,
         "candidates": candidates,
         "route": route,
-        "global_plugins": snapshot.global.entries().iter().map(plugin).collect::<Vec<_>>(),
+        "global_plugins": global,
     }))
 }
 
 fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_json::Map<String, Value>) -> Value {
-    let upstream = match &route.upstream {
+    json!({
+        "id": &*route.info.route_id,
+        "name": route.info.route_name.as_deref(),
+        "service": route.info.service_id.as_deref(),
+        "matched_uri": uri,
+        "matched_host": host,
+        "params": params,
+        "problem": route.trouble.map(|t| format!("{t:?}")),
+        "plugins": route.chain.entries().iter().map(plugin).collect::<Vec<_>>(),
+        "upstream": upstream(&route.upstream),
+    })
+}
+
+fn upstream(upstream: &RouteUpstream) -> Value {
+    match upstream {
         RouteUpstream::None => json!({"error": "neither the route nor its service has an upstream: 503"}),
         RouteUpstream::Missing => json!({"error": "upstream_id names no upstream: 502"}),
         RouteUpstream::Found(upstream) => {
@@ -104,18 +150,7 @@ fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_
                 "nodes": nodes,
             })
         }
-    };
-    json!({
-        "id": &*route.info.route_id,
-        "name": route.info.route_name.as_deref(),
-        "service": route.info.service_id.as_deref(),
-        "matched_uri": uri,
-        "matched_host": host,
-        "params": params,
-        "problem": route.trouble.map(|t| format!("{t:?}")),
-        "plugins": route.chain.entries().iter().map(plugin).collect::<Vec<_>>(),
-        "upstream": upstream,
-    })
+    }
 }
 
 fn plugin(entry: &ChainEntry) -> Value {

@@ -10,6 +10,7 @@ pub mod environment;
 pub mod explain;
 pub mod position;
 pub mod problem;
+pub mod rules;
 mod section;
 pub mod settings;
 pub mod snapshot;

@@ -1,11 +1,11 @@
 //! The compiled configuration that workers read, and how it is published to them.
 use arc_swap::ArcSwap;
-use foldhash::HashMap;
 use sluice_net::tls::CertConfig;
+use sluice_parts::Parts;
 use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo, StreamPlugin};
 use sluice_router::{Router, StreamRouter};
 use sluice_upstream::{Timeouts, Upstream};
-use std::hash::BuildHasher;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -69,70 +69,21 @@ pub struct ConsumerChain {
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerPlugins {
     pub entries: Vec<ChainEntry>,
-    /// Of the consumer's group; `Err` where the group does not exist.
-    pub group: Option<Result<Vec<ChainEntry>, ()>>,
+    /// The consumer's group, in [`Snapshot::consumer_groups`] if it exists.
+    pub group: Option<Arc<str>>,
 }
 
 /// A consumer whose group does not exist.
 #[derive(Debug)]
 pub struct MissingGroup;
 
-/// Stored upstreams by id. Cloning shares everything; a change copies one part of [`PARTS`], not all of 100,000 entries.
-#[derive(Clone)]
-pub struct Upstreams {
-    parts: Arc<[Arc<UpstreamPart>]>,
-}
-
-type UpstreamPart = HashMap<Arc<str>, Arc<Upstream>>;
-const PARTS: usize = 256;
-
-impl Default for Upstreams {
-    fn default() -> Upstreams {
-        Upstreams { parts: (0..PARTS).map(|_| Arc::default()).collect() }
-    }
-}
-
-impl Upstreams {
-    pub fn get(&self, id: &str) -> Option<&Arc<Upstream>> {
-        self.parts.get(Self::part(id))?.get(id)
-    }
-
-    /// In no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Upstream>)> {
-        self.parts.iter().flat_map(|part| part.iter())
-    }
-
-    pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| part.is_empty())
-    }
-
-    pub(crate) fn insert(&mut self, id: Arc<str>, upstream: Arc<Upstream>) {
-        self.change(Self::part(&id), |part| part.insert(id, upstream));
-    }
-
-    pub(crate) fn remove(&mut self, id: &str) {
-        self.change(Self::part(id), |part| part.remove(id));
-    }
-
-    fn change(&mut self, part: usize, change: impl FnOnce(&mut UpstreamPart) -> Option<Arc<Upstream>>) {
-        if let Some(part) = Arc::make_mut(&mut self.parts).get_mut(part) {
-            change(Arc::make_mut(part));
-        }
-    }
-
-    fn part(id: &str) -> usize {
-        let hash = foldhash::fast::FixedState::default().hash_one(id);
-        usize::try_from(hash % PARTS as u64).unwrap_or_default()
-    }
-}
+/// Stored upstreams by id.
+pub type Upstreams = Parts<Arc<Upstream>>;
 
 /// One state of the whole configuration. Never changed: a new one is published instead, and shares what stayed.
 pub struct Snapshot {
     pub revision: u64,
+    pub rules: Arc<crate::rules::RequestRules>,
     pub router: Router<Arc<CompiledRoute>>,
     /// Some route's predicates read the request's body.
     pub router_reads_body: bool,
@@ -143,13 +94,18 @@ pub struct Snapshot {
     pub consumers: Arc<Consumers>,
     /// Some consumer or group has plugins of its own; without, no chain is ever merged.
     pub consumers_bring_plugins: bool,
-    pub consumer_plugins: Arc<HashMap<Arc<str>, ConsumerPlugins>>,
+    /// By the consumer's name.
+    pub consumer_plugins: Parts<Arc<ConsumerPlugins>>,
+    /// Plugins of consumer groups, by id.
+    pub consumer_groups: Parts<Arc<Vec<ChainEntry>>>,
     /// Stored upstreams by id.
     pub upstreams: Upstreams,
     /// Certificates of clients' connections.
-    pub certificates: Arc<Vec<Arc<CertConfig>>>,
+    pub certificates: Parts<Arc<CertConfig>>,
+    /// Those of them that ask clients for one, too, in the order of their ids.
+    pub mutual: Arc<BTreeMap<Arc<str>, Arc<CertConfig>>>,
     /// `skip_mtls_uri_regex` of ssl objects that have it, by id.
-    pub skip_mtls: Arc<HashMap<Arc<str>, Vec<sluice_expr::Regex>>>,
+    pub skip_mtls: Parts<Arc<Vec<sluice_expr::Regex>>>,
 }
 
 impl Snapshot {
@@ -160,8 +116,7 @@ impl Snapshot {
         let none = Vec::new();
         let group = match &plugins.group {
             None => &none,
-            Some(Ok(entries)) => entries,
-            Some(Err(())) => return Err(MissingGroup),
+            Some(id) => self.consumer_groups.get(id).ok_or(MissingGroup)?,
         };
         if plugins.entries.is_empty() && group.is_empty() {
             return Ok(None);

@@ -7,7 +7,7 @@ use crate::socket::Socket;
 use socket2::{Domain, SockAddr, Type};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct ListenConfig {
     pub reuseport: bool,
     /// Connections the kernel queues (511, as nginx).
     pub backlog: u32,
+    /// Permissions of a Unix socket's file (666 octal, as nginx).
+    pub mode: u32,
     /// Whether `[::]` leaves IPv4 alone. nginx's default since 1.3.4 is true.
     pub v6only: bool,
 }
@@ -36,7 +38,15 @@ pub struct ListenConfig {
 impl ListenConfig {
     /// Plain HTTP with nginx's defaults, a socket per worker.
     pub fn new(address: impl Into<Address>) -> Self {
-        Self { address: address.into(), tls: false, proxy_protocol: false, reuseport: true, backlog: 511, v6only: true }
+        Self {
+            address: address.into(),
+            tls: false,
+            proxy_protocol: false,
+            reuseport: true,
+            backlog: 511,
+            mode: 0o666,
+            v6only: true,
+        }
     }
 }
 
@@ -76,7 +86,7 @@ impl BoundListener {
         let first = match &config.address {
             Address::Ip(_) => Self { socket: bind_tcp(&config).map_err(fail)?, file: None, config: config.clone() },
             Address::Unix(path) => Self {
-                socket: bind_unix(path, config.backlog).map_err(fail)?,
+                socket: bind_unix(path, &config).map_err(fail)?,
                 file: Some(Arc::new(SocketFile(path.clone()))),
                 config: config.clone(),
             },
@@ -144,7 +154,7 @@ fn bind_tcp(config: &ListenConfig) -> io::Result<socket2::Socket> {
     Ok(s)
 }
 
-fn bind_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
+fn bind_unix(path: &Path, config: &ListenConfig) -> io::Result<socket2::Socket> {
     let addr = SockAddr::unix(path)?;
     let s = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match s.bind(&addr) {
@@ -154,7 +164,9 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
         }
         r => r?,
     }
-    s.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    // Before it listens: nobody connects with permissions that are not meant.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(config.mode))?;
+    s.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))?;
     Ok(s)
 }
 

@@ -50,6 +50,8 @@ impl std::fmt::Debug for ChainEntry {
 pub struct Chain {
     entries: Vec<ChainEntry>,
     phases: [Box<[u16]>; 6],
+    /// How many hooks at the end of `header_filter` and `body_filter` encode.
+    encoders: [usize; 2],
     /// Some entry gives way to a route's ([`Info::prefer_route`]).
     gives_way: bool,
 }
@@ -72,17 +74,20 @@ impl Chain {
     /// Sorts by priority (APISIX: higher first; equal ones keep their order).
     pub fn new(mut entries: Vec<ChainEntry>) -> Chain {
         entries.sort_by_key(|e| std::cmp::Reverse(e.priority));
+        let encodes = |i: &u16| entries.get(usize::from(*i)).is_some_and(|e| e.info.encodes);
         let indexes = |phase: Phase| -> Box<[u16]> {
             let has = |(i, e): (usize, &ChainEntry)| e.info.phases.has(phase).then_some(i as u16);
             let mut hooks: Box<[u16]> = entries.iter().enumerate().filter_map(has).collect();
             if matches!(phase, Phase::HeaderFilter | Phase::BodyFilter) {
-                hooks.sort_by_key(|i| entries.get(usize::from(*i)).is_some_and(|e| e.info.encodes));
+                hooks.sort_by_key(encodes);
             }
             hooks
         };
         let phases = Phase::ALL.map(indexes);
+        let encoders = [Phase::HeaderFilter, Phase::BodyFilter]
+            .map(|phase| phases.get(phase as usize).map_or(0, |hooks| hooks.iter().filter(|i| encodes(i)).count()));
         let gives_way = entries.iter().any(|e| e.info.prefer_route);
-        Chain { entries, phases, gives_way }
+        Chain { entries, phases, encoders, gives_way }
     }
 
     pub fn entries(&self) -> &[ChainEntry] {
@@ -102,6 +107,15 @@ impl Chain {
             Some(hooks) => hooks,
             None => &[],
         }
+    }
+    /// The hooks of a response phase that encode, or the others.
+    #[inline]
+    fn response_hooks(&self, phase: Phase, encoders: bool) -> &[u16] {
+        let hooks = self.hooks(phase);
+        let [header, body] = self.encoders;
+        let last = if phase == Phase::HeaderFilter { header } else { body };
+        let (first, last) = hooks.split_at(hooks.len().saturating_sub(last));
+        if encoders { last } else { first }
     }
     /// Whether a plugin of this name is in the chain.
     pub fn contains(&self, name: &str) -> bool {
@@ -182,18 +196,19 @@ impl Chain {
         reply
     }
 
-    /// Runs `header_filter` of all plugins.
-    pub fn header_filter(&self, skip: u64, cx: &mut Context) {
-        for index in self.hooks(Phase::HeaderFilter) {
+    /// Runs `header_filter` of the plugins that encode ([`crate::Info::encodes`]), or of all others: first the others' of all
+    /// chains of a request, then theirs.
+    pub fn header_filter(&self, encoders: bool, skip: u64, cx: &mut Context) {
+        for index in self.response_hooks(Phase::HeaderFilter, encoders) {
             if let Some(entry) = self.run(*index, skip, cx, Phase::HeaderFilter) {
                 entry.plugin.header_filter(cx);
             }
         }
     }
 
-    /// Runs `body_filter` of all plugins on one piece.
-    pub fn body_filter(&self, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
-        for index in self.hooks(Phase::BodyFilter) {
+    /// Runs `body_filter` on one piece, as [`Chain::header_filter`].
+    pub fn body_filter(&self, encoders: bool, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
+        for index in self.response_hooks(Phase::BodyFilter, encoders) {
             if let Some(entry) = self.run(*index, skip, cx, Phase::BodyFilter) {
                 entry.plugin.body_filter(cx, chunk);
             }

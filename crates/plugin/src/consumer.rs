@@ -1,8 +1,9 @@
 //! Consumers as auth plugins find them: one index per auth plugin, from the plugin's key (an API key, a user name) to
 //! the consumer and, where the key stands on a credential, to that (apisix/consumer.lua).
-use foldhash::HashMap;
 use serde_json::{Map, Value};
 use sluice_http::Request;
+use sluice_parts::Parts;
+use smallvec::SmallVec;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -59,22 +60,33 @@ pub struct ConsumerMatch {
 /// `ctx.external_user`). Kept with [`crate::Context::insert`].
 pub struct ExternalUser(pub Value);
 
-/// The identities of one auth plugin by key.
-type Keys = HashMap<Box<str>, Arc<Identity>>;
+/// The identities of one auth plugin by key. Several may have the same key; the last in the order of [`claim`] has it.
+type Keys = Parts<SmallVec<[Arc<Identity>; 1]>>;
 
-/// All consumers of a snapshot.
-#[derive(Default)]
+/// Consumers before credentials, each by name: the order in which they take their keys.
+fn claim(identity: &Identity) -> (bool, &str, Option<&str>) {
+    let credential = identity.credential_id.as_deref();
+    (credential.is_some(), &identity.consumer.username, credential)
+}
+
+/// All consumers of a snapshot. Cloning shares everything; a change copies little.
+#[derive(Clone, Default)]
 pub struct Consumers {
     by_plugin: Vec<(&'static str, Keys)>,
-    by_name: HashMap<Arc<str>, Arc<Consumer>>,
+    by_name: Parts<Arc<Consumer>>,
 }
 
 impl Consumers {
-    /// Adds a consumer by its name.
+    /// Adds a consumer by its name, or changes it.
     pub fn add(&mut self, consumer: Arc<Consumer>) {
         self.by_name.insert(consumer.username.clone(), consumer);
     }
-    /// Adds a key of an auth plugin. A later one of the same key wins, as in APISIX.
+    /// Takes a consumer out; its keys are taken out by themselves.
+    pub fn remove(&mut self, username: &str) {
+        self.by_name.remove(username);
+    }
+    /// Adds a key of an auth plugin. A later one of the same key wins, as in APISIX: credentials over consumers, and among
+    /// equals by name.
     pub fn add_key(&mut self, plugin: &'static str, key: &str, identity: Arc<Identity>) {
         let index = match self.by_plugin.iter().position(|(name, _)| *name == plugin) {
             Some(i) => i,
@@ -84,7 +96,26 @@ impl Consumers {
             }
         };
         if let Some((_, keys)) = self.by_plugin.get_mut(index) {
-            keys.insert(key.into(), identity);
+            let mut all = keys.get(key).cloned().unwrap_or_default();
+            all.retain(|known| claim(known) != claim(&identity));
+            let at = all.iter().position(|known| claim(known) > claim(&identity)).unwrap_or(all.len());
+            all.insert(at, identity);
+            keys.insert(key.into(), all);
+        }
+    }
+    /// Takes out the keys of a consumer and its credentials.
+    pub fn remove_key(&mut self, plugin: &str, key: &str, username: &str) {
+        let Some(index) = self.by_plugin.iter().position(|(name, _)| *name == plugin) else { return };
+        let Some((_, keys)) = self.by_plugin.get_mut(index) else { return };
+        let Some(mut all) = keys.get(key).cloned() else { return };
+        all.retain(|known| *known.consumer.username != *username);
+        if !all.is_empty() {
+            keys.insert(key.into(), all);
+            return;
+        }
+        keys.remove(key);
+        if keys.is_empty() {
+            self.by_plugin.remove(index);
         }
     }
     /// Whether any consumer has a configuration of this auth plugin.
@@ -94,7 +125,7 @@ impl Consumers {
     /// The identity that an auth plugin's key belongs to.
     #[inline]
     pub fn find(&self, plugin: &str, key: &str) -> Option<&Arc<Identity>> {
-        self.by_plugin.iter().find(|(name, _)| *name == plugin)?.1.get(key)
+        self.by_plugin.iter().find(|(name, _)| *name == plugin)?.1.get(key)?.last()
     }
     /// A consumer by name (anonymous consumers).
     pub fn by_name(&self, username: &str) -> Option<&Arc<Consumer>> {

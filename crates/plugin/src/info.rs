@@ -91,7 +91,7 @@ pub struct Info {
     /// Global rules skip the plugin where the route configures it too (APISIX: `run_policy = "prefer_route"`).
     pub prefer_route: bool,
     /// It encodes response bodies (compression): its `header_filter` and `body_filter` run after those of all other plugins
-    /// of the chain, whatever its priority, as nginx's own filters run after Lua's.
+    /// of the request's chains, whatever its priority, as nginx's own filters run after Lua's.
     pub encodes: bool,
     /// Its build may refuse a configuration that its schema and its check allow, because of others that are in force: the
     /// Admin API builds it before it stores the configuration.

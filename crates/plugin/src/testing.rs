@@ -68,11 +68,15 @@ impl Harness {
 
     /// Runs `header_filter` on `cx.response`, then `body_filter` over the pieces, and returns the whole body.
     pub fn response(&self, cx: &mut Context, pieces: &[&[u8]]) -> Vec<u8> {
-        self.chain.header_filter(0, cx);
+        for encoders in [false, true] {
+            self.chain.header_filter(encoders, 0, cx);
+        }
         let mut body = Vec::new();
         for (i, piece) in pieces.iter().enumerate() {
             let mut chunk = BodyChunk { data: piece.to_vec(), last: i + 1 == pieces.len() };
-            self.chain.body_filter(0, cx, &mut chunk);
+            for encoders in [false, true] {
+                self.chain.body_filter(encoders, 0, cx, &mut chunk);
+            }
             body.extend_from_slice(&chunk.data);
         }
         body
@@ -80,7 +84,9 @@ impl Harness {
 
     /// Runs `body_filter` on one piece, where several plugins see the same body.
     pub fn body(&self, cx: &mut Context, chunk: &mut BodyChunk) {
-        self.chain.body_filter(0, cx, chunk);
+        for encoders in [false, true] {
+            self.chain.body_filter(encoders, 0, cx, chunk);
+        }
     }
 
     /// Runs `log`.

@@ -8,7 +8,7 @@ use crate::send::{AttemptError, Outgoing};
 use crate::tunnel::{self, End};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
 use sluice_http::{Known, Method, Version};
-use sluice_net::{Readable, Stream, timer};
+use sluice_net::timer;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{Attempt as AttemptLog, BodyChunk, Context, Phase, Reply};
 use sluice_upstream::{FailureKind, Timeouts, Upstream};
@@ -210,12 +210,7 @@ impl Exchange<'_> {
 
     /// Nothing from the upstream yet: has the client gone, or the time run out?
     fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
-        if matches!(self.client.stream, Stream::Tcp(_) | Stream::Unix(_))
-            && let Poll::Ready(Readable::Eof | Readable::Error) = self.client.stream.poll_readable(task)
-        {
-            return Poll::Ready(AttemptError::Gone);
-        }
-        if self.worker.drain.is_forced() {
+        if self.client.is_gone(task) || self.worker.drain.is_forced() {
             return Poll::Ready(AttemptError::Gone);
         }
         self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
@@ -309,11 +304,11 @@ impl Exchange<'_> {
             cx.response.headers.set("Server", server.as_bytes());
         }
         cx.apply_early_headers();
-        if self.skip != u64::MAX && self.snapshot.global.has(Phase::HeaderFilter) {
-            self.snapshot.global.header_filter(self.skip, cx);
-        }
-        if self.chain.has(Phase::HeaderFilter) {
-            self.chain.header_filter(0, cx);
+        for encoders in [false, true] {
+            if self.skip != u64::MAX {
+                self.snapshot.global.header_filter(encoders, self.skip, cx);
+            }
+            self.chain.header_filter(encoders, 0, cx);
         }
         self.debug_call("http_header_filter_phase", cx);
         self.debug_report(cx);
@@ -382,10 +377,12 @@ impl Exchange<'_> {
 
     fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
         self.debug_call("http_body_filter_phase", cx);
-        if self.skip != u64::MAX {
-            self.snapshot.global.body_filter(self.skip, cx, chunk);
+        for encoders in [false, true] {
+            if self.skip != u64::MAX {
+                self.snapshot.global.body_filter(encoders, self.skip, cx, chunk);
+            }
+            self.chain.body_filter(encoders, 0, cx, chunk);
         }
-        self.chain.body_filter(0, cx, chunk);
     }
 
     /// Tells the client that protocols are switched.

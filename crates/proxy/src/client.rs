@@ -2,13 +2,18 @@
 use crate::scratch;
 use crate::worker::Worker;
 use sluice_http::h1::{BodyReader, Framing, Reject, parse_request};
-use sluice_net::{Stream, Timeout};
+use sluice_net::{Readable, Stream, Timeout};
 use sluice_plugin::{Connection, Context};
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Most bytes that a TLS client may send ahead of the answer to its request before its connection is not looked at any more.
+const READ_AHEAD: usize = 16 * 1024;
 
 /// What came of waiting for a request.
 pub enum Head {
@@ -142,6 +147,24 @@ impl Client {
             })
         })
         .await
+    }
+
+    /// Whether the client has left while something else is waited for. On TLS that shows only in reading: what comes, such as a
+    /// pipelined request, is kept.
+    pub fn is_gone(&mut self, task: &mut Task<'_>) -> bool {
+        if !self.stream.is_tls() {
+            return matches!(self.stream.poll_readable(task), Poll::Ready(Readable::Eof | Readable::Error));
+        }
+        while self.buffered.len() < READ_AHEAD {
+            let mut bytes = [0; 1024];
+            let mut part = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(task, &mut part) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !part.filled().is_empty() => self.buffered.extend_from_slice(part.filled()),
+                Poll::Ready(_) => return true,
+            }
+        }
+        false
     }
 
     /// Sends all that is pending.

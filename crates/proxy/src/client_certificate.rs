@@ -16,11 +16,9 @@ pub fn accepted(cx: &Context, snapshot: &Snapshot) -> bool {
     // The host of the request may be one that a certificate is required for.
     let host = cx.request.host();
     let demands = |snis: &[String]| snis.iter().any(|sni| matches_name(sni, host));
-    let other = snapshot.certificates.iter().find(|c| c.client.is_some() && c.id != tls.ssl_id && demands(&c.snis));
+    let other = snapshot.mutual.values().find(|c| c.id != tls.ssl_id && demands(&c.snis));
     match other {
-        Some(required) => {
-            verified && snapshot.certificates.iter().any(|c| c.id == tls.ssl_id && c.client == required.client)
-        }
+        Some(required) => verified && snapshot.mutual.get(&tls.ssl_id).is_some_and(|c| c.client == required.client),
         None => true,
     }
 }

@@ -151,9 +151,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
 
 impl Exchange<'_> {
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
-        if let Some(real_ip) = &self.worker.settings.real_ip {
-            crate::real_ip::apply(cx, real_ip);
-        }
+        self.snapshot.rules.find_client(cx);
         crate::forwarded::neutralize(cx, &self.worker.settings);
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
@@ -184,10 +182,7 @@ impl Exchange<'_> {
 
     /// Matching, `rewrite`, the consumer's plugins, `access` (order: apisix/init.lua `http_access_phase`).
     async fn request_phases(&mut self, cx: &mut Context) -> Verdict {
-        let settings = &self.worker.settings;
-        if (settings.delete_uri_tail_slash || settings.normalize_uri_like_servlet)
-            && let Err(reason) = crate::path_rules::apply(cx, settings)
-        {
+        if let Err(reason) = self.snapshot.rules.shape_path(cx) {
             tracing::error!("failed to normalize: {reason}");
             return Verdict::Reply(Box::new(Reply::status(400)));
         }
@@ -262,9 +257,7 @@ impl Exchange<'_> {
     }
 
     fn find_route(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
-        let settings = &self.worker.settings;
-        let keeping_slash =
-            if settings.match_uri_encoded_slash { crate::path_rules::keep_encoded_slash(cx) } else { None };
+        let keeping_slash = snapshot.rules.path_to_match(cx);
         let request = RouterRequest {
             path: keeping_slash.as_deref().unwrap_or(cx.request.path()),
             host: cx.request.host(),

@@ -1,6 +1,5 @@
 //! What the request pipeline needs to know of config.yaml, as plain values.
 use crate::debug::DebugMode;
-use sluice_http::Known;
 use sluice_http::h1::Limits;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,37 +27,16 @@ pub struct ProxySettings {
     pub keepalive_requests: u64,
     /// The value of the `Server` field; None leaves the upstream's.
     pub server: Option<Box<str>>,
-    /// `apisix.delete_uri_tail_slash`
-    pub delete_uri_tail_slash: bool,
-    /// `apisix.normalize_uri_like_servlet`
-    pub normalize_uri_like_servlet: bool,
-    /// `apisix.match_uri_encoded_slash`: `%2F` stays as it is while a route is matched.
-    pub match_uri_encoded_slash: bool,
-    /// Up to which size bodies are parsed for variables.
-    pub parsed_bodies: sluice_plugin::ParsedBodies,
     /// `apisix.trusted_addresses`: peers whose `X-Forwarded-*` are believed. None: no boundary configured.
     pub trusted_addresses: Option<Vec<ipnet::IpNet>>,
     /// `apisix.show_upstream_status_in_response_header`
     pub show_upstream_status: bool,
-    /// `nginx_config.http.real_ip_*`
-    pub real_ip: Option<RealIp>,
     /// Debug mode, which may change while the gateway runs.
     pub debug: Arc<DebugMode>,
     /// Bytes that plugins on stream routes may wait for.
     pub preread_bytes: usize,
     /// How long they may wait in all.
     pub preread_timeout: Duration,
-}
-
-/// nginx's realip module.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RealIp {
-    /// Field to read, or `proxy_protocol`.
-    pub header: Box<str>,
-    /// [`RealIp::header`], resolved.
-    pub known: Known,
-    pub recursive: bool,
-    pub from: Vec<ipnet::IpNet>,
 }
 
 impl Default for ProxySettings {
@@ -74,13 +52,8 @@ impl Default for ProxySettings {
             send_timeout: Duration::from_secs(10),
             keepalive_requests: 1000,
             server: None,
-            delete_uri_tail_slash: false,
-            normalize_uri_like_servlet: false,
-            match_uri_encoded_slash: false,
-            parsed_bodies: sluice_plugin::ParsedBodies::default(),
             trusted_addresses: None,
             show_upstream_status: false,
-            real_ip: None,
             debug: Arc::default(),
             preread_bytes: 16 * 1024,
             preread_timeout: Duration::from_secs(30),

@@ -110,9 +110,9 @@ impl Worker {
                 cx
             }
             None => {
-                let consumers = self.snapshot.borrow().consumers.clone();
-                let mut cx = Box::new(Context::new(connection.clone(), consumers));
-                cx.parsed_bodies = self.settings.parsed_bodies;
+                let snapshot = self.snapshot.borrow();
+                let mut cx = Box::new(Context::new(connection.clone(), snapshot.consumers.clone()));
+                cx.parsed_bodies = snapshot.rules.parsed_bodies;
                 cx
             }
         }

@@ -4,6 +4,8 @@
 //! (`*.foo.com`, any depth), and among routes of one `sni` the first that fits. All others, and those that found none there,
 //! take the first route without `sni` that fits, in the order of the configuration. The surprise: a shorter suffix is tried
 //! where the routes of the longer one refuse the addresses.
+use crate::Outcome;
+use crate::router::MAX_EXPLAINED;
 use foldhash::HashMap;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +38,19 @@ pub fn stream_address(text: &str) -> Option<IpNet> {
 }
 
 impl StreamConditions {
+    /// Why they do not hold, in words.
+    fn refuses(&self, request: &StreamRequest<'_>) -> Option<String> {
+        let (remote, server) = (request.remote.to_canonical(), request.server.ip().to_canonical());
+        if let Some(net) = self.remote_addr.filter(|net| !net.contains(&remote)) {
+            return Some(format!("remote_addr {remote} is not in {net}"));
+        }
+        if let Some(net) = self.server_addr.filter(|net| !net.contains(&server)) {
+            return Some(format!("server_addr {server} is not in {net}"));
+        }
+        let port = self.server_port.filter(|port| *port != request.server.port())?;
+        Some(format!("server_port {} is not {port}", request.server.port()))
+    }
+
     fn accepts(&self, request: &StreamRequest<'_>) -> bool {
         let within = |net: &Option<IpNet>, ip: IpAddr| net.is_none_or(|net| net.contains(&ip.to_canonical()));
         within(&self.remote_addr, request.remote)
@@ -88,13 +103,36 @@ impl<T> StreamRouter<T> {
             routes.iter().find(|(conditions, _)| conditions.accepts(request)).map(|(_, handle)| handle)
         }
         let by_name = request.sni.and_then(|sni| {
-            let sni = sni.strip_suffix('.').unwrap_or(sni).to_ascii_lowercase();
+            let sni = normal(sni);
             self.exact.get(sni.as_str()).and_then(|routes| first(routes, request)).or_else(|| {
                 let mut fitting = self.suffixes.iter().filter(|(suffix, _)| sni.ends_with(&**suffix));
                 fitting.find_map(|(_, routes)| first(routes, request))
             })
         });
         by_name.or_else(|| first(&self.others, request))
+    }
+
+    /// The routes that are looked at for a connection, in order, and what became of each.
+    pub fn explain(&self, request: &StreamRequest<'_>) -> Vec<(&T, Outcome)> {
+        let mut tables: Vec<&Routes<T>> = Vec::new();
+        if let Some(sni) = request.sni.map(normal) {
+            tables.extend(self.exact.get(sni.as_str()));
+            tables
+                .extend(self.suffixes.iter().filter(|(suffix, _)| sni.ends_with(&**suffix)).map(|(_, routes)| routes));
+        }
+        tables.push(&self.others);
+        let mut won = false;
+        let judged = tables.into_iter().flatten().take(MAX_EXPLAINED).map(|(conditions, handle)| {
+            let outcome = match conditions.refuses(request) {
+                Some(reason) => Outcome::Lost { reason },
+                None if std::mem::replace(&mut won, true) => {
+                    Outcome::Lost { reason: "matches too, but comes later".to_owned() }
+                }
+                None => Outcome::Won,
+            };
+            (handle, outcome)
+        });
+        judged.collect()
     }
 
     /// All handles, in no order.
@@ -112,6 +150,11 @@ impl<T> StreamRouter<T> {
         let named = self.exact.values().chain(self.suffixes.iter().map(|(_, routes)| routes));
         named.map(Vec::len).sum::<usize>() + self.others.len()
     }
+}
+
+/// A server name as routes are looked up by it.
+fn normal(sni: &str) -> String {
+    sni.strip_suffix('.').unwrap_or(sni).to_ascii_lowercase()
 }
 
 #[cfg(test)]

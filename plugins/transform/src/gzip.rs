@@ -7,8 +7,7 @@
 //!
 //! Different from APISIX: a response of unknown length (server-sent events) is flushed with every piece, so nothing is
 //! held back; memory is not laid out in `buffers`, which is accepted and has no effect. The surprise: hooks of a plugin
-//! that encodes run last. Should a route's plugin replace the body that a global rule's gzip was to compress, and so
-//! remove `Content-Encoding`, the response goes out plain.
+//! that encodes run after those of all chains, so a global rule's gzip compresses the body that a route's plugin put in place.
 use flate2::{Compress, Compression, FlushCompress, Status};
 use schemars::JsonSchema;
 use serde::Deserialize;

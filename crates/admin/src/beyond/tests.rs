@@ -31,9 +31,12 @@ async fn a_request_is_explained() {
         (json!({"url": "x"}), "the URL must be http://host/path or /path, not \"x\""),
         (json!({"url": "/", "headers": {"a": 1}}), "headers: a should be a text"),
         (json!({"url": "/", "client": "x"}), "client: \"x\" is no address"),
+        (json!({"stream": "x"}), "stream: \"x\" is no address"),
     ] {
         assert_eq!(send(&it, ask(body)).await, (400, json!({"error_msg": why})));
     }
+    let (status, told) = send(&it, ask(json!({"stream": "127.0.0.1:9100", "sni": "a.com"}))).await;
+    assert_eq!((status, &told["route"], &told["connection"]["sni"]), (200, &Value::Null, &json!("a.com")));
 }
 
 #[tokio::test]

@@ -118,28 +118,30 @@ impl Compiler {
         for kind in [Kind::Service, Kind::PluginConfig] {
             for id in work.deleted_of(kind) {
                 self.shared_entries.remove(&(kind, id.clone()));
-                self.services.remove(&id).filter(|_| kind == Kind::Service);
                 if kind == Kind::PluginConfig {
                     self.plugin_configs.remove(&id);
-                } else if let Some(upstream) = self.service_upstreams.remove(&id) {
+                    continue;
+                }
+                self.services_of_upstream(&id, None);
+                self.services.remove(&id);
+                if let Some(upstream) = self.service_upstreams.remove(&id) {
                     self.end_checks(&upstream);
                 }
             }
         }
         let all = kinds.contains(&Kind::PluginMetadata);
-        let mut services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
-        if kinds.contains(&Kind::Ssl) && !all {
-            let shown =
-                self.accepted_where(Kind::Service, |body| body.pointer("/upstream/tls/client_cert_id").is_some());
-            let known: foldhash::HashSet<_> = services.iter().map(|(id, _)| id.clone()).collect();
-            services.extend(shown.into_iter().filter(|(id, _)| !known.contains(id)));
+        if kinds.contains(&Kind::Ssl) {
+            self.services_showing(work);
         }
+        let services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
         for (id, body) in services {
+            work.compiled.insert((Kind::Service, id.clone()));
             match serde_json::from_value::<sluice_model::Service>(body) {
                 Ok(service) => {
                     let entries = self.entries(&service.plugins, ChainSource::Service, Kind::Service, &id, work);
                     self.shared_entries.insert((Kind::Service, id.clone()), Arc::new(entries));
                     self.compile_service_upstream(&id, &service, work);
+                    self.services_of_upstream(&id, service.upstream_id.as_deref());
                     self.services.insert(id, Arc::new(service));
                 }
                 Err(e) => work.problem(Kind::Service, &id, "", e.to_string()),
@@ -147,6 +149,7 @@ impl Compiler {
         }
         let configs = if all { self.accepted(Kind::PluginConfig) } else { work.changed_of(Kind::PluginConfig) };
         for (id, body) in configs {
+            work.compiled.insert((Kind::PluginConfig, id.clone()));
             match serde_json::from_value::<sluice_model::PluginConfig>(body) {
                 Ok(config) => {
                     let entries =
@@ -159,12 +162,54 @@ impl Compiler {
         }
     }
 
+    /// Services whose own upstream shows a client certificate that changed: they change with it.
+    fn services_showing(&self, work: &mut Work) {
+        let changed = work.changed.iter().map(|(kind, id, _)| (*kind, id));
+        let ids = changed.chain(work.deleted.iter().map(|(kind, id)| (*kind, id)));
+        let ssls: foldhash::HashSet<Arc<str>> =
+            ids.filter(|(kind, _)| *kind == Kind::Ssl).map(|(_, id)| id.clone()).collect();
+        let shows = |service: &sluice_model::Service| {
+            let tls = service.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
+            tls.and_then(|tls| tls.client_cert_id.as_deref()).is_some_and(|id| ssls.contains(id))
+        };
+        let named = |id: &Arc<str>| work.changed.iter().any(|(kind, other, _)| *kind == Kind::Service && other == id);
+        let mut showing: Vec<_> = self
+            .services
+            .iter()
+            .filter(|(id, service)| shows(service) && !named(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        showing.sort();
+        for id in showing {
+            if let Some(body) = self.accepted_one(Kind::Service, &id) {
+                work.changed.push((Kind::Service, id, body));
+            }
+        }
+    }
+
+    /// Remembers which upstream a service names; called while its last form is still there.
+    fn services_of_upstream(&mut self, id: &Arc<str>, upstream: Option<&str>) {
+        let old = self.services.get(id).and_then(|service| service.upstream_id.as_deref());
+        if let Some(old) = old
+            && let Some(all) = self.services_by_upstream.get_mut(old)
+        {
+            all.remove(id);
+            if all.is_empty() {
+                self.services_by_upstream.remove(old);
+            }
+        }
+        if let Some(upstream) = upstream {
+            self.services_by_upstream.entry(upstream.into()).or_default().insert(id.clone());
+        }
+    }
+
     /// All global rules as one chain. A plugin that stands in several rules runs in none (apisix/plugin.lua
     /// `merge_global_rules`).
     pub(super) fn compile_global(&mut self, work: &mut Work) -> Chain {
         let mut entries: Vec<ChainEntry> = Vec::new();
         let mut twice = Vec::new();
         for (id, body) in self.accepted(Kind::GlobalRule) {
+            work.compiled.insert((Kind::GlobalRule, id.clone()));
             let Some(plugins) = body["plugins"].as_object() else { continue };
             for entry in self.entries(plugins, ChainSource::GlobalRule, Kind::GlobalRule, &id, work) {
                 if entries.iter().any(|e| e.info.name == entry.info.name) {

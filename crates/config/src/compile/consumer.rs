@@ -1,66 +1,159 @@
-//! Consumers, their credentials and groups.
+//! Consumers, their credentials and groups. The surprise: a consumer is compiled with all of its credentials, whichever of
+//! them changed; nobody else is.
 use super::{Compiler, Work};
-use crate::snapshot::ConsumerPlugins;
-use foldhash::{HashMap, HashMapExt};
+use crate::snapshot::{ConsumerPlugins, Snapshot};
+use foldhash::HashMap;
 use serde_json::{Map, Value};
 use sluice_model::{Credential, Kind};
 use sluice_plugin::consumer::Identity;
 use sluice_plugin::{ChainEntry, ChainSource, Consumer, Consumers};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What the compiler keeps of consumers.
+#[derive(Default)]
+pub(super) struct Users {
+    by_name: HashMap<Arc<str>, User>,
+    /// The name in a stored consumer, by id.
+    names: HashMap<Arc<str>, Arc<str>>,
+    /// Users who have plugins of their own or a group.
+    bringing: usize,
+}
+
+/// A consumer's name and what is stored under it.
+#[derive(Default)]
+struct User {
+    /// Stored consumers of this name, their last good form by id: one, unless a file names it twice.
+    consumers: std::collections::BTreeMap<Arc<str>, Arc<Value>>,
+    /// Ids of its credentials.
+    credentials: BTreeSet<Arc<str>>,
+    /// Its keys in the index, by plugin.
+    keys: Vec<(&'static str, Arc<str>)>,
+    brings: bool,
+}
+
+/// The user of a credential.
+fn user_of(id: &str) -> Option<Arc<str>> {
+    Credential::split_id(id).map(|(username, _)| username.into())
+}
+
 impl Compiler {
-    /// All consumers anew: the indexes by key, and the plugins that each brings.
-    pub(super) fn compile_consumers(&mut self, work: &mut Work) -> (Consumers, HashMap<Arc<str>, ConsumerPlugins>) {
-        let mut groups: HashMap<Arc<str>, Vec<ChainEntry>> = HashMap::new();
-        for (id, body) in self.accepted(Kind::ConsumerGroup) {
-            let entries = self.own_entries(
-                body["plugins"].as_object(),
-                ChainSource::ConsumerGroup,
-                Kind::ConsumerGroup,
-                &id,
-                work,
-            );
-            groups.insert(id, entries);
+    /// Consumers that changed, or whose credentials did, and groups.
+    pub(super) fn compile_consumers(&mut self, work: &mut Work, all: bool, next: &mut Snapshot) {
+        self.compile_groups(work, all, next);
+        let affected = self.affected_users(work, all);
+        if affected.is_empty() {
+            return;
         }
-        let mut consumers = Consumers::default();
-        let mut plugins = HashMap::new();
-        for (id, body) in self.accepted(Kind::Consumer) {
-            let typed: sluice_model::Consumer = match serde_json::from_value(body.clone()) {
+        let mut consumers = (*next.consumers).clone();
+        for username in affected {
+            let Some(mut user) = self.users.by_name.remove(&username) else { continue };
+            for (plugin, key) in user.keys.drain(..) {
+                consumers.remove_key(plugin, &key, &username);
+            }
+            consumers.remove(&username);
+            next.consumer_plugins.remove(&username);
+            self.users.bringing -= usize::from(std::mem::take(&mut user.brings));
+            self.compile_user(&username, &mut user, &mut consumers, next, work);
+            self.users.bringing += usize::from(user.brings);
+            if !user.consumers.is_empty() || !user.credentials.is_empty() {
+                self.users.by_name.insert(username, user);
+            }
+        }
+        next.consumers = Arc::new(consumers);
+        next.consumers_bring_plugins = self.users.bringing > 0;
+    }
+
+    fn compile_groups(&mut self, work: &mut Work, all: bool, next: &mut Snapshot) {
+        for id in work.deleted_of(Kind::ConsumerGroup) {
+            next.consumer_groups.remove(&id);
+        }
+        let changed = if all { self.accepted(Kind::ConsumerGroup) } else { work.changed_of(Kind::ConsumerGroup) };
+        for (id, body) in changed {
+            work.compiled.insert((Kind::ConsumerGroup, id.clone()));
+            let plugins = body["plugins"].as_object();
+            let entries = self.own_entries(plugins, ChainSource::ConsumerGroup, Kind::ConsumerGroup, &id, work);
+            next.consumer_groups.insert(id, Arc::new(entries));
+        }
+    }
+
+    /// Takes note of what changed; says whom it concerns.
+    fn affected_users(&mut self, work: &mut Work, all: bool) -> BTreeSet<Arc<str>> {
+        let mut affected = BTreeSet::new();
+        for id in work.deleted_of(Kind::Consumer) {
+            affected.extend(self.users.forget(&id));
+        }
+        for id in work.deleted_of(Kind::Credential) {
+            if let Some(username) = user_of(&id) {
+                if let Some(user) = self.users.by_name.get_mut(&username) {
+                    user.credentials.remove(&id);
+                }
+                affected.insert(username);
+            }
+        }
+        for (id, body) in work.changed_of(Kind::Consumer) {
+            affected.extend(self.users.forget(&id));
+            let username: Arc<str> = body["username"].as_str().unwrap_or_default().into();
+            self.users.names.insert(id.clone(), username.clone());
+            self.users.by_name.entry(username.clone()).or_default().consumers.insert(id, Arc::new(body));
+            affected.insert(username);
+        }
+        for (id, _) in work.changed_of(Kind::Credential) {
+            let Some(username) = user_of(&id) else {
+                work.problem(Kind::Credential, &id, "/id", "a credential's id is <username>/credentials/<id>");
+                continue;
+            };
+            self.users.by_name.entry(username.clone()).or_default().credentials.insert(id);
+            affected.insert(username);
+        }
+        if all {
+            affected.extend(self.users.by_name.keys().cloned());
+        }
+        affected
+    }
+
+    fn compile_user(
+        &self,
+        username: &Arc<str>,
+        user: &mut User,
+        consumers: &mut Consumers,
+        next: &mut Snapshot,
+        work: &mut Work,
+    ) {
+        for (id, body) in user.consumers.clone() {
+            work.compiled.insert((Kind::Consumer, id.clone()));
+            let typed: sluice_model::Consumer = match serde_json::from_value((*body).clone()) {
                 Ok(typed) => typed,
                 Err(e) => {
                     work.problem(Kind::Consumer, &id, "", e.to_string());
                     continue;
                 }
             };
-            let username: Arc<str> = typed.username.as_str().into();
-            let group_id: Option<Arc<str>> = typed.group_id.as_deref().map(Into::into);
+            let group: Option<Arc<str>> = typed.group_id.as_deref().map(Into::into);
             let consumer = Arc::new(Consumer {
                 username: username.clone(),
-                group_id: group_id.clone(),
+                group_id: group.clone(),
                 labels: typed.labels.clone(),
-                raw: body.clone(),
+                raw: (*body).clone(),
             });
             consumers.add(consumer.clone());
-            self.index(&mut consumers, &consumer, None, &typed.plugins, Kind::Consumer, &id, work);
+            self.index(consumers, user, &consumer, None, &typed.plugins, Kind::Consumer, &id, work);
             let entries = self.own_entries(Some(&typed.plugins), ChainSource::Consumer, Kind::Consumer, &id, work);
-            let group = group_id.map(|g| groups.get(&g).cloned().ok_or(()));
-            plugins.insert(username, ConsumerPlugins { entries, group });
+            user.brings = !entries.is_empty() || group.is_some();
+            next.consumer_plugins.insert(username.clone(), Arc::new(ConsumerPlugins { entries, group }));
         }
-        for (id, body) in self.accepted(Kind::Credential) {
-            let Some((username, credential)) = Credential::split_id(&id) else {
-                work.problem(Kind::Credential, &id, "/id", "a credential's id is <username>/credentials/<id>");
-                continue;
-            };
+        for id in user.credentials.clone() {
+            work.compiled.insert((Kind::Credential, id.clone()));
             let Some(consumer) = consumers.by_name(username).cloned() else {
                 work.problem(Kind::Credential, &id, "/id", format!("consumer {username} does not exist"));
                 continue;
             };
+            let Some(body) = self.accepted_one(Kind::Credential, &id) else { continue };
             let none = Map::new();
             let auth = body["plugins"].as_object().unwrap_or(&none);
-            let credential: Arc<str> = credential.into();
-            self.index(&mut consumers, &consumer, Some(&credential), auth, Kind::Credential, &id, work);
+            let credential = Credential::split_id(&id).map(|(_, own)| Arc::from(own));
+            self.index(consumers, user, &consumer, credential, auth, Kind::Credential, &id, work);
         }
-        (consumers, plugins)
     }
 
     /// Plugins but auth plugins: those only say how a consumer is recognised.
@@ -81,8 +174,9 @@ impl Compiler {
     fn index(
         &self,
         consumers: &mut Consumers,
+        user: &mut User,
         consumer: &Arc<Consumer>,
-        credential: Option<&Arc<str>>,
+        credential: Option<Arc<str>>,
         plugins: &Map<String, Value>,
         kind: Kind,
         id: &Arc<str>,
@@ -94,11 +188,23 @@ impl Compiler {
             };
             match (auth.parse)(config) {
                 Ok((key, parsed)) => {
-                    let identity = Identity::new(consumer.clone(), credential.cloned(), parsed, config.clone());
+                    let identity = Identity::new(consumer.clone(), credential.clone(), parsed, config.clone());
                     consumers.add_key(definition.info.name, &key, Arc::new(identity));
+                    user.keys.push((definition.info.name, (*key).into()));
                 }
                 Err(e) => work.problem(kind, id, &format!("/plugins/{name}"), e.0),
             }
         }
+    }
+}
+
+impl Users {
+    /// Forgets a stored consumer; says whose it was.
+    fn forget(&mut self, id: &str) -> Option<Arc<str>> {
+        let username = self.names.remove(id)?;
+        if let Some(user) = self.by_name.get_mut(&username) {
+            user.consumers.remove(id);
+        }
+        Some(username)
     }
 }

@@ -1,5 +1,5 @@
 //! Routes: merged with their plugin config and service (route over plugin config over service), put into the router.
-use super::upstream::{missing_certificate, shows_stored_certificate, timeouts};
+use super::upstream::{missing_certificate, timeouts};
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
@@ -80,7 +80,6 @@ impl Compiler {
         if kinds.contains(&Kind::PluginMetadata) {
             affected = self.routes.keys().cloned().collect();
             affected.sort();
-            seen.extend(affected.iter().cloned());
         } else {
             for key in self.touched(work, kinds) {
                 let mut dependents: Vec<_> = self.dependents.get(&key).into_iter().flatten().cloned().collect();
@@ -88,15 +87,10 @@ impl Compiler {
                 affected.extend(dependents.into_iter().filter(|id| seen.insert(id.clone())));
             }
         }
-        if kinds.contains(&Kind::Ssl) {
-            let shown = self.routes.iter().filter(|(_, route)| shows_stored_certificate(route.upstream.as_ref()));
-            let mut shown: Vec<_> = shown.map(|(id, _)| id.clone()).collect();
-            shown.sort();
-            affected.extend(shown.into_iter().filter(|id| seen.insert(id.clone())));
-        }
         let mut specs = Vec::with_capacity(affected.len());
         for id in affected {
             let Some(route) = self.routes.get(&id).cloned() else { continue };
+            work.compiled.insert((Kind::Route, id.clone()));
             if !route.enabled {
                 self.end_route_checks(&id);
                 self.compiled.remove(&id);
@@ -122,38 +116,35 @@ impl Compiler {
     }
 
     /// What changed that routes may refer to.
-    fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
-        let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream];
-        let certificates = kinds.contains(&Kind::Ssl);
-        if !certificates && !referred.iter().any(|k| kinds.contains(k)) {
+    pub(super) fn touched(&self, work: &Work, kinds: &HashSet<Kind>) -> Vec<(Kind, Arc<str>)> {
+        let referred = [Kind::Service, Kind::PluginConfig, Kind::Upstream, Kind::Ssl];
+        if !referred.iter().any(|k| kinds.contains(k)) {
             return Vec::new();
         }
         let changed = work.changed.iter().map(|(k, id, _)| (*k, id.clone()));
         let mut keys: Vec<_> =
             changed.chain(work.deleted.iter().cloned()).filter(|(k, _)| referred.contains(k)).collect();
-        if certificates {
-            let shown = self.accepted_where(Kind::Upstream, |body| body.pointer("/tls/client_cert_id").is_some());
-            keys.extend(shown.into_iter().map(|(id, _)| (Kind::Upstream, id)));
-        }
         // An upstream reaches routes through services, too.
-        let upstreams: Vec<Arc<str>> =
-            keys.iter().filter(|(k, _)| *k == Kind::Upstream).map(|(_, id)| id.clone()).collect();
-        for (id, service) in &self.services {
-            if certificates && shows_stored_certificate(service.upstream.as_ref())
-                || service.upstream_id.as_deref().is_some_and(|u| upstreams.iter().any(|known| known.as_ref() == u))
-            {
-                keys.push((Kind::Service, id.clone()));
-            }
-        }
+        let services: Vec<_> = keys
+            .iter()
+            .filter(|(kind, _)| *kind == Kind::Upstream)
+            .filter_map(|(_, id)| self.services_by_upstream.get(id))
+            .flatten()
+            .map(|id| (Kind::Service, id.clone()))
+            .collect();
+        keys.extend(services);
         keys
     }
 
     fn references(route: &Route) -> Vec<(Kind, Arc<str>)> {
         let reference = |kind, id: &Option<String>| id.as_deref().map(|id| (kind, Arc::<str>::from(id)));
+        let tls = route.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
+        let certificate = tls.and_then(|tls| tls.client_cert_id.as_ref());
         let all = [
             reference(Kind::Service, &route.service_id),
             reference(Kind::PluginConfig, &route.plugin_config_id),
             reference(Kind::Upstream, &route.upstream_id),
+            certificate.map(|id| (Kind::Ssl, id.as_str().into())),
         ];
         all.into_iter().flatten().collect()
     }

@@ -185,7 +185,7 @@ impl Compiler {
             }
         }
         if work.changed.is_empty() {
-            return Applied { snapshot: self.snapshot.clone(), problems: work.problems, unresolved: work.unresolved };
+            return work.applied(self.snapshot.clone());
         }
         self.compile(work)
     }

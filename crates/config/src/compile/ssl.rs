@@ -1,54 +1,82 @@
 //! ssl objects: certificates that clients see, and those that upstreams are shown.
-use super::{Certificates, Compiler, Ssls, Work};
-use foldhash::{HashMap, HashMapExt};
+use super::{Compiler, Work};
+use crate::snapshot::Snapshot;
 use sluice_expr::Regex;
-use sluice_model::Kind;
+use sluice_model::{Kind, Ssl};
 use sluice_net::tls::{CertConfig, ClientAuth, Protocols};
+use sluice_parts::Parts;
 use std::sync::Arc;
 
+/// ssl objects by id.
+pub(super) type Ssls = Parts<Arc<Ssl>>;
+
 impl Compiler {
-    /// All server certificates. An unchanged object yields an equal [`CertConfig`], so that its sessions live on.
-    pub(super) fn compile_certificates(&mut self, work: &mut Work) -> Certificates {
-        let (mut certificates, mut skip) = (Vec::new(), HashMap::new());
-        for (id, ssl) in self.ssls.clone().iter() {
+    /// The ssl objects that changed. An equal [`CertConfig`] stays the same, so that its sessions live on.
+    pub(super) fn compile_ssls(&mut self, work: &mut Work, next: &mut Snapshot) {
+        let take_out = |next: &mut Snapshot, id: &str| {
+            next.certificates.remove(id);
+            next.skip_mtls.remove(id);
+            if next.mutual.contains_key(id) {
+                Arc::make_mut(&mut next.mutual).remove(id);
+            }
+        };
+        for id in work.deleted_of(Kind::Ssl) {
+            self.ssls.remove(&id);
+            take_out(next, &id);
+        }
+        for (id, body) in work.changed_of(Kind::Ssl) {
+            work.compiled.insert((Kind::Ssl, id.clone()));
+            let ssl: Ssl = match serde_json::from_value(body) {
+                Ok(ssl) => ssl,
+                Err(e) => {
+                    work.problem(Kind::Ssl, &id, "", e.to_string());
+                    continue;
+                }
+            };
+            let ssl = Arc::new(ssl);
+            self.ssls.insert(id.clone(), ssl.clone());
             if ssl.is_client || !ssl.enabled {
+                take_out(next, &id);
                 continue;
             }
-            let patterns = ssl.client.as_ref().map(|c| c.skip_mtls_uri_regex.as_slice()).unwrap_or_default();
-            let mut compiled = Vec::new();
-            for pattern in patterns {
-                match Regex::new(pattern, "jo") {
-                    Ok(regex) => compiled.push(regex),
-                    Err(e) => work.problem(Kind::Ssl, id, "/client/skip_mtls_uri_regex", e.0),
-                }
+            let (config, skip) = certificate(&id, &ssl, work);
+            let known = next.certificates.get(&id).filter(|known| ***known == config).cloned();
+            let config = known.unwrap_or_else(|| Arc::new(config));
+            take_out(next, &id);
+            if !skip.is_empty() {
+                next.skip_mtls.insert(id.clone(), Arc::new(skip));
             }
-            let versions = &ssl.ssl_protocols;
-            let has = |name: &str| versions.is_empty() || versions.iter().any(|v| v == name);
-            let config = Arc::new(CertConfig {
-                id: id.clone(),
-                snis: ssl.snis.clone(),
-                certs: ssl.pairs.clone(),
-                client: ssl.client.as_ref().map(|client| ClientAuth {
-                    ca_pem: client.ca.clone(),
-                    depth: u8::try_from(client.depth).unwrap_or(u8::MAX),
-                    lenient: !compiled.is_empty(),
-                }),
-                protocols: Protocols { tls12: has("TLSv1.2"), tls13: has("TLSv1.3") },
-            });
-            if !compiled.is_empty() {
-                skip.insert(id.clone(), compiled);
+            if config.client.is_some() {
+                Arc::make_mut(&mut next.mutual).insert(id.clone(), config.clone());
             }
-            let known = self.snapshot.certificates.iter().find(|c| ***c == *config);
-            certificates.push(known.cloned().unwrap_or(config));
+            next.certificates.insert(id, config);
         }
-        (certificates, skip)
     }
+}
 
-    /// All ssl objects that are valid, by id: costs the reading of each, hence kept as `ssls`.
-    pub(super) fn stored_ssls(&self) -> Ssls {
-        let read = |(id, body)| serde_json::from_value(body).ok().map(|ssl| (id, ssl));
-        Arc::new(self.accepted(Kind::Ssl).into_iter().filter_map(read).collect())
+fn certificate(id: &Arc<str>, ssl: &Ssl, work: &mut Work) -> (CertConfig, Vec<Regex>) {
+    let patterns = ssl.client.as_ref().map(|c| c.skip_mtls_uri_regex.as_slice()).unwrap_or_default();
+    let mut skip = Vec::new();
+    for pattern in patterns {
+        match Regex::new(pattern, "jo") {
+            Ok(regex) => skip.push(regex),
+            Err(e) => work.problem(Kind::Ssl, id, "/client/skip_mtls_uri_regex", e.0),
+        }
     }
+    let versions = &ssl.ssl_protocols;
+    let has = |name: &str| versions.is_empty() || versions.iter().any(|v| v == name);
+    let config = CertConfig {
+        id: id.clone(),
+        snis: ssl.snis.clone(),
+        certs: ssl.pairs.clone(),
+        client: ssl.client.as_ref().map(|client| ClientAuth {
+            ca_pem: client.ca.clone(),
+            depth: u8::try_from(client.depth).unwrap_or(u8::MAX),
+            lenient: !skip.is_empty(),
+        }),
+        protocols: Protocols { tls12: has("TLSv1.2"), tls13: has("TLSv1.3") },
+    };
+    (config, skip)
 }
 
 /// APISIX's words are "failed to parse cert: …"; the prefix is the model's.

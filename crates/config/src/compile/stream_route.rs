@@ -22,12 +22,33 @@ pub(super) struct StreamRoutes {
     reordered: bool,
     routes: Typed<StreamRoute>,
     compiled: HashMap<Arc<str>, Arc<CompiledStreamRoute>>,
+    /// Stream routes by what they refer to.
+    dependents: HashMap<(Kind, Arc<str>), HashSet<Arc<str>>>,
 }
 
 impl StreamRoutes {
     /// The order alone is a change: the first match wins.
     pub(super) fn is_reordered(&self) -> bool {
         self.reordered
+    }
+
+    /// Remembers what a stream route refers to, in place of what its last form did.
+    fn refer(&mut self, id: &Arc<str>, route: Option<&StreamRoute>) {
+        let references = |route: &StreamRoute| {
+            let all = [(Kind::Upstream, &route.upstream_id), (Kind::Service, &route.service_id)];
+            all.into_iter().filter_map(|(kind, id)| Some((kind, Arc::<str>::from(id.as_deref()?)))).collect::<Vec<_>>()
+        };
+        for key in self.routes.get(id).map(|old| references(old)).unwrap_or_default() {
+            if let Some(all) = self.dependents.get_mut(&key) {
+                all.remove(id);
+                if all.is_empty() {
+                    self.dependents.remove(&key);
+                }
+            }
+        }
+        for key in route.map(references).unwrap_or_default() {
+            self.dependents.entry(key).or_default().insert(id.clone());
+        }
     }
 
     /// Takes over the order of a whole state of the source.
@@ -39,9 +60,15 @@ impl StreamRoutes {
 
 impl Compiler {
     /// Compiles the stream routes that changed, and those that refer to something that did.
-    pub(super) fn compile_stream_routes(&mut self, work: &mut Work, old: &Arc<Router>) -> Arc<Router> {
+    pub(super) fn compile_stream_routes(
+        &mut self,
+        work: &mut Work,
+        kinds: &HashSet<Kind>,
+        old: &Arc<Router>,
+    ) -> Arc<Router> {
         let mut changed = std::mem::take(&mut self.streams.reordered);
         for id in work.deleted_of(Kind::StreamRoute) {
+            self.streams.refer(&id, None);
             changed |= self.streams.routes.remove(&id).is_some();
             if let Some(RouteUpstream::Found(upstream)) = self.streams.compiled.remove(&id).map(|r| r.upstream.clone())
                 && upstream.key.strip_prefix("stream_routes/") == Some(&*id)
@@ -50,10 +77,11 @@ impl Compiler {
             }
             self.streams.order.retain(|known| *known != id);
         }
-        let mut affected: HashSet<Arc<str>> = self.touched_streams(work);
+        let mut affected: HashSet<Arc<str>> = self.touched_streams(work, kinds);
         for (id, body) in work.changed_of(Kind::StreamRoute) {
             match serde_json::from_value::<StreamRoute>(body) {
                 Ok(route) => {
+                    self.streams.refer(&id, Some(&route));
                     self.streams.routes.insert(id.clone(), Arc::new(route));
                     if !self.streams.order.contains(&id) {
                         self.streams.order.push(id.clone());
@@ -65,6 +93,7 @@ impl Compiler {
         }
         for id in &affected {
             let Some(route) = self.streams.routes.get(id).cloned() else { continue };
+            work.compiled.insert((Kind::StreamRoute, id.clone()));
             match self.compile_stream_route(id, &route, work) {
                 Ok(compiled) => {
                     self.streams.compiled.insert(id.clone(), Arc::new(compiled));
@@ -77,21 +106,12 @@ impl Compiler {
     }
 
     /// Stream routes whose service or upstream changed.
-    fn touched_streams(&self, work: &Work) -> HashSet<Arc<str>> {
+    fn touched_streams(&self, work: &Work, kinds: &HashSet<Kind>) -> HashSet<Arc<str>> {
         if self.streams.routes.is_empty() {
             return HashSet::default();
         }
-        let changed = work.changed.iter().map(|(kind, id, _)| (*kind, id));
-        let keys: HashSet<(Kind, &str)> =
-            changed.chain(work.deleted.iter().map(|(kind, id)| (*kind, id))).map(|(k, id)| (k, id.as_ref())).collect();
-        let touched = |kind, id: &Option<String>| id.as_deref().is_some_and(|id| keys.contains(&(kind, id)));
-        let routes = self.streams.routes.iter().filter(|(_, route)| {
-            let service = route.service_id.as_deref().and_then(|id| self.services.get(id));
-            touched(Kind::Upstream, &route.upstream_id)
-                || touched(Kind::Service, &route.service_id)
-                || service.is_some_and(|service| touched(Kind::Upstream, &service.upstream_id))
-        });
-        routes.map(|(id, _)| id.clone()).collect()
+        let keys = self.touched(work, kinds);
+        keys.iter().filter_map(|key| self.streams.dependents.get(key)).flatten().cloned().collect()
     }
 
     fn stream_router(&self) -> Router {

@@ -8,15 +8,7 @@ use sluice_plugin::Clock;
 fn compiler() -> Compiler {
     let registry = Arc::new(Registry::new(&[]).unwrap());
     let env = Env::new(Clock::fake(0), sluice_telemetry::Registry::new()).with_registry(registry.clone());
-    let settings = CompileSettings {
-        mode: Mode::Uri,
-        pool: PoolSettings::default(),
-        workers: 1,
-        trusted_certificates: None,
-        resolver: None,
-        health_checks: true,
-        health_probes: 64,
-    };
+    let settings = CompileSettings { health_checks: true, ..CompileSettings::default() };
     Compiler::new(registry, env, settings)
 }
 
@@ -188,6 +180,103 @@ fn checks_that_make_no_sense_are_a_problem_and_switched_off_ones_are_not_read() 
     compiler.anew = true;
     let applied = compiler.replace_all(vec![object(Kind::Upstream, "a", wrong)]);
     assert!(applied.problems.is_empty() && names(&compiler).is_empty());
+}
+
+/// What a change of one object makes the compiler look at.
+fn looked_at(compiler: &mut Compiler, kind: Kind, id: &str, body: Value) -> Vec<String> {
+    let applied = compiler.apply(ChangeSet { upserts: vec![object(kind, id, body)], deletes: Vec::new() });
+    assert!(applied.problems.is_empty(), "{:?}", applied.problems);
+    let mut all: Vec<String> = applied.compiled.iter().map(|(kind, id)| format!("{}/{id}", kind.dir())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_change_looks_at_what_depends_on_it_and_at_nothing_else() {
+    let pair = sluice_testkit::Authority::new("all").unwrap().server(&["x.test"]).unwrap();
+    let ssl = |kind: &str, sni: &str| match kind {
+        "client" => json!({"type": "client", "cert": pair.cert, "key": pair.key}),
+        _ => json!({"sni": sni, "cert": pair.cert, "key": pair.key}),
+    };
+    let mut objects = vec![
+        object(Kind::ConsumerGroup, "g", json!({"plugins": {}})),
+        object(Kind::Ssl, "shown", ssl("client", "")),
+        object(Kind::PluginConfig, "7", json!({"plugins": {}})),
+    ];
+    for n in 0..40_u16 {
+        let id = n.to_string();
+        let mut own = upstream(1000 + n);
+        if n == 7 {
+            own["scheme"] = "https".into();
+            own["tls"] = json!({"client_cert_id": "shown"});
+        }
+        objects.extend([
+            object(Kind::Consumer, &format!("c{n}"), json!({"username": format!("c{n}"), "group_id": "g"})),
+            object(Kind::Credential, &format!("c{n}/credentials/a"), json!({"plugins": {}})),
+            object(Kind::Ssl, &id, ssl("server", &format!("{n}.test"))),
+            object(Kind::Upstream, &id, own),
+            object(Kind::Service, &id, json!({"upstream_id": id})),
+            object(Kind::Route, &id, json!({"uri": format!("/{n}"), "service_id": id})),
+            object(Kind::StreamRoute, &id, json!({"upstream_id": id, "server_port": 2000 + n})),
+        ]);
+    }
+    let mut compiler = compiler();
+    let first = compiler.replace_all(objects);
+    assert!(first.problems.is_empty(), "{:?}", first.problems);
+    let it = &mut compiler;
+    let labelled = json!({"username": "c3", "labels": {"a": "b"}});
+    assert_eq!(looked_at(it, Kind::Consumer, "c3", labelled), ["consumers/c3", "credentials/c3/credentials/a"]);
+    assert_eq!(it.snapshot().consumers.by_name("c3").unwrap().labels["a"], "b");
+    let same = |name| {
+        let consumer = |snapshot: &Snapshot| snapshot.consumers.by_name(name).unwrap().clone();
+        Arc::ptr_eq(&consumer(&first.snapshot), &consumer(it.snapshot()))
+    };
+    assert!(same("c4") && !same("c3"));
+    assert_eq!(looked_at(it, Kind::ConsumerGroup, "g", json!({"plugins": {}, "desc": "x"})), ["consumer_groups/g"]);
+    assert_eq!(looked_at(it, Kind::Ssl, "5", ssl("server", "five.test")), ["ssls/5"]);
+    let of = |snapshot: &Snapshot, id: &str| snapshot.certificates.get(id).unwrap().clone();
+    assert_eq!((it.snapshot().certificates.len(), &*of(it.snapshot(), "5").snis[0]), (40, "five.test"));
+    assert!(Arc::ptr_eq(&of(&first.snapshot, "6"), &of(it.snapshot(), "6")));
+    let dependents = |n| vec![format!("routes/{n}"), format!("stream_routes/{n}"), format!("upstreams/{n}")];
+    assert_eq!(looked_at(it, Kind::Upstream, "3", upstream(9)), dependents(3));
+    let mut showing = vec!["routes/7".to_owned(), "ssls/shown".into(), "stream_routes/7".into(), "upstreams/7".into()];
+    let mut other = ssl("client", "");
+    other["labels"] = json!({"a": "b"});
+    assert_eq!(looked_at(it, Kind::Ssl, "shown", other), showing);
+    showing.clear();
+    assert_eq!(looked_at(it, Kind::Service, "2", json!({"upstream_id": "4"})), ["routes/2", "services/2"]);
+    assert_eq!(
+        looked_at(it, Kind::Upstream, "4", upstream(10)),
+        ["routes/2", "routes/4", "stream_routes/4", "upstreams/4"]
+    );
+
+    // A plugin config and a service of one id are two things.
+    it.apply(ChangeSet { upserts: Vec::new(), deletes: vec![(Kind::PluginConfig, "7".into())] });
+    looked_at(it, Kind::Route, "7", json!({"uri": "/seven", "service_id": "7"}));
+    assert!(route(it.snapshot(), "7").trouble.is_none());
+}
+
+#[test]
+fn users_come_and_go() {
+    let mut compiler = compiler();
+    let credential = || object(Kind::Credential, "anna/credentials/a", json!({"plugins": {}}));
+    let named = |applied: &Applied| applied.problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>();
+    let change = |upserts, deletes| ChangeSet { upserts, deletes };
+    let alone = compiler.apply(change(vec![credential()], vec![]));
+    assert_eq!(named(&alone), ["consumer anna does not exist"]);
+    let anna = || object(Kind::Consumer, "anna", json!({"username": "anna", "group_id": "g"}));
+    let both = compiler.apply(change(vec![anna()], vec![]));
+    assert!(both.problems.is_empty() && both.compiled.contains(&(Kind::Credential, "anna/credentials/a".into())));
+    let brings =
+        |applied: &Applied| (applied.snapshot.consumers_bring_plugins, applied.snapshot.consumer_plugins.len());
+    assert_eq!(brings(&both), (true, 1), "a group counts, although there is none");
+    let renamed = object(Kind::Consumer, "anna", json!({"username": "bert"}));
+    let other = compiler.apply(change(vec![renamed], vec![]));
+    assert_eq!(named(&other), ["consumer anna does not exist"]);
+    assert!(other.snapshot.consumers.by_name("anna").is_none() && other.snapshot.consumers.by_name("bert").is_some());
+    assert_eq!(brings(&other), (false, 1));
+    let gone = compiler.apply(change(vec![], vec![(Kind::Consumer, "anna".into())]));
+    assert!(gone.snapshot.consumers.by_name("bert").is_none() && gone.problems.is_empty());
 }
 
 fn mtls(port: u16) -> Value {

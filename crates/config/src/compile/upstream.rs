@@ -1,6 +1,6 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
+use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work};
-use foldhash::HashSet;
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
@@ -45,7 +45,7 @@ pub(super) struct Parts<'a> {
     pub settings: &'a CompileSettings,
     pub states: &'a Arc<NodeStates>,
     pub tls: &'a TlsCache,
-    pub ssls: &'a [(Arc<str>, Ssl)],
+    pub ssls: &'a Ssls,
     pub control: Option<&'a tokio::runtime::Handle>,
 }
 
@@ -193,61 +193,68 @@ fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTls
 }
 
 /// The ssl object of type client that an upstream names.
-fn client_ssl<'a>(id: &str, ssls: &'a [(Arc<str>, Ssl)]) -> Option<&'a Ssl> {
-    ssls.iter().find(|(known, ssl)| known.as_ref() == id && ssl.is_client).map(|(_, ssl)| ssl)
+fn client_ssl<'a>(id: &str, ssls: &'a Ssls) -> Option<&'a Ssl> {
+    ssls.get(id).filter(|ssl| ssl.is_client).map(AsRef::as_ref)
 }
 
 fn no_client_ssl(id: &str) -> String {
     format!("failed to fetch ssl info by ssl id [{id}], wrong ssl id")
 }
 
-/// Whether its client certificate is that of an ssl object.
-pub(super) fn shows_stored_certificate(upstream: Option<&model::Upstream>) -> bool {
-    upstream.and_then(|upstream| upstream.tls.as_ref()).is_some_and(|tls| tls.client_cert_id.is_some())
-}
-
 /// Why an upstream cannot be asked although it is right in itself: the ssl object with its client certificate is not
 /// there, or not of type client. Requests get 502 then (apisix/upstream.lua `set_by_route`).
-pub(super) fn missing_certificate(upstream: &model::Upstream, ssls: &[(Arc<str>, Ssl)]) -> Option<String> {
+pub(super) fn missing_certificate(upstream: &model::Upstream, ssls: &Ssls) -> Option<String> {
     let tls = upstream.tls.as_ref().filter(|tls| tls.client_cert.is_none() || tls.client_key.is_none())?;
     let id = tls.client_cert_id.as_deref()?;
     client_ssl(id, ssls).is_none().then(|| no_client_ssl(id))
 }
 
 impl Compiler {
-    fn parts<'a>(&'a self, ssls: &'a [(Arc<str>, Ssl)]) -> Parts<'a> {
+    fn parts(&self) -> Parts<'_> {
         Parts {
             settings: &self.settings,
             states: &self.states,
             tls: &self.tls,
-            ssls,
+            ssls: &self.ssls,
             control: self.env.control.as_ref(),
         }
     }
 
-    /// Stored upstreams that changed, and those that show a client certificate when certificates changed.
-    pub(super) fn compile_upstreams(&mut self, work: &mut Work, kinds: &HashSet<Kind>) {
-        let mut changed = work.changed_of(Kind::Upstream);
-        if kinds.contains(&Kind::Ssl) {
-            let refers = |body: &Value| body.pointer("/tls/client_cert_id").is_some();
-            changed.extend(self.accepted_where(Kind::Upstream, refers));
+    /// Stored upstreams that changed, and those that show a client certificate that changed.
+    pub(super) fn compile_upstreams(&mut self, work: &mut Work) {
+        let mut showing: Vec<Arc<str>> = Vec::new();
+        let changed = work.changed.iter().map(|(kind, id, _)| (*kind, id));
+        for (_, ssl) in changed.chain(work.deleted.iter().map(|(k, id)| (*k, id))).filter(|(k, _)| *k == Kind::Ssl) {
+            showing.extend(self.showing.get(ssl).into_iter().flatten().cloned());
         }
+        showing.sort();
+        showing.dedup();
+        for id in showing {
+            let known = work.changed.iter().any(|(kind, other, _)| *kind == Kind::Upstream && *other == id);
+            if let Some(body) = Some(()).filter(|()| !known).and_then(|()| self.accepted_one(Kind::Upstream, &id)) {
+                // Routes that name it are to follow.
+                work.changed.push((Kind::Upstream, id, body));
+            }
+        }
+        let changed = work.changed_of(Kind::Upstream);
         let deleted = work.deleted_of(Kind::Upstream);
         if changed.is_empty() && deleted.is_empty() {
             return;
         }
-        let ssls = self.ssls.clone();
-        let mut all = self.upstreams.clone();
+        let mut all = std::mem::take(&mut self.upstreams);
         for id in deleted {
+            self.shows(&id, None);
             if let Some(upstream) = all.get(&id) {
                 self.end_checks(upstream);
             }
             all.remove(&id);
         }
         for (id, body) in changed {
+            work.compiled.insert((Kind::Upstream, id.clone()));
+            self.shows(&id, body.pointer("/tls/client_cert_id").and_then(Value::as_str));
             let key = format!("upstreams/{id}");
             let typed = serde_json::from_value::<model::Upstream>(body).map_err(|e| e.to_string());
-            if let Some(message) = typed.as_ref().ok().and_then(|typed| missing_certificate(typed, &ssls)) {
+            if let Some(message) = typed.as_ref().ok().and_then(|typed| missing_certificate(typed, &self.ssls)) {
                 // Its last good form would show a certificate that was taken away.
                 if let Some(upstream) = all.get(&id) {
                     self.end_checks(upstream);
@@ -257,7 +264,7 @@ impl Compiler {
                 continue;
             }
             let previous = all.get(&id).cloned();
-            let compiled = typed.and_then(|typed| compile(&key, &typed, &self.parts(&ssls), previous.as_deref()));
+            let compiled = typed.and_then(|typed| compile(&key, &typed, &self.parts(), previous.as_deref()));
             match compiled {
                 Ok(upstream) => {
                     if upstream.nodes.has_names() {
@@ -269,6 +276,22 @@ impl Compiler {
             }
         }
         self.upstreams = all;
+    }
+
+    /// Remembers which client certificate an upstream shows.
+    fn shows(&mut self, id: &Arc<str>, certificate: Option<&str>) {
+        if let Some(old) = self.shown.remove(id)
+            && let Some(all) = self.showing.get_mut(&old)
+        {
+            all.remove(id);
+            if all.is_empty() {
+                self.showing.remove(&old);
+            }
+        }
+        if let Some(certificate) = certificate.map(Arc::<str>::from) {
+            self.showing.entry(certificate.clone()).or_default().insert(id.clone());
+            self.shown.insert(id.clone(), certificate);
+        }
     }
 
     pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
@@ -305,8 +328,7 @@ impl Compiler {
         previous: Option<&Upstream>,
         work: &mut Work,
     ) -> Result<Arc<Upstream>, String> {
-        let ssls = if shows_stored_certificate(Some(typed)) { self.ssls.clone() } else { Arc::default() };
-        let upstream = compile(key, typed, &self.parts(&ssls), previous)?;
+        let upstream = compile(key, typed, &self.parts(), previous)?;
         if upstream.nodes.has_names() {
             work.unresolved.push(upstream.nodes.clone());
         }
@@ -319,16 +341,11 @@ pub(super) struct InlineCompiler {
     settings: CompileSettings,
     states: Arc<NodeStates>,
     tls: TlsCache,
-    ssls: Arc<Vec<(Arc<str>, Ssl)>>,
+    ssls: Ssls,
 }
 
 impl InlineCompiler {
-    pub(super) fn new(
-        settings: CompileSettings,
-        states: Arc<NodeStates>,
-        tls: TlsCache,
-        ssls: Arc<Vec<(Arc<str>, Ssl)>>,
-    ) -> InlineCompiler {
+    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Ssls) -> InlineCompiler {
         InlineCompiler { settings, states, tls, ssls }
     }
 }

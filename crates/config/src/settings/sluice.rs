@@ -1,7 +1,7 @@
 //! The `sluice` section: settings APISIX does not have. The surprise: APISIX ignores the section, so one config.yaml can
 //! serve both.
 
-use crate::section::Section;
+use crate::section::{Field, Section};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +12,23 @@ pub struct Sluice {
     pub wakeup_batching: Duration,
     /// Each worker stays on one core.
     pub workers_pinned: bool,
+    /// Unix sockets on which plain HTTP is served beside the ports of `apisix.node_listen`.
+    pub listen_unix: Vec<UnixListen>,
     pub limits: RequestLimits,
     pub lua: Lua,
     /// Where snapshots and state are kept; none: nothing is kept.
     pub data_dir: Option<PathBuf>,
+}
+
+/// A Unix socket that is listened on. It is made at the start and removed at the end; one that a dead process left is replaced.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UnixListen {
+    /// A relative one stands below the folder above `conf`.
+    pub path: PathBuf,
+    /// Permissions of the file: who may write may connect.
+    pub mode: u32,
+    /// A PROXY protocol header is expected.
+    pub proxy_protocol: bool,
 }
 
 /// Bounds on one request, beside the time-outs of `nginx_config.http`.
@@ -59,6 +72,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
     let sluice = Sluice {
         wakeup_batching: Duration::from_micros(s.integer("wakeup_batching", 0..=10_000, 0)),
         workers_pinned: s.boolean("workers_pinned", false),
+        listen_unix: s.items("listen_unix").unwrap_or_default().iter().filter_map(unix_listen).collect(),
         limits: RequestLimits {
             request_line_bytes: limits.size("request_line_bytes", 8 << 10).clamp(64, 1 << 20),
             header_bytes: limits.size("header_bytes", 32 << 10).clamp(256, 1 << 20),
@@ -81,4 +95,41 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
     lua.finish();
     s.finish();
     sluice
+}
+
+/// nginx's permissions of a socket that it listens on.
+const SOCKET_MODE: u32 = 0o666;
+
+/// `/path`, `unix:/path` as in nginx, or a mapping.
+fn unix_listen(item: &Field<'_>) -> Option<UnixListen> {
+    let path_of = |field: &Field<'_>| {
+        let text = field.value.as_str().map(|text| text.strip_prefix("unix:").unwrap_or(text)).unwrap_or_default();
+        // The system's limit, with the byte that ends it.
+        if text.is_empty() || text.len() > 107 {
+            field.expected("the path of a socket, at most 107 bytes");
+            return None;
+        }
+        Some(PathBuf::from(text))
+    };
+    match item.value {
+        serde_json::Value::Object(_) => {
+            let section = item.section();
+            let path = section.field("path").map(|field| path_of(&field));
+            if path.is_none() {
+                item.expected("a path or {path, mode, proxy_protocol}");
+            }
+            let mode = section.field("mode").and_then(|field| {
+                let mode = field.value.as_str().and_then(|text| u32::from_str_radix(text, 8).ok());
+                let mode = mode.filter(|mode| *mode <= 0o777);
+                if mode.is_none() {
+                    field.expected("permissions in octal, as text such as \"0660\"");
+                }
+                mode
+            });
+            let proxy_protocol = section.boolean("proxy_protocol", false);
+            section.finish();
+            Some(UnixListen { path: path??, mode: mode.unwrap_or(SOCKET_MODE), proxy_protocol })
+        }
+        _ => Some(UnixListen { path: path_of(item)?, mode: SOCKET_MODE, proxy_protocol: false }),
+    }
 }

@@ -282,3 +282,22 @@ fn a_data_plane_says_where_its_configuration_comes_from() {
     assert_eq!(settings.deployment.etcd.host, ["http://e:1"]);
     assert_eq!(settings.nginx.worker_processes, Some(3));
 }
+
+#[test]
+fn unix_sockets() {
+    let settings = good(
+        "sluice:\n  listen_unix: [run/a.sock, \"unix:/b.sock\", {path: /c, mode: \"0660\", proxy_protocol: true}]\n",
+    );
+    let all: Vec<_> =
+        settings.sluice.listen_unix.iter().map(|l| (l.path.to_str().unwrap(), l.mode, l.proxy_protocol)).collect();
+    assert_eq!(all, [("run/a.sock", 0o666, false), ("/b.sock", 0o666, false), ("/c", 0o660, true)]);
+    let wrong = "sluice:\n  listen_unix: [5, {mode: \"0660\"}, {path: /c, mode: \"0999\"}]\n";
+    assert_eq!(
+        errors(wrong),
+        [
+            "c.yaml:2:17: sluice.listen_unix[0]: expected the path of a socket, at most 107 bytes, got number 5",
+            "c.yaml:2:20: sluice.listen_unix[1]: expected a path or {path, mode, proxy_protocol}, got a mapping",
+            "c.yaml:2:47: sluice.listen_unix[2].mode: expected permissions in octal, as text such as \"0660\", got string \"0999\"",
+        ]
+    );
+}

@@ -8,10 +8,11 @@ use super::{ClientVerify, PemError, ServerTlsStream, provider, provider_with};
 use crate::socket::Socket;
 use crate::stream::Stream;
 use arc_swap::ArcSwap;
-use foldhash::HashMap;
+use foldhash::HashSet;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use sluice_parts::Parts;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,13 +158,31 @@ impl Sessions {
 }
 
 /// The ssl objects of one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerCerts {
     names: SniMap<Arc<SslObject>>,
-    objects: HashMap<Arc<str>, Arc<SslObject>>,
+    objects: Parts<Arc<SslObject>>,
 }
 
 impl ServerCerts {
+    fn take_out(&mut self, id: &str) {
+        let Some(object) = self.objects.remove(id) else { return };
+        for name in &object.source.snis {
+            self.names.remove(name, id);
+        }
+    }
+
+    fn put_in(&mut self, object: Arc<SslObject>) {
+        let id = object.source.id.clone();
+        self.take_out(&id);
+        for name in &object.source.snis {
+            if !self.names.add(name, &id, &object) {
+                tracing::warn!(ssl = %id, sni = name, "another ssl object has this name already");
+            }
+        }
+        self.objects.insert(id, object);
+    }
+
     /// Id of the object that serves a name.
     pub fn find(&self, sni: &str) -> Option<&Arc<str>> {
         self.names.get(sni).map(|o| &o.source.id)
@@ -194,36 +213,37 @@ impl ServerTls {
     /// Without any object yet.
     pub fn new(settings: ServerTlsSettings) -> Result<Self, PemError> {
         let sessions = Sessions::new(settings.session_tickets, settings.session_cache)?;
-        let none = ServerCerts { names: SniMap::new(), objects: HashMap::default() };
+        let none = ServerCerts { names: SniMap::new(), objects: Parts::default() };
         let provider = settings.ciphers.as_deref().map_or_else(provider, provider_with);
         Ok(Self { settings, sessions, provider, current: ArcSwap::from_pointee(none) })
     }
 
-    /// Puts the given objects in force, in one step. An unchanged object keeps its sessions. A broken one is reported
-    /// and its last good form kept, if it had one; the others are served. Of two with the same name the first has it.
+    /// Puts these objects in force and no others, in one step; see [`ServerTls::update`].
     pub fn replace(&self, objects: &[Arc<CertConfig>]) -> Vec<CertError> {
+        let named: HashSet<&str> = objects.iter().map(|object| &*object.id).collect();
         let old = self.current.load();
-        let mut new = ServerCerts { names: SniMap::new(), objects: HashMap::default() };
+        let gone = old.objects.iter().map(|(id, _)| id.clone()).filter(|id| !named.contains(&**id));
+        self.update(objects, &gone.collect::<Vec<_>>())
+    }
+
+    /// Puts objects in force that changed and takes others out, by their ids, in one step; costs what changed. An unchanged
+    /// object keeps its sessions. A broken one is reported and its last good form kept, if it had one; the others are
+    /// served. Of two with the same name the one has it whose id comes first. Callers take turns.
+    pub fn update(&self, changed: &[Arc<CertConfig>], gone: &[Arc<str>]) -> Vec<CertError> {
+        let mut new = (**self.current.load()).clone();
         let mut errors = Vec::new();
-        for source in objects {
-            let before = old.objects.get(&source.id);
-            let object = match before {
-                Some(o) if Arc::ptr_eq(&o.source, source) || o.source == *source => o.clone(),
-                _ => match self.build(source) {
-                    Ok(o) => Arc::new(o),
-                    Err(cause) => {
-                        errors.push(CertError { id: source.id.clone(), cause, kept: before.is_some() });
-                        let Some(o) = before else { continue };
-                        o.clone()
-                    }
-                },
-            };
-            for name in &object.source.snis {
-                if !new.names.add(name, &object) {
-                    tracing::warn!(ssl = %source.id, sni = name, "another ssl object has this name already");
-                }
+        for id in gone {
+            new.take_out(id);
+        }
+        for source in changed {
+            let before = new.objects.get(&source.id);
+            if before.is_some_and(|o| Arc::ptr_eq(&o.source, source) || o.source == *source) {
+                continue;
             }
-            new.objects.insert(source.id.clone(), object);
+            match self.build(source) {
+                Ok(object) => new.put_in(Arc::new(object)),
+                Err(cause) => errors.push(CertError { id: source.id.clone(), cause, kept: before.is_some() }),
+            }
         }
         self.current.store(Arc::new(new));
         errors

@@ -1,50 +1,67 @@
 //! Which ssl object answers for a server name, and which of its certificates.
 //! The one surprise: a wildcard covers exactly one label (apisix/ssl/router/radixtree_sni.lua), and `*` covers all.
-use foldhash::HashMap;
 use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use sluice_parts::Parts;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Names to values, exact before `*.rest` before `*`. The first to claim a name keeps it.
-#[derive(Debug)]
+/// Who claims a name, in the order of the claimants: the first has it.
+type Claims<T> = Vec<(Arc<str>, T)>;
+
+/// Names to values, exact before `*.rest` before `*`. Cloning shares everything; a change copies little.
+#[derive(Clone, Debug)]
 pub(super) struct SniMap<T> {
-    exact: HashMap<Box<str>, T>,
+    exact: Parts<Claims<T>>,
     /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, T>,
-    any: Option<T>,
+    wildcard: Parts<Claims<T>>,
+    any: Claims<T>,
 }
 
 impl<T: Clone> SniMap<T> {
     pub(super) fn new() -> Self {
-        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
+        Self { exact: Parts::default(), wildcard: Parts::default(), any: Vec::new() }
     }
 
-    /// `false` if another value has this name already.
-    pub(super) fn add(&mut self, name: &str, value: &T) -> bool {
+    /// `false` if another claimant has this name.
+    pub(super) fn add(&mut self, name: &str, by: &Arc<str>, value: &T) -> bool {
+        let mut first = true;
+        self.change(name, |claims| {
+            claims.retain(|(id, _)| id != by);
+            let at = claims.iter().position(|(id, _)| id > by).unwrap_or(claims.len());
+            first = claims.is_empty();
+            claims.insert(at, (by.clone(), value.clone()));
+        });
+        first
+    }
+
+    pub(super) fn remove(&mut self, name: &str, by: &str) {
+        self.change(name, |claims| claims.retain(|(id, _)| **id != *by));
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Claims<T>)) {
         let name = normal(name);
         if name == "*" {
-            let free = self.any.is_none();
-            self.any.get_or_insert_with(|| value.clone());
-            return free;
+            return change(&mut self.any);
         }
         let (map, key) = match name.strip_prefix("*.") {
             Some(rest) => (&mut self.wildcard, rest),
             None => (&mut self.exact, &*name),
         };
-        let mut fresh = false;
-        map.entry(key.into()).or_insert_with(|| {
-            fresh = true;
-            value.clone()
-        });
-        fresh
+        let mut claims = map.get(key).cloned().unwrap_or_default();
+        change(&mut claims);
+        if claims.is_empty() {
+            map.remove(key);
+        } else {
+            map.insert(key.into(), claims);
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&T> {
         let name = normal(name);
         self.exact
-            .get(&*name)
+            .get(&name)
             .or_else(|| {
                 name.split_once('.').and_then(
                     |(label, rest)| {
@@ -52,7 +69,9 @@ impl<T: Clone> SniMap<T> {
                     },
                 )
             })
-            .or(self.any.as_ref())
+            .or(Some(&self.any))
+            .and_then(|claims| claims.first())
+            .map(|(_, value)| value)
     }
 }
 
@@ -88,10 +107,11 @@ mod tests {
     #[test]
     fn exact_then_wildcard_of_one_label_then_any() {
         let mut m = SniMap::new();
-        assert!(m.add("a.example.com", &1));
-        assert!(m.add("*.Example.com.", &2));
-        assert!(m.add("*.b.example.com", &3));
-        assert!(!m.add("A.example.com", &9));
+        let by = |id: &str| Arc::<str>::from(id);
+        assert!(m.add("a.example.com", &by("1"), &1));
+        assert!(m.add("*.Example.com.", &by("2"), &2));
+        assert!(m.add("*.b.example.com", &by("3"), &3));
+        assert!(!m.add("A.example.com", &by("9"), &9));
         let get = |m: &SniMap<i32>, n: &str| m.get(n).copied();
         assert_eq!(get(&m, "A.example.COM."), Some(1));
         assert_eq!(get(&m, "x.example.com"), Some(2));
@@ -99,8 +119,14 @@ mod tests {
         for none in ["example.com", ".example.com", "x.y.example.com", "example.org", ""] {
             assert_eq!(get(&m, none), None, "{none}");
         }
-        assert!(m.add("*", &4) && !m.add("*", &5));
+        assert!(m.add("*", &by("4"), &4) && !m.add("*", &by("5"), &5));
         assert_eq!(get(&m, "x.y.example.com"), Some(4));
         assert_eq!(get(&m, "x.example.com"), Some(2));
+        m.remove("a.example.com", "1");
+        assert_eq!(get(&m, "a.example.com"), Some(9), "the next in turn has it");
+        assert!(!m.add("a.example.com", &by("0"), &0));
+        assert_eq!(get(&m, "a.example.com"), Some(0));
+        m.remove("*.example.com", "2");
+        assert_eq!(get(&m, "x.example.com"), Some(4));
     }
 }

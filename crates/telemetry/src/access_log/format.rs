@@ -113,6 +113,8 @@ impl AccessLogFormat {
                 "time_local" => Part::TimeLocal,
                 "time_iso8601" => Part::TimeIso8601,
                 "msec" => Part::Msec,
+                // nginx's own variable is what the client sent; only plugins see the normalised one (apisix/init.lua).
+                "request_uri" => Part::Variable(Variable::Custom("real_request_uri".into())),
                 name => Part::Variable(Variable::parse(name)),
             });
             rest = tail;

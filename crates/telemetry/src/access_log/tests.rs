@@ -38,6 +38,15 @@ fn escapes_and_missing_values_as_nginx() {
     }
 }
 
+#[test]
+fn request_uri_is_what_the_client_sent() {
+    let value = Vars(vec![
+        (Variable::parse("request_uri"), b"/b".to_vec()),
+        (Variable::parse("real_request_uri"), b"/a/../b".to_vec()),
+    ]);
+    assert_eq!(render("$request_uri ${request_uri}", Escape::Default, &value), b"/a/../b /a/../b\n");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

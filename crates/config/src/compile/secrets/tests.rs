@@ -86,6 +86,7 @@ fn compiler() -> Compiler {
     let registry = Arc::new(Registry::new(families).unwrap());
     let env = Env::new(Clock::fake(0), sluice_telemetry::Registry::new()).with_registry(registry.clone());
     let settings = CompileSettings {
+        rules: Arc::default(),
         mode: Mode::Uri,
         pool: PoolSettings::default(),
         workers: 1,

@@ -43,6 +43,7 @@ fn compiler() -> Compiler {
     let families: &[&[_]] = &[&[define_stream::<Low>(), define_stream::<High>(), define_stream::<Strict>()]];
     let registry = Arc::new(Registry::new(&[]).unwrap().with_stream(families).unwrap());
     let settings = CompileSettings {
+        rules: Arc::default(),
         mode: Mode::Uri,
         pool: sluice_upstream::pool::PoolSettings { size: 1, idle_timeout: Default::default(), requests: 1 },
         workers: 1,

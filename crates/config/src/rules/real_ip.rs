@@ -1,12 +1,12 @@
 //! nginx's realip module (`nginx_config.http.real_ip_*`): the client's address as a trusted peer tells it.
-use crate::settings::RealIp;
+use super::RealIp;
 use sluice_http::Known;
 use sluice_plugin::Context;
 use std::net::{IpAddr, SocketAddr};
 
 /// Replaces the client's address where the peer is trusted and names one (ngx_http_realip_module.c). With `recursive`,
 /// the last address that is not itself trusted; without, the last one.
-pub fn apply(cx: &mut Context, settings: &RealIp) {
+pub(super) fn apply(cx: &mut Context, settings: &RealIp) {
     if settings.known != Known::Other && !cx.request.headers.may_have(settings.known) {
         return;
     }

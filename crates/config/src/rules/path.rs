@@ -1,5 +1,5 @@
 //! Path rules of `apisix` in config.yaml: trailing slashes, servlet parameters, encoded slashes.
-use crate::settings::ProxySettings;
+use super::RequestRules;
 use sluice_http::target;
 use sluice_plugin::Context;
 
@@ -8,7 +8,7 @@ use sluice_plugin::Context;
 pub struct Ambiguous(&'static str);
 
 /// `delete_uri_tail_slash` and `normalize_uri_like_servlet` (apisix/init.lua). Errors: the path is to be refused.
-pub fn apply(cx: &mut Context, settings: &ProxySettings) -> Result<(), Ambiguous> {
+pub(super) fn apply(cx: &mut Context, settings: &RequestRules) -> Result<(), Ambiguous> {
     if settings.delete_uri_tail_slash && cx.request.path_bytes().ends_with(b"/") {
         let path = cx.request.path_bytes();
         let path = path[..path.len() - 1].to_vec();
@@ -62,7 +62,7 @@ impl std::fmt::Display for Ambiguous {
 
 /// The path to match by where `%2F` must not count as a slash; `None` where the target has none. It is written in
 /// capitals, so that a route with `%2F` in its URI matches either way.
-pub fn keep_encoded_slash(cx: &Context) -> Option<String> {
+pub(super) fn keep_encoded_slash(cx: &Context) -> Option<String> {
     let (path, _) = target::split(cx.request.target().as_bytes());
     let text = std::str::from_utf8(path).ok()?;
     if !text.contains("%2f") && !text.contains("%2F") {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn servlet_paths() {
-        let settings = ProxySettings { normalize_uri_like_servlet: true, ..ProxySettings::default() };
+        let settings = RequestRules { normalize_uri_like_servlet: true, ..RequestRules::default() };
         let mut cx = Context::for_tests("GET", "/a;x=1/b;z?q");
         assert_eq!(apply(&mut cx, &settings), Ok(()));
         assert_eq!(cx.request.path(), "/a/b");
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn tail_slash() {
-        let settings = ProxySettings { delete_uri_tail_slash: true, ..ProxySettings::default() };
+        let settings = RequestRules { delete_uri_tail_slash: true, ..RequestRules::default() };
         let mut cx = Context::for_tests("GET", "/a/");
         assert_eq!(apply(&mut cx, &settings), Ok(()));
         assert_eq!(cx.request.path(), "/a");
