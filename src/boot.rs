@@ -518,11 +518,14 @@ impl Gateway {
     /// The ports for operators, before there is a configuration: the status API says so.
     fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
         let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-        let store = match &self.source {
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store())
+    }
+
+    fn store(&self) -> Option<Arc<dyn Store>> {
+        match &self.source {
             Source::File(_) => None,
             Source::Store(store) => Some(store.clone()),
-        };
-        control_server::start(bound, settings, config.to_owned(), &self.configuration, store)
+        }
     }
 
     async fn start_admin(&self, settings: &Settings, config: &Path, store: &Arc<dyn Store>) -> anyhow::Result<()> {
@@ -545,6 +548,7 @@ impl Gateway {
             drain: self.drain.clone(),
             figures: self.figures.clone(),
             states: self.states.clone(),
+            store: self.store(),
         };
         prometheus::register_node(&env, Arc::new(node))?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)

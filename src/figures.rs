@@ -1,16 +1,23 @@
 //! The node's figures for `prometheus`: who owns what it shows.
 use sluice_net::Drain;
-use sluice_plugins_observe::prometheus::{Connections, NodeFigures, NodeHealth};
+use sluice_plugins_observe::prometheus::{ConfigSource, Connections, NodeFigures, NodeHealth};
 use sluice_proxy::Figures;
+use sluice_store::{Condition, Source, Store};
 use sluice_upstream::NodeStates;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// See the file's head.
 pub struct Node {
     pub drain: Drain,
     pub figures: Figures,
     pub states: Arc<NodeStates>,
+    /// Where the configuration comes from, unless it is a file.
+    pub store: Option<Arc<dyn Store>>,
 }
+
+/// The resources whose newest revisions are shown (`etcd_modify_index` of apisix/plugins/prometheus/exporter.lua).
+const INDEXED: [&str; 8] =
+    ["routes", "services", "ssls", "consumers", "global_rules", "upstreams", "stream_routes", "protos"];
 
 impl NodeFigures for Node {
     fn connections(&self) -> Connections {
@@ -22,6 +29,18 @@ impl NodeFigures for Node {
     }
     fn requests(&self) -> u64 {
         self.figures.requests.value()
+    }
+    /// A store on this machine is shown as etcd is: its revisions mean the same.
+    fn config_source(&self) -> Option<ConfigSource> {
+        let store = self.store.as_ref().filter(|store| store.source() != Source::Memory)?;
+        let state = store.state().read().unwrap_or_else(PoisonError::into_inner);
+        let newest = |dir: &str| state.below(&format!("{dir}/")).map(|entry| entry.modified).max().unwrap_or(0);
+        let mut modify_indexes: Vec<_> = INDEXED.iter().map(|dir| ((*dir).to_owned(), newest(dir))).collect();
+        let highest = modify_indexes.iter().map(|(_, index)| *index).max().unwrap_or(0);
+        // The process follows the whole store at once: what it has seen is the store's revision as it knows it.
+        let seen = [("max_modify_index", highest), ("prev_index", state.revision), ("x_etcd_index", state.revision)];
+        modify_indexes.extend(seen.map(|(key, index)| (key.to_owned(), index)));
+        Some(ConfigSource { reachable: store.condition() == Condition::Fresh, modify_indexes })
     }
     /// As the Control API has it: upstreams that stand in plugins are left out (apisix/control/v1.lua).
     fn nodes(&self) -> Vec<NodeHealth> {

@@ -215,7 +215,18 @@ impl Headers {
 
     /// All values joined by `, `, as nginx's `$http_name` has them for repeated fields (`; ` for Cookie).
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let mut all = self.live().filter(|f| self.name_of(f).eq_ignore_ascii_case(name.as_bytes()));
+        self.join(name, |own| own.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// As [`Headers::joined`] for an nginx variable (`http_NAME`), which does not tell `-` from `_` in a field's name
+    /// (ngx_http_variable_unknown_header). `name` is written with `-`.
+    pub fn joined_for_variable(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let bare = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        self.join(name, |own| own.len() == name.len() && own.iter().map(bare).eq(name.bytes().map(|b| bare(&b))))
+    }
+
+    fn join(&self, name: &str, is: impl Fn(&[u8]) -> bool) -> Option<Cow<'_, [u8]>> {
+        let mut all = self.live().filter(|f| is(self.name_of(f)));
         let first = self.value_of(all.next()?);
         let Some(second) = all.next() else { return Some(Cow::Borrowed(first)) };
         let separator: &[u8] = if name.eq_ignore_ascii_case("cookie") { b"; " } else { b", " };
@@ -438,5 +449,15 @@ mod tests {
         assert_eq!(h.joined("cookie").unwrap().as_ref(), b"a=1; b=2");
         assert_eq!(h.joined("x").unwrap().as_ref(), b"1, 2");
         assert_eq!(h.joined("none"), None);
+    }
+
+    #[test]
+    fn variables_do_not_tell_hyphens_from_underscores() {
+        let mut h = Headers::default();
+        h.append("time_window", "1");
+        h.append("Time-Window", "2");
+        assert_eq!(h.joined_for_variable("time-window").unwrap().as_ref(), b"1, 2");
+        assert_eq!(h.joined("time-window").unwrap().as_ref(), b"2");
+        assert_eq!(h.joined_for_variable("time-windo"), None);
     }
 }

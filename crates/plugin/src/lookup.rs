@@ -102,7 +102,7 @@ impl Context {
 
     /// `http_NAME`. The gateway's own `X-Forwarded-*` stand where the client's were neutralised.
     fn request_header(&self, name: &str) -> Option<Value<'_>> {
-        match (self.request.headers.joined(name), name) {
+        match (self.request.headers.joined_for_variable(name), name) {
             (Some(value), _) => Some(Value::Bytes(value)),
             (None, "x-forwarded-proto") => text(self.connection.scheme()),
             (None, "x-forwarded-host") => self.request.headers.known(Known::Host).map(Value::bytes),
@@ -205,8 +205,10 @@ impl Context {
             Variable::Status => number(u64::from(self.response.status)),
             Variable::BytesSent => number(self.bytes_sent),
             Variable::BodyBytesSent => number(self.body_bytes_sent),
-            Variable::SentHttp(name) => self.response.headers.joined(name).map(Value::Bytes),
-            Variable::UpstreamHttp(name) if !self.own_response => self.response.headers.joined(name).map(Value::Bytes),
+            Variable::SentHttp(name) => self.response.headers.joined_for_variable(name).map(Value::Bytes),
+            Variable::UpstreamHttp(name) if !self.own_response => {
+                self.response.headers.joined_for_variable(name).map(Value::Bytes)
+            }
             _ => None,
         }
     }

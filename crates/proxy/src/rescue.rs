@@ -3,6 +3,7 @@ use crate::client::BodyError;
 use sluice_http::status;
 use sluice_plugin::Reply;
 use sluice_upstream::Failure;
+use std::sync::Arc;
 
 /// Why there is no answer from an upstream.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub enum Trouble {
     NoUpstream,
     /// `upstream_id` names none.
     MissingUpstream,
+    /// A plugin chose an upstream by an id that names none (apisix/plugins/traffic-split.lua).
+    MissingChoice(Arc<str>),
     /// The upstream has no node.
     NoNode,
     /// Its nodes' names do not resolve.
@@ -40,6 +43,7 @@ pub fn reply(trouble: &Trouble) -> Option<Reply> {
         Trouble::MissingService => Reply::status(404),
         Trouble::MissingPluginConfig | Trouble::MissingConsumerGroup => Reply::status(503),
         Trouble::NoUpstream | Trouble::NoNode | Trouble::Unresolved => Reply::status(503),
+        Trouble::MissingChoice(id) => Reply::text(500, format!("failed to fetch upstream info by upstream id: {id}")),
         Trouble::MissingUpstream | Trouble::Exhausted => Reply::status(502),
         Trouble::Upstream(failure) => Reply::status(failure.status()),
         Trouble::Body(BodyError::TooLarge) => Reply::status(413),

@@ -53,7 +53,8 @@ impl Exchange<'_> {
         match &cx.upstream.upstream {
             Some(UpstreamRef::Inline(upstream)) => return Ok(upstream.clone()),
             Some(UpstreamRef::Id(id)) => {
-                return self.snapshot.upstreams.get(id).cloned().ok_or(Trouble::MissingUpstream);
+                let missing = || Trouble::MissingChoice(id.clone());
+                return self.snapshot.upstreams.get(id).cloned().ok_or_else(missing);
             }
             None => {}
         }

@@ -32,7 +32,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `BINARY run -c conf/config.yaml --data-dir data`, ready when its port accepts.
+    /// `BINARY run -c conf/config.yaml --data-dir data` in the folder above `conf`, ready when its port accepts.
     pub fn start(binary: &Path, dir: ConfigDir) -> anyhow::Result<Self> {
         Self::start_with(binary, dir, &[])
     }
@@ -41,7 +41,7 @@ impl Gateway {
     pub fn start_with(binary: &Path, dir: ConfigDir, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.arg("run").arg("-c").arg(dir.config_file()).arg("--data-dir").arg(dir.data_dir());
-        command.envs(environment.iter().copied());
+        command.envs(environment.iter().copied()).current_dir(dir.path());
         let addr = SocketAddr::from(([127, 0, 0, 1], dir.port));
         let mut gateway = Self::spawn(command, addr)?;
         gateway.dir = Some(dir);

@@ -2,7 +2,7 @@
 //!
 //! The line holds the whole request and response head, or what `log_format` says; without a `path` of its own the plugin
 //! uses the one of its metadata (apisix/plugins/file-logger.lua, apisix/utils/log-util.lua). A path is opened once for
-//! all routes, relative to the gateway's prefix.
+//! all routes; a relative one starts from the working directory, as in APISIX.
 //!
 //! Differences from APISIX: a request never waits for the file; at most `plugin_attr.file-logger.max_pending_bytes` (16 MiB)
 //! wait for each file, further lines are dropped and counted (`sluice_file_logger_lines_total`). A moved or deleted file is
@@ -60,7 +60,7 @@ impl Files {
         files.retain(|_, file| file.strong_count() > 0);
         let limit = env.attribute("file-logger").get("max_pending_bytes").and_then(Value::as_u64);
         let limit = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(DEFAULT_MAX_PENDING);
-        let file = LineFile::start(env.prefix.join(path), limit).map_err(BuildError::new)?;
+        let file = LineFile::start(path.into(), limit).map_err(BuildError::new)?;
         let file = Arc::new(file);
         files.insert(path.into(), Arc::downgrade(&file));
         Ok(file)

@@ -192,7 +192,8 @@ pub(super) fn read(section: Section<'_>, deployment: &Deployment) -> Apisix {
 }
 
 fn read_ssl(s: Section<'_>, common: Common) -> Ssl {
-    let enable = s.boolean("enable", true);
+    // Without a value it is off: null takes the default away (apisix/cli/file.lua `merge_conf`).
+    let enable = s.boolean("enable", true) && !s.is_removed("enable");
     let listen = listen::read_https(&s, common);
     let (mut tls12, mut tls13) = (true, true);
     if let Some(field) = s.field("ssl_protocols") {

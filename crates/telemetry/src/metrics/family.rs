@@ -213,6 +213,10 @@ impl Family {
         });
     }
 
+    pub(super) fn expires(&self) -> bool {
+        self.options.expire.is_some()
+    }
+
     /// Calls `show` for every live series in label order with its cells (gauges: the bits of the value), and expires.
     pub(super) fn scrape(&self, reader: &Reader, now: Instant, mut show: impl FnMut(&Series, &[u64])) {
         let mut list = self.take_fresh(now);

@@ -175,6 +175,20 @@ impl Registry {
         })
     }
 
+    /// Notes as of `now` which series of families with `expire` have moved, and lets the others expire, without showing
+    /// anything. [`Registry::render`] does it too.
+    pub fn expire(&self, now: Instant) {
+        let entries: Vec<Entry> = self.entries().values().cloned().collect();
+        let reader = Reader::new();
+        for entry in entries {
+            if let Entry::Family(family) = entry
+                && family.expires()
+            {
+                family.scrape(&reader, now, |_, _| {});
+            }
+        }
+    }
+
     /// Appends all families, sorted by name, in text format 0.0.4 (`text/plain; version=0.0.4`), and lets series expire as
     /// of `now`. Families without a sample are left out.
     pub fn render(&self, now: Instant, out: &mut Vec<u8>) {

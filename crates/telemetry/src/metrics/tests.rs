@@ -151,6 +151,18 @@ fn a_series_expires_and_starts_again_from_zero() {
 }
 
 #[test]
+fn a_series_expires_without_being_scraped() {
+    let registry = Registry::new();
+    let start = Instant::now();
+    let options = FamilyOptions { expire: Some(Duration::from_secs(1)), budget: 10 };
+    registry.counter("c", "h", &[], options).unwrap().add(&[], 1);
+    registry.counter("kept", "h", &[], FamilyOptions::default()).unwrap().add(&[], 1);
+    registry.expire(start);
+    let shown = text(&registry, start + Duration::from_secs(2));
+    assert!(!shown.contains("c 1\n") && shown.contains("kept 1\n"), "{shown}");
+}
+
+#[test]
 fn freed_cells_start_at_zero_for_the_next_owner() {
     let now = Instant::now();
     let options = FamilyOptions { expire: Some(Duration::from_secs(1)), budget: 1000 };

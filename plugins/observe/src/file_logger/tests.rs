@@ -5,11 +5,13 @@ use sluice_plugin::{Definition, RouteInfo, Scope, define};
 
 const FILE_LOGGER: Definition = define::<FileLogger>().metadata_schema(metadata_schema);
 
-fn env(dir: &tempfile::TempDir, metadata: Value) -> Env {
+fn env(metadata: Value) -> Env {
     let metadata = [("file-logger".to_string(), metadata)].into_iter().collect();
-    let mut env = Env::for_tests().with_metadata(Arc::new(metadata));
-    env.prefix = dir.path().into();
-    env
+    Env::for_tests().with_metadata(Arc::new(metadata))
+}
+
+fn in_dir(dir: &tempfile::TempDir, name: &str) -> String {
+    dir.path().join(name).display().to_string()
 }
 
 fn context(target: &str) -> Context {
@@ -22,7 +24,7 @@ fn context(target: &str) -> Context {
 /// The lines of a file, once all is written.
 fn lines(harness: &Harness, dir: &tempfile::TempDir, path: &str) -> Vec<Value> {
     let files = harness.env.shared.get_or_insert("file-logger", Files::default);
-    files.open(path, &harness.env).expect("open").sync();
+    files.open(&in_dir(dir, path), &harness.env).expect("open").sync();
     let text = std::fs::read_to_string(dir.path().join(path)).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
@@ -67,9 +69,8 @@ fn rejects() {
 #[test]
 fn writes_lines() {
     let dir = tempfile::tempdir().expect("directory");
-    let config =
-        json!({"path": "file.log", "log_format": {"host": "$host", "client_ip": "$remote_addr", "s": "$status"}});
-    let harness = Harness::with_env(FILE_LOGGER, config, env(&dir, json!({}))).expect("builds");
+    let config = json!({"path": in_dir(&dir, "file.log"), "log_format": {"host": "$host", "client_ip": "$remote_addr", "s": "$status"}});
+    let harness = Harness::with_env(FILE_LOGGER, config, env(json!({}))).expect("builds");
     harness.log(&mut context("/hello"));
     harness.log(&mut context("/hello"));
     let expected = json!({"host": "localhost", "client_ip": "127.0.0.1", "s": 200, "route_id": "1"});
@@ -77,18 +78,18 @@ fn writes_lines() {
     let mut text = Vec::new();
     harness.env.metrics.render(std::time::Instant::now(), &mut text);
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("sluice_file_logger_lines_total{path=\"file.log\",result=\"written\"} 2\n"), "{text}");
+    assert!(text.contains("/file.log\",result=\"written\"} 2\n"), "{text}");
 }
 
 #[test]
 fn metadata_stands_in() {
     let dir = tempfile::tempdir().expect("directory");
-    let metadata = json!({"path": "meta.log", "log_format": {"host": "$host"}});
-    let harness = Harness::with_env(FILE_LOGGER, json!({}), env(&dir, metadata.clone())).expect("builds");
+    let metadata = json!({"path": in_dir(&dir, "meta.log"), "log_format": {"host": "$host"}});
+    let harness = Harness::with_env(FILE_LOGGER, json!({}), env(metadata.clone())).expect("builds");
     harness.log(&mut context("/a"));
     assert_eq!(lines(&harness, &dir, "meta.log"), [json!({"host": "localhost", "route_id": "1"})]);
-    let config = json!({"path": "own.log", "log_format": {"uri": "$request_uri"}});
-    let harness = Harness::with_env(FILE_LOGGER, config, env(&dir, metadata)).expect("builds");
+    let config = json!({"path": in_dir(&dir, "own.log"), "log_format": {"uri": "$request_uri"}});
+    let harness = Harness::with_env(FILE_LOGGER, config, env(metadata)).expect("builds");
     harness.log(&mut context("/a"));
     assert_eq!(lines(&harness, &dir, "own.log"), [json!({"uri": "/a", "route_id": "1"})]);
 }
@@ -96,21 +97,21 @@ fn metadata_stands_in() {
 #[test]
 fn a_path_is_opened_once() {
     let dir = tempfile::tempdir().expect("directory");
-    let env = env(&dir, json!({}));
+    let env = env(json!({}));
     let files = Files::default();
-    let first = files.open("a.log", &env).expect("open");
-    assert!(Arc::ptr_eq(&first, &files.open("a.log", &env).expect("open")));
-    assert!(!Arc::ptr_eq(&first, &files.open("b.log", &env).expect("open")));
+    let first = files.open(&in_dir(&dir, "a.log"), &env).expect("open");
+    assert!(Arc::ptr_eq(&first, &files.open(&in_dir(&dir, "a.log"), &env).expect("open")));
+    assert!(!Arc::ptr_eq(&first, &files.open(&in_dir(&dir, "b.log"), &env).expect("open")));
 }
 
 #[test]
 fn asks_for_the_body_only_where_it_logs_it() {
     let dir = tempfile::tempdir().expect("directory");
     let config = json!({
-        "path": "b.log", "include_req_body": true, "include_req_body_expr": [["arg_body", "==", "yes"]],
+        "path": in_dir(&dir, "b.log"), "include_req_body": true, "include_req_body_expr": [["arg_body", "==", "yes"]],
         "max_req_body_bytes": 4,
     });
-    let harness = Harness::with_env(FILE_LOGGER, config, env(&dir, json!({}))).expect("builds");
+    let harness = Harness::with_env(FILE_LOGGER, config, env(json!({}))).expect("builds");
     for target in ["/a?body=yes", "/a?body=no"] {
         let mut cx = context(target);
         cx.request.framing = sluice_http::h1::Framing::Length(6);
@@ -128,8 +129,8 @@ fn asks_for_the_body_only_where_it_logs_it() {
 #[test]
 fn reloads_keep_the_file_open() {
     let dir = tempfile::tempdir().expect("directory");
-    let env = env(&dir, json!({}));
-    let mut config = json!({"path": "a.log"});
+    let env = env(json!({}));
+    let mut config = json!({"path": in_dir(&dir, "a.log")});
     check(FILE_LOGGER, Scope::Route, &mut config).expect("valid");
     let config: Config = serde_json::from_value(config).expect("configuration");
     let build =

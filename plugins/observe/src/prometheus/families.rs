@@ -226,6 +226,11 @@ impl Attributes {
         FamilyOptions { expire, budget: metric.max_series.unwrap_or(defaults.budget) }
     }
 
+    /// The shortest `expire` of all metrics, where one has it.
+    pub fn shortest_expiry(&self) -> Option<Duration> {
+        self.metrics.keys().filter_map(|name| self.options(name).expire).min()
+    }
+
     /// Label name and variable, without the `$`.
     fn extra_labels(&self, name: &str) -> Vec<(&str, &str)> {
         let Some(metric) = self.metrics.get(name) else { return Vec::new() };

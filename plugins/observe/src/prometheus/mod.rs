@@ -33,6 +33,7 @@ use series::Series;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Config {
@@ -73,7 +74,10 @@ impl Define for Prometheus {
     fn build(config: Config, env: &Env) -> Result<Prometheus, BuildError> {
         static INSTANCE: AtomicU64 = AtomicU64::new(0);
         let attributes = Attributes::read(env.attribute("prometheus"))?;
-        let families = env.shared.get_or_insert("prometheus", || Families::register(env, &attributes).map(Arc::new));
+        let families = env.shared.get_or_insert("prometheus", || {
+            keep_expiring(env, &attributes);
+            Families::register(env, &attributes).map(Arc::new)
+        });
         let families = families.as_ref().clone()?;
         let extras = [&families.status.extra, &families.latency.extra, &families.bandwidth.extra];
         Ok(Prometheus {
@@ -84,6 +88,20 @@ impl Define for Prometheus {
             disabled: Disabled::read(env.metadata("prometheus")),
         })
     }
+}
+
+/// Notices between scrapes which series move, so that `expire` counts from about the last update, not from the scrape that
+/// first saw it.
+fn keep_expiring(env: &Env, attributes: &Attributes) {
+    let (Some(control), Some(expire)) = (&env.control, attributes.shortest_expiry()) else { return };
+    let (registry, every) =
+        (env.metrics.clone(), (expire / 2).clamp(Duration::from_millis(100), Duration::from_secs(60)));
+    control.spawn(async move {
+        loop {
+            tokio::time::sleep(every).await;
+            registry.expire(Instant::now());
+        }
+    });
 }
 
 /// Milliseconds of one request.
