@@ -5,6 +5,7 @@
 mod admin;
 mod breakage;
 mod control;
+mod debug;
 mod declarative;
 mod defaults;
 mod etcd;

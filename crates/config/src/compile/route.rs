@@ -1,5 +1,5 @@
 //! Routes: merged with their plugin config and service (route over plugin config over service), put into the router.
-use super::upstream::timeouts;
+use super::upstream::{missing_certificate, timeouts};
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
@@ -308,6 +308,11 @@ impl Compiler {
             return Ok(by_id(id));
         }
         if let Some(typed) = &route.upstream {
+            if let Some(message) = missing_certificate(typed, &self.ssls) {
+                self.end_route_checks(id);
+                work.problem(Kind::Route, id, "/upstream/tls/client_cert_id", message);
+                return Ok(RouteUpstream::Missing);
+            }
             let previous = self.compiled.get(id).and_then(|old| match &old.upstream {
                 RouteUpstream::Found(upstream) if upstream.key.starts_with("routes/") => Some(upstream.clone()),
                 _ => None,
@@ -319,7 +324,11 @@ impl Compiler {
         if let Some(id) = self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
             return Ok(by_id(id));
         }
-        Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
+        if let Some(upstream) = self.service_upstreams.get(service_id) {
+            return Ok(RouteUpstream::Found(upstream.clone()));
+        }
+        let has = self.services.get(service_id).is_some_and(|service| service.upstream.is_some());
+        Ok(if has { RouteUpstream::Missing } else { RouteUpstream::None })
     }
 }
 
