@@ -88,7 +88,7 @@ pub struct RouteInfo {
 /// An upstream other than the route's, chosen by a plugin such as `traffic-split`.
 #[derive(Clone)]
 pub enum UpstreamRef {
-    /// A stored upstream, resolved when the request is sent (502 where it does not exist any more).
+    /// A stored upstream, resolved when the request is sent (500 where it does not exist any more).
     Id(Arc<str>),
     /// One that belongs to the plugin's configuration.
     Inline(Arc<sluice_upstream::Upstream>),
@@ -107,6 +107,8 @@ pub struct UpstreamRequest {
     pub upstream: Option<UpstreamRef>,
     /// A body instead of the client's.
     pub body: Option<Vec<u8>>,
+    /// The chosen node's name as configured, when it is not an address. The gateway sets it at each try.
+    pub node_name: Option<Arc<str>>,
     withheld: u32,
 }
 

@@ -237,6 +237,10 @@ impl Context {
             Variable::BalancerIp => {
                 self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string()))
             }
+            Variable::UpstreamUnresolvedHost => match &self.upstream.node_name {
+                Some(name) => Some(Value::str(name)),
+                None => self.variable(&Variable::BalancerIp),
+            },
             Variable::BalancerPort => self.attempts.last().map(|a| Value::Number(f64::from(a.address.port()))),
             Variable::UpstreamHost => match &self.upstream.host {
                 Some(host) => Some(Value::bytes(host)),

@@ -100,6 +100,7 @@ impl Exchange<'_> {
             let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
+            cx.upstream.node_name = picked.endpoint.domain.clone();
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
             let error = match result {

@@ -248,7 +248,7 @@ impl LogEntry {
         let cx: &Context = cx;
         let mut entry = match &self.format {
             Some(format) => {
-                let mut entry = self.fields(format, cx);
+                let mut entry = self.fields(format, cx, response_body.as_ref());
                 if let Some(route) = &cx.route {
                     if let Some(id) = &route.service_id {
                         entry.insert("service_id".into(), Json::from(&**id));
@@ -259,8 +259,9 @@ impl LogEntry {
             }
             None => {
                 let request_body = if self.request_body.holds(cx) { self.request_body(cx) } else { None };
+                let extra = self.fields(&self.extra, cx, response_body.as_ref());
                 let mut entry = full::entry(cx, request_body, response_body);
-                for (name, value) in self.fields(&self.extra, cx) {
+                for (name, value) in extra {
                     // A field of the full entry is never replaced.
                     entry.entry(name).or_insert(value);
                 }
@@ -276,14 +277,18 @@ impl LogEntry {
         Some(entry)
     }
 
-    fn fields(&self, fields: &[(String, Field)], cx: &Context) -> Map<String, Json> {
+    fn fields(&self, fields: &[(String, Field)], cx: &Context, response_body: Option<&Json>) -> Map<String, Json> {
         let mut entry = Map::with_capacity(fields.len() + 2);
         for (name, field) in fields {
             let value = match field {
                 Field::Constant(value) => Some(value.clone()),
+                // What this logger collected; an empty text where it collects nothing (apisix/core/ctx.lua).
+                Field::Variable(Variable::ResponseBody) => {
+                    Some(response_body.cloned().unwrap_or_else(|| Json::from("")))
+                }
                 Field::Variable(variable) => cx.variable(variable).map(|v| values::json(variable, v)),
                 Field::RequestBody => self.request_body(cx),
-                Field::Object(nested) => Some(Json::Object(self.fields(nested, cx))),
+                Field::Object(nested) => Some(Json::Object(self.fields(nested, cx, response_body))),
             };
             if let Some(value) = value {
                 entry.insert(name.clone(), value);

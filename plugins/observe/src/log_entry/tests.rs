@@ -174,6 +174,30 @@ fn response_body() {
 }
 
 #[test]
+fn formats_may_hold_the_response_body() {
+    let format = json!({"log_format": {"body": "$resp_body"}, "include_resp_body": true});
+    let entry = logger(format, None);
+    let mut cx = context();
+    entry.header_filter(&mut cx);
+    entry.body_filter(&mut cx, &BodyChunk { data: b"abc".to_vec(), last: true });
+    assert_eq!(log(&entry, &mut cx), json!({"body": "abc"}));
+    let entry = logger(json!({"log_format": {"body": "$resp_body"}}), None);
+    assert_eq!(log(&entry, &mut context()), json!({"body": ""}));
+}
+
+#[test]
+fn formats_may_hold_the_node_as_configured() {
+    let entry = logger(json!({"log_format": {"node": "$upstream_unresolved_host"}}), None);
+    let mut cx = context();
+    assert_eq!(log(&entry, &mut cx), json!({}));
+    cx.attempts.push(attempt(1));
+    let address = cx.attempts[0].address.ip().to_string();
+    assert_eq!(log(&entry, &mut cx), json!({"node": address}));
+    cx.upstream.node_name = Some("node.example".into());
+    assert_eq!(log(&entry, &mut cx), json!({"node": "node.example"}));
+}
+
+#[test]
 fn compressed_response_body() {
     let entry = logger(json!({"include_resp_body": true, "max_resp_body_bytes": 100}), None);
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
