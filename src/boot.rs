@@ -203,6 +203,7 @@ pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
     // Before the first request is answered, so that a signal sent then never finds the default handler, which kills.
     let signals = {
         let _runtime = control.enter();
+        crate::debug_mode::follow(config, &gateway.settings.debug);
         Signals::listen()?
     };
     {

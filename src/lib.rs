@@ -7,6 +7,7 @@ mod certificates;
 pub mod cli;
 pub mod configuration;
 mod control_server;
+mod debug_mode;
 mod demo;
 mod figures;
 mod listen;

@@ -5,8 +5,10 @@
 mod admin;
 mod breakage;
 mod control;
+mod debug;
 mod declarative;
 mod defaults;
+mod etcd;
 mod examples;
 mod explain;
 mod health;

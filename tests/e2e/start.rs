@@ -48,3 +48,19 @@ fn unix_sockets_are_served_and_cleaned_up() {
     gateway.wait(std::time::Duration::from_secs(10)).unwrap();
     assert!(!path.exists());
 }
+
+#[test]
+fn a_relative_error_log_stands_above_conf() {
+    let upstream = Upstream::start().unwrap();
+    let settings = serde_json::json!({"nginx_config": {"error_log": "own/errors.log", "error_log_level": "info"}});
+    let gateway = gateway(&settings, &all_to(&upstream));
+    let folder = gateway.dir().path();
+    let prefix =
+        if folder.join("config.yaml").exists() && folder.ends_with("conf") { folder.parent().unwrap() } else { folder };
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let text = || std::fs::read_to_string(prefix.join("own/errors.log")).unwrap_or_default();
+    while !text().contains("configuration in force") {
+        assert!(std::time::Instant::now() < until, "nothing in own/errors.log: {:?}", text());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

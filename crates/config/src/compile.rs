@@ -133,7 +133,8 @@ pub struct Compiler {
     objects: HashMap<Kind, HashMap<Arc<str>, Body>>,
     services: Typed<sluice_model::Service>,
     plugin_configs: Typed<sluice_model::PluginConfig>,
-    routes: Typed<sluice_model::Route>,
+    /// What every accepted route refers to. The route itself is read again from its text when that changes.
+    references: HashMap<Arc<str>, route::References>,
     /// Plugins of services and plugin configs, built once and shared by their routes.
     shared_entries: HashMap<(Kind, Arc<str>), Arc<Vec<ChainEntry>>>,
     upstreams: Upstreams,
@@ -189,7 +190,7 @@ impl Compiler {
             objects: HashMap::new(),
             services: HashMap::new(),
             plugin_configs: HashMap::new(),
-            routes: HashMap::new(),
+            references: HashMap::new(),
             shared_entries: HashMap::new(),
             upstreams,
             service_upstreams: HashMap::new(),
@@ -304,8 +305,8 @@ impl Compiler {
         self.accept_different(managers, anew, &mut work);
         self.configure_secrets(&work);
         self.accept_different(others, anew, &mut work);
-        self.secrets.clean_up();
-        if work.changed.is_empty() && work.deleted.is_empty() && !self.streams.is_reordered() {
+        if work.is_empty() && !self.streams.is_reordered() {
+            self.secrets.clean_up();
             return work.applied(self.snapshot.clone());
         }
         self.compile(work)
@@ -327,8 +328,19 @@ impl Compiler {
         }
     }
 
-    /// Validates a resource; a good one becomes its stored form.
+    /// Validates a resource; a good one becomes its stored form. Routes' turn comes when they are compiled.
     fn accept(&mut self, object: Object, work: &mut Work) {
+        if object.kind == Kind::Route {
+            return work.routes.push(object);
+        }
+        let (kind, id) = (object.kind, object.id.clone());
+        if let Some(body) = self.checked(object, work) {
+            work.changed.push((kind, id, body));
+        }
+    }
+
+    /// The body of a resource with its defaults, if it is valid.
+    fn checked(&mut self, object: Object, work: &mut Work) -> Option<Value> {
         work.compiled.insert((object.kind, object.id.clone()));
         let parsed = object.body.parse();
         // The source's text is remembered even where it is refused, so that the same text is not tried again and again.
@@ -339,7 +351,7 @@ impl Compiler {
                 let message = format!("invalid JSON: {error}");
                 let (kind, id) = (object.kind, object.id);
                 work.problems.push(Problem { kind, id, path: String::new(), message, kept: known, nearest: None });
-                return;
+                return None;
             }
         };
         let resolution = self.plain(object.kind, &object.id, &mut body);
@@ -347,15 +359,18 @@ impl Compiler {
         let result = result.map_err(|e| validate::Invalid { message: resolution.redact(&e.message), ..e });
         self.secrets.remember(object.kind, &object.id, &resolution);
         match result {
-            Ok(()) => work.changed.push((object.kind, object.id, body)),
-            Err(invalid) => work.problems.push(Problem {
-                kind: object.kind,
-                id: object.id,
-                path: invalid.path,
-                message: invalid.message,
-                kept: known,
-                nearest: invalid.violation.and_then(|v| v.nearest),
-            }),
+            Ok(()) => Some(body),
+            Err(invalid) => {
+                work.problems.push(Problem {
+                    kind: object.kind,
+                    id: object.id,
+                    path: invalid.path,
+                    message: invalid.message,
+                    kept: known,
+                    nearest: invalid.violation.and_then(|v| v.nearest),
+                });
+                None
+            }
         }
     }
 
@@ -412,6 +427,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &kinds, &next.stream_router);
         self.snapshot = Arc::new(next);
+        self.secrets.clean_up();
         self.secrets.redact(&mut work.problems);
         work.applied(self.snapshot.clone())
     }
@@ -443,6 +459,8 @@ impl Compiler {
 struct Work {
     /// Accepted, defaults injected.
     changed: Vec<(Kind, Arc<str>, Value)>,
+    /// Routes that changed. There are many: each is read, compiled and let go before the next.
+    routes: Vec<Object>,
     deleted: Vec<(Kind, Arc<str>)>,
     problems: Vec<Problem>,
     unresolved: Vec<Arc<NodeSet>>,
@@ -450,6 +468,10 @@ struct Work {
 }
 
 impl Work {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.deleted.is_empty() && self.routes.is_empty()
+    }
+
     fn applied(self, snapshot: Arc<Snapshot>) -> Applied {
         Applied { snapshot, problems: self.problems, compiled: self.compiled, unresolved: self.unresolved }
     }

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod compile;
+pub mod debug;
 pub mod document;
 pub mod environment;
 pub mod explain;

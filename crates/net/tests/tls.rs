@@ -140,7 +140,12 @@ async fn the_server_name_picks_the_object() {
 
 #[tokio::test]
 async fn an_unknown_name_is_told_by_its_alert() {
-    let tls = server(vec![]);
+    let (_, told) = refusal(&server(vec![])).await;
+    assert_eq!(told, rustls::AlertDescription::UnrecognisedName);
+}
+
+/// Why the server refuses the name `x.test`, and what it tells the client.
+async fn refusal(tls: &ServerTls) -> (AcceptError, rustls::AlertDescription) {
     let l = listener();
     let accept = async { server_err(tls.accept(l.accept().await.unwrap().0, 0).await) };
     let connect = async {
@@ -149,9 +154,11 @@ async fn an_unknown_name_is_told_by_its_alert() {
         let name = ServerName::try_from("x.test").unwrap();
         tokio_rustls::TlsConnector::from(c.config().clone()).connect(name, tcp).await.unwrap_err()
     };
-    let (_, e) = tokio::join!(accept, connect);
-    let e = e.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap();
-    assert_eq!(*e, rustls::Error::AlertReceived(rustls::AlertDescription::UnrecognisedName));
+    let (why, e) = tokio::join!(accept, connect);
+    match e.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap() {
+        rustls::Error::AlertReceived(told) => (why, *told),
+        other => panic!("no alert: {other}"),
+    }
 }
 
 fn server_err(r: Result<Stream, AcceptError>) -> AcceptError {
@@ -247,8 +254,12 @@ async fn versions_are_per_object() {
     assert_eq!(info(&ok(&tls, &any, "old.test").await.1).protocol_name(), "TLSv1.2");
     assert_eq!(info(&ok(&tls, &any, "new.test").await.1).protocol_name(), "TLSv1.3");
     let none = CertConfig { protocols: Protocols { tls12: false, tls13: false }, ..only(true, "none", "x.test") };
-    let e = tls.replace(&[Arc::new(none)]);
-    assert!(e[0].to_string().starts_with("ssl none: no supported TLS version"), "{}", e[0]);
+    let wide = object("wide", &["*"], vec![leaf(&ca, "x", false)]);
+    assert_eq!(tls.replace(&[Arc::new(none), Arc::new(wide)]), []);
+    // It has its name for itself: the other object does not serve it.
+    let (why, told) = refusal(&tls).await;
+    assert!(matches!(why, AcceptError::NoVersion(id) if &*id == "none"));
+    assert_eq!(told, rustls::AlertDescription::ProtocolVersion);
 }
 
 #[tokio::test]

@@ -140,6 +140,16 @@ impl Chain {
         (!skipped && entry.filter.as_ref().is_none_or(|f| f.eval(cx))).then_some(entry)
     }
 
+    /// As [`Chain::runs`], for debug mode's eyes too.
+    #[inline]
+    fn run(&self, index: u16, skip: u64, cx: &mut Context, phase: Phase) -> Option<&ChainEntry> {
+        let entry = self.runs(index, skip, cx)?;
+        if let Some(trace) = &mut cx.trace {
+            trace.ran(entry.info.name, phase);
+        }
+        Some(entry)
+    }
+
     /// Runs hook number `at` of a request phase and moves `at` on. `skip` is a set of entries that do not run
     /// ([`Chain::preferring`]).
     #[inline]
@@ -152,7 +162,7 @@ impl Chain {
             return Step::NeedBody;
         }
         *at += 1;
-        let Some(entry) = self.runs(*index, skip, cx) else { return Step::Next };
+        let Some(entry) = self.run(*index, skip, cx, phase) else { return Step::Next };
         let flow = match phase {
             Phase::Rewrite => entry.plugin.rewrite(cx),
             Phase::Access => entry.plugin.access(cx),
@@ -190,7 +200,7 @@ impl Chain {
     /// chains of a request, then theirs.
     pub fn header_filter(&self, encoders: bool, skip: u64, cx: &mut Context) {
         for index in self.response_hooks(Phase::HeaderFilter, encoders) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::HeaderFilter) {
                 entry.plugin.header_filter(cx);
             }
         }
@@ -199,7 +209,7 @@ impl Chain {
     /// Runs `body_filter` on one piece, as [`Chain::header_filter`].
     pub fn body_filter(&self, encoders: bool, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
         for index in self.response_hooks(Phase::BodyFilter, encoders) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::BodyFilter) {
                 entry.plugin.body_filter(cx, chunk);
             }
         }
@@ -208,7 +218,7 @@ impl Chain {
     /// Runs `log` of all plugins.
     pub fn log(&self, skip: u64, cx: &mut Context) {
         for index in self.hooks(Phase::Log) {
-            if let Some(entry) = self.runs(*index, skip, cx) {
+            if let Some(entry) = self.run(*index, skip, cx, Phase::Log) {
                 entry.plugin.log(cx);
             }
         }

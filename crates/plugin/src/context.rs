@@ -3,6 +3,7 @@
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
 use crate::reply::{Reply, ReplyBody};
+use crate::trace::Trace;
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
 use std::any::Any;
@@ -203,6 +204,8 @@ pub struct Context {
     pub rate_limiting: Option<RateLimiting>,
     /// Plugins that run no more for this request (a `workflow` action ran them already).
     pub skip_plugins: SmallVec<[&'static str; 2]>,
+    /// Which hooks ran, where debug mode asks for it.
+    pub trace: Option<Box<Trace>>,
     client: Option<(IpAddr, u16, Box<str>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,
     extensions: Vec<Box<dyn Any>>,
@@ -239,6 +242,7 @@ impl Context {
             max_body_size: None,
             rate_limiting: None,
             skip_plugins: SmallVec::new(),
+            trace: None,
             client: None,
             variables: Vec::new(),
             extensions: Vec::new(),
@@ -270,6 +274,7 @@ impl Context {
         self.max_body_size = None;
         self.rate_limiting = None;
         self.skip_plugins.clear();
+        self.trace = None;
         self.client = None;
         self.variables.clear();
         self.extensions.clear();

@@ -21,6 +21,7 @@ pub mod reply;
 pub mod scripts;
 pub mod stream;
 pub mod testing;
+pub mod trace;
 
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
@@ -38,3 +39,4 @@ pub use registry::Registry;
 pub use reply::Reply;
 pub use scripts::{NamedPlugin, Scripts};
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
+pub use trace::Trace;

@@ -310,6 +310,8 @@ impl Exchange<'_> {
             }
             self.chain.header_filter(encoders, 0, cx);
         }
+        self.debug_call("http_header_filter_phase", cx);
+        self.debug_report(cx);
     }
 
     /// `X-APISIX-Upstream-Status` (apisix/init.lua `set_resp_upstream_status`): for 5xx of the upstream, or always.
@@ -374,6 +376,7 @@ impl Exchange<'_> {
     }
 
     fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+        self.debug_call("http_body_filter_phase", cx);
         for encoders in [false, true] {
             if self.skip != u64::MAX {
                 self.snapshot.global.body_filter(encoders, self.skip, cx, chunk);

@@ -1,6 +1,7 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
 use crate::client::{BodyError, Client, has_body};
+use crate::debug::Hooks;
 use crate::rescue::{self, Trouble};
 use crate::worker::{Held, Worker};
 use sluice_config::{CompiledRoute, Snapshot};
@@ -48,6 +49,8 @@ pub struct Exchange<'a> {
     continued: bool,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
+    /// Debug mode logs this request's phases.
+    pub(crate) hooks: Option<Arc<Hooks>>,
 }
 
 /// Serves one request; says whether the connection can carry another.
@@ -84,6 +87,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         streamed: false,
         continued: false,
         waited: false,
+        hooks: None,
     };
     let result = exchange.serve(cx).await;
     if result.is_err() {
@@ -137,6 +141,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         streamed: false,
         continued: false,
         waited: false,
+        hooks: None,
     };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
@@ -151,6 +156,10 @@ impl Exchange<'_> {
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
             return self.reply(cx, reply).await;
+        }
+        if self.worker.settings.debug.is_on() {
+            self.hooks = self.worker.settings.debug.begin(cx);
+            self.debug_call("http_access_phase", cx);
         }
         let verdict = self.request_phases(cx).await;
         let end = match &verdict {
@@ -384,6 +393,8 @@ impl Exchange<'_> {
         if self.chain.has(Phase::Log) {
             self.chain.log(0, cx);
         }
+        self.debug_call("http_log_phase", cx);
+        self.debug_late(cx);
         self.worker.log_access(cx);
     }
 

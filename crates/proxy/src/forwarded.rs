@@ -8,11 +8,12 @@ use sluice_plugin::Context;
 /// Forgets the client's `X-Forwarded-Proto`, `-Host`, `-Port` and `Forwarded`; with `trusted_addresses` set, also its
 /// `X-Forwarded-For`. Peers that are trusted keep theirs.
 pub fn neutralize(cx: &mut Context, settings: &ProxySettings) {
+    let mut trusted = false;
     if settings.trusted_addresses.is_some() {
-        if settings.trusts(cx.connection.peer.ip().to_canonical()) {
-            return;
+        trusted = settings.trusts(cx.connection.peer.ip().to_canonical());
+        if !trusted {
+            cx.request.headers.remove("x-forwarded-for");
         }
-        cx.request.headers.remove("x-forwarded-for");
     }
     let headers = &mut cx.request.headers;
     for (known, name) in [
@@ -21,10 +22,18 @@ pub fn neutralize(cx: &mut Context, settings: &ProxySettings) {
         (Known::XForwardedPort, "x-forwarded-port"),
         (Known::Forwarded, "forwarded"),
     ] {
-        if headers.may_have(known) {
+        // An empty field of a trusted peer counts as not sent.
+        if headers.may_have(known) && !(trusted && headers.known(known).is_some_and(|value| !value.is_empty())) {
             headers.remove(name);
         }
     }
+}
+
+/// The port that a `Host` field names.
+fn port_of(host: &[u8]) -> Option<&[u8]> {
+    let digits = host.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    let (before, port) = host.split_at_checked(host.len() - digits)?;
+    (!port.is_empty() && before.ends_with(b":")).then_some(port)
 }
 
 /// Writes the fields that the upstream gets from the gateway. What a plugin has set stands, what it removed stays away.
@@ -48,7 +57,24 @@ pub fn write(cx: &Context, out: &mut Vec<u8>) {
     }
     if adds(Known::XForwardedPort) {
         out.extend_from_slice(b"X-Forwarded-Port: ");
-        write::number(u64::from(cx.connection.local.port()), out);
+        match headers.known(Known::Host).and_then(port_of) {
+            Some(port) => out.extend_from_slice(port),
+            None => write::number(u64::from(cx.connection.local.port()), out),
+        }
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port_of;
+
+    #[test]
+    fn ports_of_hosts() {
+        assert_eq!(port_of(b"a.test:8443"), Some(&b"8443"[..]));
+        assert_eq!(port_of(b"[::1]:80"), Some(&b"80"[..]));
+        for host in [&b"a.test"[..], b"a.test:", b"[::1]", b"10", b""] {
+            assert_eq!(port_of(host), None, "{host:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod answer;
 pub mod client;
 mod client_certificate;
 pub mod connection;
+mod debug;
 mod exchange;
 mod figures;
 mod forwarded;
@@ -21,6 +22,7 @@ mod tunnel;
 pub mod worker;
 
 pub use connection::serve;
+pub use debug::DebugMode;
 pub use figures::Figures;
 pub use settings::ProxySettings;
 pub use stream::serve_stream;

@@ -1,6 +1,8 @@
 //! What the request pipeline needs to know of config.yaml, as plain values.
+use crate::debug::DebugMode;
 use sluice_http::h1::Limits;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the pipeline. Durations of zero switch a limit off.
@@ -29,6 +31,8 @@ pub struct ProxySettings {
     pub trusted_addresses: Option<Vec<ipnet::IpNet>>,
     /// `apisix.show_upstream_status_in_response_header`
     pub show_upstream_status: bool,
+    /// Debug mode, which may change while the gateway runs.
+    pub debug: Arc<DebugMode>,
     /// Bytes that plugins on stream routes may wait for.
     pub preread_bytes: usize,
     /// How long they may wait in all.
@@ -50,6 +54,7 @@ impl Default for ProxySettings {
             server: None,
             trusted_addresses: None,
             show_upstream_status: false,
+            debug: Arc::default(),
             preread_bytes: 16 * 1024,
             preread_timeout: Duration::from_secs(30),
         }

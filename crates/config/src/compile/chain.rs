@@ -130,6 +130,9 @@ impl Compiler {
             }
         }
         let all = kinds.contains(&Kind::PluginMetadata);
+        if kinds.contains(&Kind::Ssl) {
+            self.services_showing(work);
+        }
         let services = if all { self.accepted(Kind::Service) } else { work.changed_of(Kind::Service) };
         for (id, body) in services {
             work.compiled.insert((Kind::Service, id.clone()));
@@ -155,6 +158,31 @@ impl Compiler {
                     self.plugin_configs.insert(id, Arc::new(config));
                 }
                 Err(e) => work.problem(Kind::PluginConfig, &id, "", e.to_string()),
+            }
+        }
+    }
+
+    /// Services whose own upstream shows a client certificate that changed: they change with it.
+    fn services_showing(&self, work: &mut Work) {
+        let changed = work.changed.iter().map(|(kind, id, _)| (*kind, id));
+        let ids = changed.chain(work.deleted.iter().map(|(kind, id)| (*kind, id)));
+        let ssls: foldhash::HashSet<Arc<str>> =
+            ids.filter(|(kind, _)| *kind == Kind::Ssl).map(|(_, id)| id.clone()).collect();
+        let shows = |service: &sluice_model::Service| {
+            let tls = service.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
+            tls.and_then(|tls| tls.client_cert_id.as_deref()).is_some_and(|id| ssls.contains(id))
+        };
+        let named = |id: &Arc<str>| work.changed.iter().any(|(kind, other, _)| *kind == Kind::Service && other == id);
+        let mut showing: Vec<_> = self
+            .services
+            .iter()
+            .filter(|(id, service)| shows(service) && !named(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        showing.sort();
+        for id in showing {
+            if let Some(body) = self.accepted_one(Kind::Service, &id) {
+                work.changed.push((Kind::Service, id, body));
             }
         }
     }

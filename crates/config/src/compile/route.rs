@@ -1,5 +1,5 @@
 //! Routes: merged with their plugin config and service (route over plugin config over service), put into the router.
-use super::upstream::timeouts;
+use super::upstream::{missing_certificate, timeouts};
 use super::{Compiler, Work};
 use crate::snapshot::{CompiledRoute, RouteTrouble, RouteUpstream};
 use foldhash::HashSet;
@@ -51,6 +51,9 @@ fn conditions(id: &Arc<str>, route: &Route, hosts: &[String]) -> Result<RouteSpe
     })
 }
 
+/// Kinds and ids.
+pub(super) type References = Box<[(Kind, Arc<str>)]>;
+
 impl Compiler {
     /// Compiles the routes that changed, and those that refer to something that did.
     pub(super) fn compile_routes(
@@ -64,44 +67,30 @@ impl Compiler {
             self.forget(&id);
             deletes.push(id);
         }
-        let mut affected: Vec<Arc<str>> = Vec::new();
+        let all = kinds.contains(&Kind::PluginMetadata);
         let mut seen: HashSet<Arc<str>> = HashSet::default();
-        for (id, body) in work.changed_of(Kind::Route) {
-            match serde_json::from_value::<Route>(body) {
-                Ok(route) => {
-                    self.remember(&id, route);
-                    if seen.insert(id.clone()) {
-                        affected.push(id);
-                    }
-                }
-                Err(e) => work.problem(Kind::Route, &id, "", e.to_string()),
-            }
+        let mut specs = Vec::with_capacity(work.routes.len());
+        for object in std::mem::take(&mut work.routes) {
+            let id = object.id.clone();
+            let Some(body) = self.checked(object, work) else { continue };
+            seen.insert(id.clone());
+            self.compile_body(id, body, work, &mut specs, &mut deletes);
         }
-        if kinds.contains(&Kind::PluginMetadata) {
-            affected = self.routes.keys().cloned().collect();
-            affected.sort();
+        let mut affected: Vec<Arc<str>> = if all {
+            self.references.keys().cloned().collect()
         } else {
-            for key in self.touched(work, kinds) {
-                let mut dependents: Vec<_> = self.dependents.get(&key).into_iter().flatten().cloned().collect();
-                dependents.sort();
-                affected.extend(dependents.into_iter().filter(|id| seen.insert(id.clone())));
-            }
-        }
-        let mut specs = Vec::with_capacity(affected.len());
+            let touched = self.touched(work, kinds);
+            touched.iter().filter_map(|key| self.dependents.get(key)).flatten().cloned().collect()
+        };
+        affected.sort();
         for id in affected {
-            let Some(route) = self.routes.get(&id).cloned() else { continue };
-            work.compiled.insert((Kind::Route, id.clone()));
-            if !route.enabled {
-                self.end_route_checks(&id);
-                self.compiled.remove(&id);
-                self.body_readers.remove(&id);
-                deletes.push(id);
+            if !seen.insert(id.clone()) {
                 continue;
             }
-            match self.compile_route(&id, &route, work) {
-                Ok(spec) => specs.push(spec),
-                Err(message) => work.problem(Kind::Route, &id, "", message),
-            }
+            // A text that was refused leaves the route's last good form as it is.
+            let Some(body) = self.accepted_one(Kind::Route, &id) else { continue };
+            work.compiled.insert((Kind::Route, id.clone()));
+            self.compile_body(id, body, work, &mut specs, &mut deletes);
         }
         if specs.is_empty() && deletes.is_empty() {
             return router;
@@ -136,30 +125,59 @@ impl Compiler {
         keys
     }
 
-    fn references(route: &Route) -> Vec<(Kind, Arc<str>)> {
-        let reference = |kind, id: &Option<String>| id.as_deref().map(|id| (kind, Arc::<str>::from(id)));
+    fn compile_body(
+        &mut self,
+        id: Arc<str>,
+        body: Value,
+        work: &mut Work,
+        specs: &mut Vec<RouteSpec<Arc<CompiledRoute>>>,
+        deletes: &mut Vec<Arc<str>>,
+    ) {
+        let route = match serde_json::from_value::<Route>(body) {
+            Ok(route) => route,
+            Err(e) => return work.problem(Kind::Route, &id, "", e.to_string()),
+        };
+        self.remember(&id, &route);
+        if !route.enabled {
+            self.end_route_checks(&id);
+            self.compiled.remove(&id);
+            self.body_readers.remove(&id);
+            deletes.push(id);
+            return;
+        }
+        match self.compile_route(&id, &route, work) {
+            Ok(spec) => specs.push(spec),
+            Err(message) => work.problem(Kind::Route, &id, "", message),
+        }
+    }
+
+    /// What a route refers to; texts are shared with the other routes that refer to the same.
+    fn references_of(&self, route: &Route) -> References {
+        let reference = |kind, id: Option<&String>| {
+            let key = (kind, Arc::<str>::from(id?.as_str()));
+            Some(self.dependents.get_key_value(&key).map_or(key, |(known, _)| known.clone()))
+        };
         let tls = route.upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
-        let certificate = tls.and_then(|tls| tls.client_cert_id.as_ref());
         let all = [
-            reference(Kind::Service, &route.service_id),
-            reference(Kind::PluginConfig, &route.plugin_config_id),
-            reference(Kind::Upstream, &route.upstream_id),
-            certificate.map(|id| (Kind::Ssl, id.as_str().into())),
+            reference(Kind::Service, route.service_id.as_ref()),
+            reference(Kind::PluginConfig, route.plugin_config_id.as_ref()),
+            reference(Kind::Upstream, route.upstream_id.as_ref()),
+            reference(Kind::Ssl, tls.and_then(|tls| tls.client_cert_id.as_ref())),
         ];
         all.into_iter().flatten().collect()
     }
 
-    fn remember(&mut self, id: &Arc<str>, route: Route) {
+    fn remember(&mut self, id: &Arc<str>, route: &Route) {
         self.forget_references(id);
-        for key in Self::references(&route) {
-            self.dependents.entry(key).or_default().insert(id.clone());
+        let references = self.references_of(route);
+        for key in &references {
+            self.dependents.entry(key.clone()).or_default().insert(id.clone());
         }
-        self.routes.insert(id.clone(), Arc::new(route));
+        self.references.insert(id.clone(), references);
     }
 
     fn forget_references(&mut self, id: &Arc<str>) {
-        let Some(old) = self.routes.get(id) else { return };
-        for key in Self::references(old) {
+        for key in self.references.remove(id).into_iter().flatten() {
             if let Some(set) = self.dependents.get_mut(&key) {
                 set.remove(id);
                 if set.is_empty() {
@@ -172,7 +190,6 @@ impl Compiler {
     fn forget(&mut self, id: &Arc<str>) {
         self.forget_references(id);
         self.end_route_checks(id);
-        self.routes.remove(id);
         self.compiled.remove(id);
         self.body_readers.remove(id);
     }
@@ -210,7 +227,10 @@ impl Compiler {
             Some(script) => script,
             None => self.merged_entries(id, route, work),
         };
-        let chain = Arc::new(Chain::new(entries.clone()));
+        let chain = match entries.is_empty() {
+            true => self.snapshot.empty_chain.clone(),
+            false => Arc::new(Chain::new(entries.clone())),
+        };
         let hosts = match &service {
             Some(service) if route.hosts.is_empty() => &service.hosts,
             _ => &route.hosts,
@@ -288,6 +308,11 @@ impl Compiler {
             return Ok(by_id(id));
         }
         if let Some(typed) = &route.upstream {
+            if let Some(message) = missing_certificate(typed, &self.ssls) {
+                self.end_route_checks(id);
+                work.problem(Kind::Route, id, "/upstream/tls/client_cert_id", message);
+                return Ok(RouteUpstream::Missing);
+            }
             let previous = self.compiled.get(id).and_then(|old| match &old.upstream {
                 RouteUpstream::Found(upstream) if upstream.key.starts_with("routes/") => Some(upstream.clone()),
                 _ => None,
@@ -299,7 +324,11 @@ impl Compiler {
         if let Some(id) = self.services.get(service_id).and_then(|s| s.upstream_id.as_deref()) {
             return Ok(by_id(id));
         }
-        Ok(self.service_upstreams.get(service_id).cloned().map_or(RouteUpstream::None, RouteUpstream::Found))
+        if let Some(upstream) = self.service_upstreams.get(service_id) {
+            return Ok(RouteUpstream::Found(upstream.clone()));
+        }
+        let has = self.services.get(service_id).is_some_and(|service| service.upstream.is_some());
+        Ok(if has { RouteUpstream::Missing } else { RouteUpstream::None })
     }
 }
 

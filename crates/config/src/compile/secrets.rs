@@ -184,7 +184,7 @@ impl Compiler {
                 self.accept(Object { kind, id, body }, &mut work);
             }
         }
-        if work.changed.is_empty() {
+        if work.is_empty() {
             return work.applied(self.snapshot.clone());
         }
         self.compile(work)

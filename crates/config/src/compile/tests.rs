@@ -1,6 +1,7 @@
 //! A change compiles what it touches, and nothing else.
 
 use super::*;
+use crate::snapshot::RouteUpstream;
 use serde_json::json;
 use sluice_plugin::Clock;
 
@@ -276,4 +277,41 @@ fn users_come_and_go() {
     assert_eq!(brings(&other), (false, 1));
     let gone = compiler.apply(change(vec![], vec![(Kind::Consumer, "anna".into())]));
     assert!(gone.snapshot.consumers.by_name("bert").is_none() && gone.problems.is_empty());
+}
+
+fn mtls(port: u16) -> Value {
+    json!({"type": "roundrobin", "scheme": "https", "nodes": {format!("127.0.0.1:{port}"): 1},
+        "tls": {"client_cert_id": "c"}})
+}
+
+/// Whichever way a route has its upstream: it matches, and requests get 502 while the certificate is not there.
+#[test]
+fn an_upstream_lives_and_dies_with_its_client_certificate() {
+    let pair = sluice_testkit::certificates::Authority::new("ca").unwrap().server(&["a.test"]).unwrap();
+    let ssl = |kind: &str| {
+        let value = json!({"type": kind, "snis": ["a.test"], "cert": pair.cert, "key": pair.key});
+        vec![object(Kind::Ssl, "c", value)]
+    };
+    let mut compiler = compiler();
+    let first = compiler.replace_all(vec![
+        object(Kind::Route, "inline", json!({"uri": "/1", "upstream": mtls(81)})),
+        object(Kind::Route, "stored", json!({"uri": "/2", "upstream_id": "u"})),
+        object(Kind::Route, "service", json!({"uri": "/3", "service_id": "s"})),
+        object(Kind::Upstream, "u", mtls(82)),
+        object(Kind::Service, "s", json!({"upstream": mtls(83)})),
+    ]);
+    let found = |snapshot: &Snapshot| {
+        ["inline", "stored", "service"].map(|id| match route(snapshot, id).upstream {
+            RouteUpstream::Found(_) => Some(true),
+            RouteUpstream::Missing => Some(false),
+            RouteUpstream::None => None,
+        })
+    };
+    assert_eq!(found(&first.snapshot), [Some(false); 3]);
+    assert_eq!(first.problems.len(), 3, "{:?}", first.problems);
+    let apply = |compiler: &mut Compiler, upserts, deletes| compiler.apply(ChangeSet { upserts, deletes }).snapshot;
+    assert_eq!(found(&apply(&mut compiler, ssl("client"), Vec::new())), [Some(true); 3]);
+    assert_eq!(found(&apply(&mut compiler, ssl("server"), Vec::new())), [Some(false); 3]);
+    assert_eq!(found(&apply(&mut compiler, ssl("client"), Vec::new())), [Some(true); 3]);
+    assert_eq!(found(&apply(&mut compiler, Vec::new(), vec![(Kind::Ssl, "c".into())])), [Some(false); 3]);
 }

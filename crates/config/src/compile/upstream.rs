@@ -3,7 +3,7 @@ use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work};
 use serde_json::Value;
 use sluice_model::upstream as model;
-use sluice_model::{Kind, Service};
+use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
 use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
@@ -177,8 +177,7 @@ fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTls
     let client_cert = match (&tls.client_cert, &tls.client_key, &tls.client_cert_id) {
         (Some(cert), Some(key), _) => Some((cert.clone(), key.clone())),
         (_, _, Some(id)) => {
-            let found = parts.ssls.get(id).filter(|ssl| ssl.is_client);
-            let ssl = found.ok_or_else(|| format!("failed to fetch ssl info by ssl id [{id}], wrong ssl id"))?;
+            let ssl = client_ssl(id, parts.ssls).ok_or_else(|| no_client_ssl(id))?;
             ssl.pairs.first().cloned()
         }
         _ => None,
@@ -191,6 +190,23 @@ fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTls
         sni: tls.sni.clone(),
         ..ClientTlsConfig::default()
     })
+}
+
+/// The ssl object of type client that an upstream names.
+fn client_ssl<'a>(id: &str, ssls: &'a Ssls) -> Option<&'a Ssl> {
+    ssls.get(id).filter(|ssl| ssl.is_client).map(AsRef::as_ref)
+}
+
+fn no_client_ssl(id: &str) -> String {
+    format!("failed to fetch ssl info by ssl id [{id}], wrong ssl id")
+}
+
+/// Why an upstream cannot be asked although it is right in itself: the ssl object with its client certificate is not
+/// there, or not of type client. Requests get 502 then (apisix/upstream.lua `set_by_route`).
+pub(super) fn missing_certificate(upstream: &model::Upstream, ssls: &Ssls) -> Option<String> {
+    let tls = upstream.tls.as_ref().filter(|tls| tls.client_cert.is_none() || tls.client_key.is_none())?;
+    let id = tls.client_cert_id.as_deref()?;
+    client_ssl(id, ssls).is_none().then(|| no_client_ssl(id))
 }
 
 impl Compiler {
@@ -237,10 +253,18 @@ impl Compiler {
             work.compiled.insert((Kind::Upstream, id.clone()));
             self.shows(&id, body.pointer("/tls/client_cert_id").and_then(Value::as_str));
             let key = format!("upstreams/{id}");
+            let typed = serde_json::from_value::<model::Upstream>(body).map_err(|e| e.to_string());
+            if let Some(message) = typed.as_ref().ok().and_then(|typed| missing_certificate(typed, &self.ssls)) {
+                // Its last good form would show a certificate that was taken away.
+                if let Some(upstream) = all.get(&id) {
+                    self.end_checks(upstream);
+                }
+                all.remove(&id);
+                work.problem(Kind::Upstream, &id, "/tls/client_cert_id", message);
+                continue;
+            }
             let previous = all.get(&id).cloned();
-            let compiled = serde_json::from_value::<model::Upstream>(body)
-                .map_err(|e| e.to_string())
-                .and_then(|typed| compile(&key, &typed, &self.parts(), previous.as_deref()));
+            let compiled = typed.and_then(|typed| compile(&key, &typed, &self.parts(), previous.as_deref()));
             match compiled {
                 Ok(upstream) => {
                     if upstream.nodes.has_names() {
@@ -276,6 +300,11 @@ impl Compiler {
             previous.iter().for_each(|upstream| self.end_checks(upstream));
             return;
         };
+        if let Some(message) = missing_certificate(typed, &self.ssls) {
+            previous.iter().for_each(|upstream| self.end_checks(upstream));
+            work.problem(Kind::Service, id, "/upstream/tls/client_cert_id", message);
+            return;
+        }
         match self.compile_inline(&format!("services/{id}"), typed, previous.as_deref(), work) {
             Ok(upstream) => {
                 self.service_upstreams.insert(id.clone(), upstream);

@@ -121,6 +121,9 @@ pub enum AcceptError {
     /// No ssl object has the name; the client got the alert unrecognized_name.
     #[error("failed to find any SSL certificate by SNI: {}", .0.as_deref().unwrap_or("(none sent)"))]
     NoCertificate(Option<String>),
+    /// The ssl object with this id offers no version that is supported; the client got the alert protocol_version.
+    #[error("ssl {0} offers no TLS version that is supported")]
+    NoVersion(Arc<str>),
     /// The client's fault, a reset, or no common parameters.
     #[error("TLS handshake: {0}")]
     Handshake(#[from] io::Error),
@@ -132,7 +135,7 @@ pub enum AcceptError {
 #[derive(Debug)]
 struct SslObject {
     source: Arc<CertConfig>,
-    /// One per ALPN list.
+    /// One per ALPN list; none where no TLS version is left.
     configs: Vec<Arc<ServerConfig>>,
     verifier: Option<Arc<DepthVerifier>>,
 }
@@ -266,7 +269,9 @@ impl ServerTls {
             versions.push(&rustls::version::TLS12);
         }
         if versions.is_empty() {
-            return Err(PemError::Config("no supported TLS version (1.2 or 1.3) left".to_owned()));
+            // The name is taken, but nobody can be served: see `handshake`.
+            tracing::error!(ssl = %source.id, "no TLS version that is supported (1.2 or 1.3): its names are refused");
+            return Ok(SslObject { source: source.clone(), configs: Vec::new(), verifier: None });
         }
         let verifier = match &source.client {
             Some(c) => Some(Arc::new(DepthVerifier::new(&c.ca_pem, c.depth, c.lenient)?)),
@@ -319,6 +324,12 @@ impl ServerTls {
             let _ = start.io.shutdown().await;
             return Err(AcceptError::NoCertificate(sni));
         };
+        if object.configs.is_empty() && alpn < self.settings.alpn.len() {
+            // protocol_version, as OpenSSL says it.
+            let _ = start.io.write_all(&[21, 3, 3, 0, 2, 2, 70]).await;
+            let _ = start.io.shutdown().await;
+            return Err(AcceptError::NoVersion(object.source.id.clone()));
+        }
         let config = object.configs.get(alpn).ok_or(AcceptError::NoAlpn(alpn))?;
         let io = start.into_stream(config.clone()).await?;
         let verify = match &object.verifier {
