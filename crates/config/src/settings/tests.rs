@@ -301,3 +301,10 @@ fn unix_sockets() {
         ]
     );
 }
+
+#[test]
+fn tls_without_a_value_is_off() {
+    assert!(!good("apisix: {ssl: {enable: null}}\n").apisix.ssl.enable);
+    assert_eq!(good("apisix: {ssl: {enable: null}}\n").apisix.ssl.listen.len(), 0);
+    assert!(good("apisix: {ssl: {}}\n").apisix.ssl.enable);
+}
