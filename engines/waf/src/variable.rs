@@ -235,6 +235,8 @@ fn split(text: &str) -> Vec<&str> {
             Some(_) if c == '\\' => escaped = true,
             Some(q) if c == q => quote = None,
             Some(_) => {}
+            // XPath begins with a slash and is no regular expression
+            None if c == '/' && text.get(start..i).is_some_and(|t| t.to_ascii_uppercase().ends_with("XML:")) => {}
             None if matches!(c, '\'' | '/') && previous == ':' => quote = Some(c),
             None if c == '|' => {
                 parts.push(text.get(start..i).unwrap_or_default());
