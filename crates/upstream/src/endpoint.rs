@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::breaker::Breaker;
 use crate::health::Target;
 
 static HEALTH_EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -42,6 +43,8 @@ pub struct Endpoint {
     pub state: Arc<NodeState>,
     /// What health checks know of it; `None` where there are none.
     pub health: Option<Arc<Target>>,
+    /// Its circuit breaker; `None` unless the upstream breaks node by node.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 impl Endpoint {
@@ -67,6 +70,7 @@ impl Endpoint {
             metadata: None,
             state: Arc::default(),
             health: None,
+            breaker: None,
         }
     }
 

@@ -4,7 +4,9 @@
 //! health) are atomics, and the part that outlives a configuration change sits in [`NodeState`].
 
 pub mod balancer;
+pub mod breaker;
 pub mod chash;
+pub mod concurrency;
 pub mod endpoint;
 pub mod ewma;
 pub mod hash_key;

@@ -73,6 +73,8 @@ pub struct NodeSetSettings {
     /// Addresses used of one name; more are ignored.
     pub max_addresses: usize,
     pub health: Option<Arc<Checker>>,
+    /// Each node has a circuit breaker.
+    pub breakers: bool,
 }
 
 impl NodeSetSettings {
@@ -87,6 +89,7 @@ impl NodeSetSettings {
             retry_after: Duration::from_secs(5),
             max_addresses: 64,
             health: None,
+            breakers: false,
         }
     }
 }
@@ -325,6 +328,7 @@ fn compile(
             });
             endpoints.push(Endpoint {
                 state: states.get(&settings.key, &host, config.port),
+                breaker: settings.breakers.then(|| states.breaker(&settings.key, Some((&host, config.port)))),
                 host,
                 port: config.port,
                 weight: scale(config.weight, addresses.len()),

@@ -1,4 +1,6 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
+use crate::breaker::Breaking;
+use crate::concurrency::ConcurrencyLimit;
 use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
 use crate::{HostHeader, NodeSet, RetryPolicy};
@@ -83,6 +85,8 @@ pub struct Upstream {
     pub tls: Tls,
     /// The health checks of its nodes.
     pub health: Option<Arc<Checker>>,
+    pub breaking: Option<Box<Breaking>>,
+    pub concurrency: Option<Box<ConcurrencyLimit>>,
     /// Keeps the nodes' names resolved for as long as the upstream exists.
     pub _refresh: Option<Refresh>,
 }
