@@ -6,6 +6,7 @@
 mod accepted;
 mod chain;
 mod consumer;
+mod resilience;
 mod route;
 mod secrets;
 mod ssl;

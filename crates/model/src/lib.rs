@@ -12,6 +12,7 @@ pub mod meta;
 pub mod node;
 pub mod plugin_config;
 pub mod proto;
+pub mod resilience;
 pub mod route;
 pub mod schema;
 pub mod schemas;

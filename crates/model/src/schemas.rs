@@ -8,6 +8,7 @@ mod parts;
 mod plugins;
 mod proto;
 mod protocol;
+mod resilience;
 mod route;
 pub mod secret;
 mod service;
@@ -76,6 +77,8 @@ pub fn part(name: &str) -> Option<Value> {
     })
 }
 
+/// Schema of an upstream that stands in another's `circuit_breaker.fallback`.
+pub static FALLBACK: LazyLock<Schema> = LazyLock::new(|| built_in(upstream::plain()));
 /// Schema of an upstream's `key` when it hashes variables.
 pub static HASH_VARS: LazyLock<Schema> = LazyLock::new(|| built_in(upstream::hash_vars()));
 /// Schema of an upstream's `key` when it hashes a header or a cookie.

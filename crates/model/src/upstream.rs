@@ -2,6 +2,7 @@
 //! other node", which only the proxy can count, so it stays `None`.
 
 use crate::node::{Node, Written};
+use crate::resilience::{CircuitBreaker, ConcurrencyLimit};
 use crate::timeout::Timeout;
 use crate::{id, lenient};
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub tls: Option<Tls>,
     /// Health checks, for the checker to read.
     pub checks: Option<Value>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub concurrency_limit: Option<ConcurrencyLimit>,
     pub service_name: Option<String>,
     pub discovery_type: Option<String>,
     pub discovery_args: Option<Value>,
@@ -192,6 +195,8 @@ struct Raw {
     keepalive_pool: Option<KeepalivePool>,
     tls: Option<Tls>,
     checks: Option<Value>,
+    circuit_breaker: Option<CircuitBreaker>,
+    concurrency_limit: Option<ConcurrencyLimit>,
     service_name: Option<String>,
     discovery_type: Option<String>,
     discovery_args: Option<Value>,
@@ -217,6 +222,8 @@ impl From<Raw> for Upstream {
             keepalive_pool: raw.keepalive_pool,
             tls: raw.tls,
             checks: raw.checks,
+            circuit_breaker: raw.circuit_breaker,
+            concurrency_limit: raw.concurrency_limit,
             service_name: raw.service_name,
             discovery_type: raw.discovery_type,
             discovery_args: raw.discovery_args,

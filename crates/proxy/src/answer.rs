@@ -63,6 +63,8 @@ impl Exchange<'_> {
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
         let event = poll_fn(|task| self.poll_head(task, cx, outgoing, &mut before, &mut relay, timeouts)).await?;
+        let (Event::Started { elapsed } | Event::Switched { elapsed, .. }) = &event;
+        self.heard(upstream, cx.attempts.last().map_or(0, |attempt| attempt.status), *elapsed);
         // From here on nothing is sent twice: the request's bytes can go.
         client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
         let elapsed = match event {

@@ -10,6 +10,7 @@ use sluice_http::h1::{BodyReader, Framing};
 use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
+use sluice_upstream::breaker::Permit;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -47,6 +48,8 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     continued: bool,
+    /// The attempt under way, where a circuit breaker watches it.
+    pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
     /// Debug mode logs this request's phases.
@@ -86,6 +89,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         head_bytes: cx.request.received,
         streamed: false,
         continued: false,
+        permit: None,
         waited: false,
         hooks: None,
     };
@@ -140,6 +144,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         head_bytes: cx.request.received,
         streamed: false,
         continued: false,
+        permit: None,
         waited: false,
         hooks: None,
     };

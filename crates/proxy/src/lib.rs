@@ -6,7 +6,8 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
-pub mod client;
+mod breaking;
+mod client;
 mod client_certificate;
 pub mod connection;
 mod debug;

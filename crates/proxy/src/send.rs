@@ -1,4 +1,5 @@
 //! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::breaking::Gate;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
@@ -76,16 +77,43 @@ impl Exchange<'_> {
             Ok(upstream) => upstream,
             Err(trouble) => return say(trouble),
         };
+        let trouble = match self.send_to(cx, &upstream).await? {
+            Ok(reply) => return Ok(reply),
+            Err(trouble) => trouble,
+        };
+        // Once: who stands in for another has nobody to stand in for it.
+        if let Some(other) = self.fallback(&upstream) {
+            return match Box::pin(self.send_to(cx, &other)).await? {
+                Ok(reply) => Ok(reply),
+                Err(trouble) => self.nobody(cx, &other, trouble),
+            };
+        }
+        self.nobody(cx, &upstream, trouble)
+    }
+
+    /// The same to one upstream. A trouble says that it has no node to ask, so that another upstream may be.
+    async fn send_to(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Result<Option<Reply>, Trouble>, Gone> {
         let balancer = upstream.nodes.balancer().to_arc();
         if balancer.nodes().is_empty() {
-            return say(if upstream.nodes.has_names() { Trouble::Unresolved } else { Trouble::NoNode });
+            return Ok(Err(if upstream.nodes.has_names() { Trouble::Unresolved } else { Trouble::NoNode }));
         }
+        let _slot = match &upstream.concurrency {
+            None => None,
+            Some(limit) => match self.enter(limit).await? {
+                Ok(slot) => Some(slot),
+                Err(refusal) => return Ok(Ok(Some(refusal))),
+            },
+        };
         let mut hash = Vec::new();
         if balancer.settings().algorithm == Algorithm::Chash {
             sluice_upstream::hash_key(&balancer.settings().hash, cx, &mut hash);
         }
         let mut tried = Tried::new();
-        let (mut retried, mut fresh) = (0, false);
+        let (mut retried, mut fresh, mut broken) = (0, false, false);
         loop {
             let input = PickInput {
                 hash_key: Some(&hash),
@@ -94,15 +122,29 @@ impl Exchange<'_> {
                 worker: self.worker.id,
             };
             let Some(picked) = balancer.pick(&input, &tried) else {
-                return say(if balancer.is_out() { Trouble::NoNode } else { Trouble::Exhausted });
+                return match (broken, balancer.is_out()) {
+                    (true, _) => Ok(Err(Trouble::Broken)),
+                    (false, true) => Ok(Err(Trouble::NoNode)),
+                    (false, false) => say(Trouble::Exhausted).map(Ok),
+                };
             };
             let held = balancer.hold(&picked);
-            let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
+            match self.gate(upstream, picked.endpoint, input.now_ms) {
+                Gate::Open => {}
+                // A lone node is picked again and again.
+                Gate::Node if !tried.contains(picked.index) => {
+                    broken = true;
+                    tried.insert(picked.index);
+                    continue;
+                }
+                Gate::Node | Gate::Shut => return Ok(Err(Trouble::Broken)),
+            }
+            let Some(address) = picked.endpoint.address else { return Ok(Err(Trouble::Unresolved)) };
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             cx.upstream.node_name = picked.endpoint.domain.clone();
             let host = upstream.host.for_node(picked.endpoint);
-            let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
+            let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
             let error = match result {
                 Ok(latency) => {
                     held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
@@ -111,7 +153,7 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    return Ok(None);
+                    return Ok(Ok(None));
                 }
                 Err(error) if self.answered => {
                     // the node's status went out already; that its body broke off is not counted, as in APISIX
@@ -127,7 +169,7 @@ impl Exchange<'_> {
             drop(held);
             let (failure, was_pooled) = match error {
                 (AttemptError::Gone, _) => return Err(Gone),
-                (AttemptError::Body(e), _) => return say(Trouble::Body(e)),
+                (AttemptError::Body(e), _) => return say(Trouble::Body(e)).map(Ok),
                 (AttemptError::Failed(failure), was_pooled) => (failure, was_pooled),
             };
             let status = failure.status();
@@ -144,6 +186,11 @@ impl Exchange<'_> {
                 elapsed: cx.started.elapsed(),
             };
             let decision = upstream.retry.may_retry(&attempt);
+            match decision {
+                // A stale connection says nothing of the node.
+                RetryDecision::Retry { counts: false } => self.permit = None,
+                _ => self.unheard(upstream, &failure, response_time),
+            }
             tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
             if let Some(checker) = &upstream.health
                 && decision != (RetryDecision::Retry { counts: false })
@@ -159,8 +206,8 @@ impl Exchange<'_> {
                 }
                 // The connection was stale, not the node: the same node may be asked again, on a new connection.
                 RetryDecision::Retry { counts: false } => fresh = true,
-                RetryDecision::Stop => return say(Trouble::Upstream(failure)),
-                RetryDecision::TimedOut => return say(Trouble::Exhausted),
+                RetryDecision::Stop => return say(Trouble::Upstream(failure)).map(Ok),
+                RetryDecision::TimedOut => return say(Trouble::Exhausted).map(Ok),
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
+use super::resilience::{breaking, concurrency};
 use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work};
 use serde_json::Value;
+use sluice_model::resilience::Scope as Watched;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
@@ -54,7 +56,7 @@ pub(super) fn timeouts(timeout: &sluice_model::Timeout) -> Timeouts {
     Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read() }
 }
 
-fn seconds(s: f64) -> Duration {
+pub(super) fn seconds(s: f64) -> Duration {
     Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::from_secs(86_400))
 }
 
@@ -95,6 +97,7 @@ pub(super) fn compile(
     });
     let mut set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
     set.health.clone_from(&health);
+    set.breakers = upstream.circuit_breaker.as_ref().is_some_and(|breaker| breaker.scope == Watched::Node);
     let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
         .map_err(|e| e.to_string())?;
     let nodes = Arc::new(nodes);
@@ -131,6 +134,8 @@ pub(super) fn compile(
         }),
         tls,
         health,
+        breaking: breaking(key, upstream, parts)?.map(Box::new),
+        concurrency: upstream.concurrency_limit.as_ref().map(|limit| Box::new(concurrency(key, limit, parts))),
         _refresh: refresh,
     })
 }

@@ -1,10 +1,20 @@
 //! Schema of an upstream, alone or embedded in a route, service or stream route. Surprise: `nodes` is either a map of
 //! address to weight or a list of objects, and `type` is free text here (the balancer refuses what it does not know).
 
-use super::{healthcheck, parts};
+use super::{healthcheck, parts, resilience};
 use serde_json::{Value, json};
 
 pub(super) fn document() -> Value {
+    let mut document = plain();
+    // what stands in for a broken upstream has no breaker of its own
+    if let Some(properties) = document.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("circuit_breaker".to_owned(), resilience::circuit_breaker(plain()));
+    }
+    document
+}
+
+/// Without `circuit_breaker`.
+pub(super) fn plain() -> Value {
     json!({
         "type": "object",
         "properties": parts::with(parts::named(), [
@@ -25,6 +35,7 @@ pub(super) fn document() -> Value {
                 "description": "algorithms of load balancing", "type": "string", "default": "roundrobin"
             })),
             ("checks", healthcheck::checks()),
+            ("concurrency_limit", resilience::concurrency_limit()),
             ("hash_on", json!({
                 "type": "string",
                 "default": "vars",

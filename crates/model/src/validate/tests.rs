@@ -75,6 +75,28 @@ fn put(kind: Kind, id: &str, mut body: Value) -> String {
 }
 
 #[test]
+fn a_fallback_is_checked_as_an_upstream_without_a_breaker() {
+    let with = |fallback: Value| json!({"nodes": {}, "circuit_breaker": {"max_failures": 1, "fallback": fallback}});
+    let place = "invalid configuration: circuit_breaker.fallback: ";
+    for (fallback, words) in [
+        (json!("standby"), String::from("ok")),
+        (json!({"nodes": {"b.com:80": 1}, "concurrency_limit": {"limit": 3}}), String::from("ok")),
+        (
+            json!({"nodes": {}, "circuit_breaker": {"max_failures": 1}}),
+            format!("{place}additional properties forbidden, found circuit_breaker"),
+        ),
+        (
+            json!({"nodes": {}, "pass_host": "rewrite"}),
+            String::from("`upstream_host` can't be empty when `pass_host` is `rewrite`"),
+        ),
+    ] {
+        assert_eq!(put(Kind::Upstream, "1", with(fallback.clone())), words, "{fallback}");
+        let route = json!({"uri": "/", "upstream": with(fallback)});
+        assert_eq!(put(Kind::Route, "1", route), words);
+    }
+}
+
+#[test]
 fn texts_of_the_admin_api() {
     let (cert, key) = ("c".repeat(128), format!("---{}", "k".repeat(64)));
     let chash = |more: Value| {

@@ -14,6 +14,7 @@ pub(super) fn check(base: &str, follow: bool, body: &mut Value, checks: &Checks<
         let message = "invalid configuration: IPv6 address must be enclosed with '[' and ']'";
         return Err(Invalid::at(&format!("{base}/nodes"), message));
     }
+    check_fallback(base, body, checks)?;
     schemas::schema(Kind::Upstream)
         .check(body)
         .map_err(|violation| Invalid::by_schema("invalid configuration: ", base, violation))?;
@@ -36,6 +37,18 @@ pub(super) fn check(base: &str, follow: bool, body: &mut Value, checks: &Checks<
         }
     }
     check_content(base, body, checks)
+}
+
+/// `circuit_breaker.fallback` where it is an upstream; ours. By itself, as the upstream's schema would only say that a clause
+/// did not match.
+fn check_fallback(base: &str, body: &mut Value, checks: &Checks<'_>) -> Checked {
+    let Some(fallback) = body.pointer_mut("/circuit_breaker/fallback").filter(|own| own.is_object()) else {
+        return Ok(());
+    };
+    let path = format!("{base}/circuit_breaker/fallback");
+    let prefix = "invalid configuration: circuit_breaker.fallback: ";
+    schemas::FALLBACK.check(fallback).map_err(|violation| Invalid::by_schema(prefix, &path, violation))?;
+    check_content(&path, fallback, checks)
 }
 
 /// What nodes check in their own data, too.
