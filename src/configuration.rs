@@ -10,7 +10,7 @@ use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
-use sluice_upstream::{NodeSet, Resolve, Upstream};
+use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -130,6 +130,11 @@ impl Configuration {
             Kind::Service => lock(&self.compiler).service_upstream(id).cloned(),
             _ => None,
         }
+    }
+
+    /// What is remembered of every node and upstream.
+    pub fn states(&self) -> Arc<NodeStates> {
+        lock(&self.compiler).states().clone()
     }
 
     /// Whether a configuration was taken in: a file that could be read, a store's state.

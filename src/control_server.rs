@@ -72,6 +72,12 @@ impl Running for Node {
         let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
         report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
     }
+    fn circuit_breakers(&self) -> Vec<Value> {
+        crate::breakers::reports(&self.configuration.states())
+    }
+    fn concurrency_limits(&self) -> Vec<Value> {
+        crate::breakers::limits(&self.configuration.states())
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
     }

@@ -1,5 +1,6 @@
 //! The node's figures for `prometheus`: who owns what it shows.
 use sluice_net::Drain;
+use sluice_plugins_observe::prometheus::{BreakerFigures, LimitFigures};
 use sluice_plugins_observe::prometheus::{ConfigSource, Connections, NodeFigures, NodeHealth};
 use sluice_proxy::Figures;
 use sluice_store::{Condition, Source, Store};
@@ -45,6 +46,12 @@ impl NodeFigures for Node {
             })
         });
         nodes.collect()
+    }
+    fn breakers(&self) -> Vec<BreakerFigures> {
+        crate::breakers::figures(&self.states)
+    }
+    fn concurrency_limits(&self) -> Vec<LimitFigures> {
+        crate::breakers::limit_figures(&self.states)
     }
 }
 

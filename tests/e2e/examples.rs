@@ -65,3 +65,23 @@ fn key_auth_limit_count_answers_401_200_503() {
     assert_eq!(statuses, [200, 200, 200, 503]);
     assert_eq!(upstream.requests(), 3);
 }
+
+#[test]
+fn circuit_breaker_hands_over_to_the_standby_and_answers_itself() {
+    let (upstream, standby) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    upstream.otherwise(Behaviour::answer(500, "ill"));
+    standby.otherwise(Behaviour::answer(200, "standby"));
+    let text = std::fs::read_to_string(folder().join("circuit-breaker/apisix.yaml")).unwrap();
+    let text = text.replace("127.0.0.1:1980", &upstream.addr().to_string());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1981", &standby.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    let mut statuses =
+        |target: &str, count: usize| -> Vec<u16> { (0..count).map(|_| wire.get(target).unwrap().status).collect() };
+    assert_eq!(statuses("/orders", 4), [500, 500, 500, 200]);
+    assert_eq!(statuses("/reports", 5), [500, 500, 500, 500, 503]);
+    let canned = wire.get("/reports").unwrap();
+    assert_eq!((canned.header("retry-after"), canned.header("content-type")), (Some("60"), Some("application/json")));
+    assert_eq!((upstream.requests(), standby.requests()), (7, 1));
+}

@@ -4,6 +4,7 @@
 
 mod admin;
 mod breakage;
+mod breaker;
 mod control;
 mod debug;
 mod declarative;

@@ -1,6 +1,7 @@
 //! The Control API (apisix/control/router.lua, v1.lua): what an operator on the machine may look at and trigger. The
 //! surprises: endpoints of plugins come first, a method that is not offered is a path that is not there, and an empty list is
 //! `{}`, since that is what Lua prints for an empty table.
+mod breakers;
 mod health;
 mod resources;
 mod schema;
@@ -39,6 +40,14 @@ pub trait Running: Send + Sync + 'static {
     fn reveal(&self, kind: Kind, id: &str, body: &mut Value);
     /// The nodes that are checked, of the upstream that a resource is or has: `{ip, port, hostname, status, counter}`.
     fn health(&self, kind: Kind, id: &str) -> Vec<Value>;
+    /// The circuit breakers of the process by upstream: `{name, …}`.
+    fn circuit_breakers(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// The concurrency limits of the process by upstream: `{name, …}`.
+    fn concurrency_limits(&self) -> Vec<Value> {
+        Vec::new()
+    }
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
@@ -64,6 +73,8 @@ impl Control {
             ("GET", ["schema"]) => schema::all(&running.registry()),
             ("GET", ["healthcheck"]) => health::all(running, request),
             ("GET", ["healthcheck", rest @ ..]) => health::one(running, request, rest),
+            ("GET", ["circuit_breakers", rest @ ..]) => breakers::answer(running.circuit_breakers(), rest),
+            ("GET", ["concurrency_limits", rest @ ..]) => breakers::answer(running.concurrency_limits(), rest),
             ("POST", ["gc"]) => Reply::empty(200),
             ("GET", ["routes"]) => resources::all(running, Kind::Route),
             ("GET", ["services"]) => resources::all(running, Kind::Service),

@@ -1,5 +1,6 @@
 //! What would become of a request, without sending it: for the command line and the Admin API. The surprise: requests are
 //! looked at in one go, as a context belongs to one thread.
+mod resilience;
 mod stream;
 
 use crate::{CompiledRoute, RouteUpstream, Snapshot};
@@ -143,12 +144,14 @@ fn upstream(upstream: &RouteUpstream) -> Value {
                 .iter()
                 .map(|n| json!({"host": &*n.host, "port": n.port, "weight": n.weight, "priority": n.priority}))
                 .collect();
-            json!({
+            let mut described = json!({
                 "from": &*upstream.key,
                 "scheme": upstream.scheme.as_str(),
                 "type": format!("{:?}", balancer.settings().algorithm).to_ascii_lowercase(),
                 "nodes": nodes,
-            })
+            });
+            resilience::describe(upstream, &balancer, &mut described);
+            described
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Plugins that limit and split traffic: `limit-conn`, `limit-count`, `limit-req`, `traffic-split`; on stream routes
+//! Plugins that limit and split traffic: `api-breaker`, `limit-conn`, `limit-count`, `limit-req`, `traffic-split`; on stream routes
 //! `mqtt-proxy`.
 //!
 //! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
+mod api_breaker;
 mod counters;
 mod limit_conn;
 mod limit_count;
@@ -16,6 +17,7 @@ use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 
 /// The family, alphabetical.
 pub static PLUGINS: &[Definition] = &[
+    define::<api_breaker::ApiBreaker>(),
     define::<limit_conn::LimitConn>(),
     define::<limit_count::LimitCount>().metadata::<limit_count::Metadata>(),
     define::<limit_req::LimitReq>(),

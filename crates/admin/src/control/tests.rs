@@ -28,6 +28,9 @@ impl Running for Fake {
         let counter = json!({"http_failure": 0, "success": 0, "tcp_failure": 2, "timeout_failure": 0});
         vec![json!({"ip": "127.0.0.1", "port": 1, "status": "unhealthy", "counter": counter})]
     }
+    fn circuit_breakers(&self) -> Vec<Value> {
+        vec![json!({"name": "/apisix/upstreams/u", "scope": "upstream", "state": "open"})]
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async { Ok(()) })
     }
@@ -93,6 +96,16 @@ async fn what_is_not_there_is_404() {
         assert_eq!(reply.status, 404, "{path}");
         assert!(String::from_utf8_lossy(&reply.body).contains("<center>openresty</center>"));
     }
+}
+
+#[tokio::test]
+async fn breakers_and_limits_are_told() {
+    let open = json!({"name": "/apisix/upstreams/u", "scope": "upstream", "state": "open"});
+    assert_eq!(get("/v1/circuit_breakers").await, (200, json!([open])));
+    assert_eq!(get("/v1/circuit_breakers/upstreams/u").await, (200, open));
+    let missing = json!({"error_msg": "routes/1 not found"});
+    assert_eq!(get("/v1/circuit_breakers/routes/1").await, (404, missing));
+    assert_eq!(get("/v1/concurrency_limits").await, (200, json!([])));
 }
 
 #[tokio::test]
