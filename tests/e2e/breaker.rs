@@ -49,6 +49,8 @@ fn until(gateway: &Gateway, target: &str, wanted: impl Fn(&Value) -> bool) -> Va
 
 fn cooled(gateway: &Gateway) {
     until(gateway, "/v1/circuit_breakers/routes/1", |own| own["remaining"] == 0.0);
+    // The workers' clocks are a tick behind the Control API's.
+    std::thread::sleep(Duration::from_millis(30));
 }
 
 fn statuses(gateway: &Gateway, count: usize) -> Vec<u16> {
@@ -98,7 +100,6 @@ fn half_open_lets_only_so_many_pass_over_all_workers() {
     let settings = json!({"nginx_config": {"worker_processes": 2}});
     let gateway = gateway(&settings, &to(&[addr(&node)], json!({"circuit_breaker": circuit_breaker})));
     assert_eq!(statuses(&gateway, 1), [500]);
-    node.forget_requests();
     node.otherwise(Behaviour::Delay(Duration::from_millis(1500), Box::new(Behaviour::answer(200, "well"))));
     cooled(&gateway);
     let mut wires: Vec<Wire> = (0..8).map(|_| gateway.connect().unwrap()).collect();
@@ -106,7 +107,7 @@ fn half_open_lets_only_so_many_pass_over_all_workers() {
     let mut seen: Vec<u16> = wires.iter_mut().map(|wire| wire.read_answer(false).unwrap().status).collect();
     seen.sort_unstable();
     assert_eq!(seen, [200, 200, 503, 503, 503, 503, 503, 503]);
-    assert_eq!(node.requests(), 2);
+    assert_eq!(node.requests(), 1 + 2);
     assert_eq!(breaker(&gateway)["state"], "closed");
 }
 
@@ -116,7 +117,6 @@ fn a_probe_whose_client_leaves_gives_its_place_back() {
     let circuit_breaker = json!({"max_failures": 1, "unhealthy": {"interval": 0.1}, "healthy": {"successes": 1}});
     let gateway = gateway(&Value::Null, &to(&[addr(&node)], json!({"circuit_breaker": circuit_breaker})));
     assert_eq!(statuses(&gateway, 1), [500]);
-    node.forget_requests();
     node.otherwise(Behaviour::Silence);
     cooled(&gateway);
     let mut wire = gateway.connect().unwrap();
@@ -147,8 +147,9 @@ fn the_cool_down_grows_with_each_opening() {
 #[test]
 fn a_share_of_failures_opens_it_and_connections_count() {
     let node = node(200, "well");
+    // A pooled connection that turns out to be closed costs no try: the second one is the failure.
     let sequence = [200, 500, 200, 404, 200].map(|status| Behaviour::answer(status, ""));
-    node.on("/x", Behaviour::Sequence([&sequence[..], &[Behaviour::Close, Behaviour::answer(200, "")]].concat()));
+    node.on("/x", Behaviour::Sequence([&sequence[..], &[Behaviour::Close, Behaviour::Close]].concat()));
     let circuit_breaker = json!({"failure_ratio": 0.3, "min_requests": 6, "unhealthy": {"interval": 600}});
     let gateway = gateway(&Value::Null, &to(&[addr(&node)], json!({"circuit_breaker": circuit_breaker})));
     assert_eq!(statuses(&gateway, 7), [200, 500, 200, 404, 200, 502, 503]);
@@ -306,20 +307,27 @@ fn a_gradient_shrinks_when_the_backend_slows_down() {
     let gateway = gateway(&Value::Null, &to(&[addr(&node)], more));
     node.otherwise(slow(5));
     let over = std::sync::atomic::AtomicBool::new(false);
+    // Ends the load also where the test fails.
+    struct End<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
+        let end = End(&over);
         for _ in 0..16 {
             scope.spawn(|| {
-                let mut wire = gateway.connect().unwrap();
                 while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    assert_eq!(wire.get("/x").unwrap().status, 200);
+                    assert_eq!(statuses(&gateway, 5), [200; 5]);
                 }
             });
         }
-        let usual = when(&gateway, |own| own["usual_latency"].as_f64().unwrap() > 0.004);
+        let usual = when(&gateway, |own| own["usual_latency"].as_f64() > Some(0.004));
         assert!(usual["limit"].as_u64().unwrap() > 8, "{usual}");
         node.otherwise(slow(300));
-        let slow = when(&gateway, |own| own["limit"].as_u64().unwrap() <= 6);
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        let slow = when(&gateway, |own| own["limit"].as_u64() <= Some(6));
+        drop(end);
         assert!(slow["limit"].as_u64().unwrap() >= 2, "{slow}");
     });
 }

@@ -122,6 +122,16 @@ impl Exchange<'_> {
         }
     }
 
+    /// Counts a request that found every node broken.
+    pub(crate) fn count_refused(&self, upstream: &Upstream, trouble: &Trouble) {
+        if let Some(breaking) = &upstream.breaking
+            && breaking.scope == Scope::Node
+            && *trouble == Trouble::Broken
+        {
+            breaking.whole.count_refused();
+        }
+    }
+
     /// What to say where no node could be asked and nobody serves instead.
     pub(crate) fn nobody(&self, cx: &Context, upstream: &Upstream, trouble: Trouble) -> Result<Option<Reply>, Gone> {
         match &upstream.breaking {

@@ -81,6 +81,7 @@ impl Exchange<'_> {
             Ok(reply) => return Ok(reply),
             Err(trouble) => trouble,
         };
+        self.count_refused(&upstream, &trouble);
         // Once: who stands in for another has nobody to stand in for it.
         if let Some(other) = self.fallback(&upstream) {
             return match Box::pin(self.send_to(cx, &other)).await? {
