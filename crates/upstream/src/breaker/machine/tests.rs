@@ -1,3 +1,4 @@
+//! The breaker under calls in any order and from several threads.
 use super::super::settings::{Ratio, StatusSet};
 use super::*;
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! The limiter under calls in any order and from several threads.
 use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
