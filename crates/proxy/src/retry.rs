@@ -22,14 +22,35 @@ pub(crate) struct Tries {
     pub nodes: u32,
     /// What the next attempt waits for first.
     pub wait: Duration,
+    /// The node tried last.
+    last: u32,
     /// Every node was tried, and they are gone through again.
-    pub again: bool,
+    again: bool,
     /// The connection came from the pool.
     pub pooled: bool,
     /// The body is kept while it is sent.
     pub keep_body: bool,
     /// How long the attempt took to connect; none for a pooled connection, `None` without one.
     pub connect_time: Option<Duration>,
+}
+
+impl Tries {
+    /// This node is not asked again while others are left.
+    pub fn failed(&mut self, node: u32) {
+        self.last = node;
+        self.tried.insert(node);
+    }
+
+    /// No node is left: allows all again, the last one not before others. False where that has been done in vain.
+    pub fn begin_again(&mut self) -> bool {
+        let tried = self.tried.len();
+        self.tried.clear();
+        if tried > 1 {
+            self.tried.insert(self.last);
+        }
+        self.again = true;
+        tried > 0
+    }
 }
 
 impl Exchange<'_> {
@@ -118,5 +139,21 @@ impl Exchange<'_> {
             client.timeout.poll(task).map(Ok)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_begin_with_another_node_and_end() {
+        let mut tries = Tries::default();
+        assert!(!tries.begin_again(), "nothing was tried: there is no node at all");
+        (0..3).for_each(|node| tries.failed(node));
+        assert!(tries.begin_again());
+        assert!(tries.tried.contains(2) && tries.tried.len() == 1);
+        assert!(tries.begin_again() && tries.tried.is_empty(), "others are ill: the same once more");
+        assert!(!tries.begin_again());
     }
 }

@@ -102,9 +102,7 @@ impl Exchange<'_> {
                 worker: self.worker.id,
             };
             let Some(picked) = balancer.pick(&input, &self.tries.tried) else {
-                if upstream.retry.rounds && !self.tries.tried.is_empty() && !balancer.is_out() {
-                    self.tries.tried.clear();
-                    self.tries.again = true;
+                if upstream.retry.rounds && !balancer.is_out() && self.tries.begin_again() {
                     continue;
                 }
                 return say(if balancer.is_out() { Trouble::NoNode } else { Trouble::Exhausted });
@@ -168,7 +166,7 @@ impl Exchange<'_> {
             };
             match decision {
                 RetryDecision::Retry { counts: true } => {
-                    self.tries.tried.insert(picked.index);
+                    self.tries.failed(picked.index);
                     fresh = false;
                     if !self.tries.wait.is_zero() {
                         self.back_off().await?;
