@@ -46,13 +46,13 @@ impl Exchange<'_> {
     /// Waits for a place. `None`: for too long.
     async fn wait(&mut self, limit: &ConcurrencyLimit, mut ticket: Ticket) -> Result<Option<Slot>, Gone> {
         self.waited = true;
-        let (client, drain) = (&mut *self.client, &self.worker.drain);
+        let (client, drain, kept) = (&mut *self.client, &self.worker.drain, self.first_part);
         client.timeout.arm(limit.settings.queue.timeout);
         poll_fn(|task| {
             if let Poll::Ready(slot) = ticket.poll(task) {
                 return Poll::Ready(Ok(Some(slot)));
             }
-            if client.is_gone(task) || drain.is_forced() {
+            if client.is_gone(task, kept) || drain.is_forced() {
                 return Poll::Ready(Err(Gone));
             }
             client.timeout.poll(task).map(|()| Ok(None))

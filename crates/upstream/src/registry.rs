@@ -12,6 +12,7 @@ use crate::breaker::{Breaker, BreakerReport};
 use crate::concurrency::{ConcurrencyReport, Limiter};
 use crate::endpoint::NodeState;
 use crate::health::{Checker, CheckerSettings, HealthReport, Target};
+use crate::retry::BudgetWindow;
 
 type Key = (Arc<str>, Arc<str>, u16);
 
@@ -43,6 +44,8 @@ struct Inner {
     sweep_breakers_at: usize,
     limiters: HashMap<Arc<str>, Weak<Limiter>, foldhash::fast::RandomState>,
     sweep_limiters_at: usize,
+    budgets: HashMap<Arc<str>, Weak<BudgetWindow>, foldhash::fast::RandomState>,
+    sweep_budgets_at: usize,
 }
 
 /// A breaker of the process.
@@ -131,6 +134,22 @@ impl NodeStates {
             before.retire();
         }
         checker
+    }
+
+    /// What an upstream's retry budget has counted, while anybody still uses it, else nothing yet.
+    pub fn budget(&self, upstream: &str) -> Arc<BudgetWindow> {
+        let mut inner = self.lock();
+        if inner.budgets.len() >= inner.sweep_budgets_at {
+            inner.budgets.retain(|_, window| window.strong_count() > 0);
+            inner.sweep_budgets_at = (inner.budgets.len() * 2).max(64);
+        }
+        let place = inner.budgets.entry(upstream.into()).or_default();
+        if let Some(window) = place.upgrade() {
+            return window;
+        }
+        let window = Arc::default();
+        *place = Arc::downgrade(&window);
+        window
     }
 
     /// The upstream has no checks any more, whoever still uses an older form of it.
@@ -253,6 +272,18 @@ mod tests {
         let limiter = states.limiter(&key);
         assert!(Arc::ptr_eq(&limiter, &states.limiter(&key)));
         assert_eq!(states.concurrency_limits().len(), 1);
+    }
+
+    #[test]
+    fn budgets_outlive_a_change_of_the_upstream() {
+        let states = NodeStates::new();
+        let window = states.budget("upstreams/1");
+        assert!(Arc::ptr_eq(&window, &states.budget("upstreams/1")));
+        assert!(!Arc::ptr_eq(&window, &states.budget("upstreams/2")));
+        for n in 0..10_000 {
+            states.budget(&format!("upstreams/{n}"));
+        }
+        assert!(states.lock().budgets.len() <= 65);
     }
 
     #[test]
