@@ -239,7 +239,6 @@ mod tests {
                 json!({"max_failures": 1, "cooldown": 3}),
                 format!("{breaker}additional properties forbidden, found cooldown"),
             ),
-            ("concurrency_limit", json!({}), format!("{limit}property \"limit\" is required")),
             (
                 "concurrency_limit",
                 json!({"type": "vegas", "limit": 1}),

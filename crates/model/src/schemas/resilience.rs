@@ -187,8 +187,6 @@ pub(super) fn concurrency_limit() -> Value {
                 "default": 1
             }
         },
-        "if": {"properties": {"type": {"enum": ["gradient"]}}, "required": ["type"]},
-        "else": {"required": ["limit"]},
         "additionalProperties": false
     })
 }

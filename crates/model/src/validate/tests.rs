@@ -94,6 +94,9 @@ fn a_fallback_is_checked_as_an_upstream_without_a_breaker() {
         let route = json!({"uri": "/", "upstream": with(fallback)});
         assert_eq!(put(Kind::Route, "1", route), words);
     }
+    let limit = |limit: Value| put(Kind::Upstream, "1", json!({"nodes": {}, "concurrency_limit": limit}));
+    assert_eq!(limit(json!({})), "concurrency_limit: `limit` is required unless `type` is `gradient`");
+    assert_eq!(limit(json!({"type": "gradient"})), "ok");
 }
 
 #[test]

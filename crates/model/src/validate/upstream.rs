@@ -41,7 +41,7 @@ pub(super) fn check(base: &str, follow: bool, body: &mut Value, checks: &Checks<
 
 /// `circuit_breaker.fallback` where it is an upstream; ours. By itself, as the upstream's schema would only say that a clause
 /// did not match.
-fn check_fallback(base: &str, body: &mut Value, checks: &Checks<'_>) -> Checked {
+pub(super) fn check_fallback(base: &str, body: &mut Value, checks: &Checks<'_>) -> Checked {
     let Some(fallback) = body.pointer_mut("/circuit_breaker/fallback").filter(|own| own.is_object()) else {
         return Ok(());
     };
@@ -72,6 +72,13 @@ pub(super) fn check_content(base: &str, body: &Value, checks: &Checks<'_>) -> Ch
         let key = tls.get("client_key").and_then(Value::as_str);
         ssl::check_pair(cert, key.filter(|key| !secret::is_reference(key)), checks)
             .map_err(|message| Invalid::at(&format!("{base}/tls"), message))?;
+    }
+    if let Some(limit) = body.get("concurrency_limit").filter(|own| own.get("limit").is_none())
+        && limit.get("type").and_then(Value::as_str) != Some("gradient")
+    {
+        // said here, as a schema would only say that a clause did not match
+        let message = "concurrency_limit: `limit` is required unless `type` is `gradient`";
+        return Err(Invalid::at(&format!("{base}/concurrency_limit/limit"), message));
     }
     if field("type") == Some("chash") { check_chash(base, body) } else { Ok(()) }
 }
