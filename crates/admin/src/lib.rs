@@ -15,6 +15,7 @@ mod decoration;
 mod encryption;
 mod key_owners;
 mod lenient;
+mod node_status;
 pub mod listing;
 pub mod message;
 mod openapi;

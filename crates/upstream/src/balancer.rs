@@ -169,7 +169,7 @@ impl Picker {
             // a ring of one node without weight has no points; everyone else takes a lone node as it is
             (algorithm, [only]) if algorithm != Algorithm::Chash => Picker::Single(*only),
             (Algorithm::RoundRobin, _) => {
-                Picker::RoundRobin(RoundRobin::build(nodes, members, percents, settings.counters, start))
+                Picker::RoundRobin(RoundRobin::build_warming(nodes, members, percents, settings.counters, start))
             }
             (Algorithm::Chash, _) => Picker::Chash(Chash::build(nodes, members, settings.chash_max_points)),
             (Algorithm::LeastConn, _) => Picker::LeastConn(LeastConn::build(nodes, members, percents)),
@@ -238,6 +238,8 @@ pub struct Balancer {
     refreshing: Mutex<()>,
     /// For `sticky`: which node a cookie names, in the order of tokens.
     tokens: Box<[(Token, u32)]>,
+    /// The tokens in the order of nodes.
+    node_tokens: Box<[Token]>,
     settings: BalancerSettings,
 }
 
@@ -267,15 +269,16 @@ impl Balancer {
             spilled: &[],
             start: settings.start,
         };
-        let mut tokens: Vec<(Token, u32)> = Vec::new();
-        if let Some(sticky) = &settings.sticky {
-            tokens.extend(unique.iter().map(|node| sticky.token(node)).zip(0..));
-            tokens.sort_unstable();
-        }
+        let sticky = settings.sticky.as_ref();
+        let node_tokens: Box<[Token]> =
+            sticky.map(|sticky| unique.iter().map(|node| sticky.token(node)).collect()).unwrap_or_default();
+        let mut tokens: Vec<(Token, u32)> = node_tokens.iter().copied().zip(0..).collect();
+        tokens.sort_unstable();
         let balancer = Balancer {
             algorithm: settings.algorithm,
             all: Tiers::build(&plan),
             tokens: tokens.into(),
+            node_tokens,
             due_ms: AtomicU64::new(if settings.slow_start.is_some() { 0 } else { u64::MAX }),
             nodes: unique.into(),
             epoch: AtomicU64::new(0),
@@ -347,8 +350,7 @@ impl Balancer {
 
     /// The node's name in cookies; `None` without `sticky`.
     pub fn token(&self, index: u32) -> Option<Token> {
-        let node = self.nodes.get(index as usize)?;
-        self.settings.sticky.as_ref().map(|sticky| sticky.token(node))
+        self.node_tokens.get(index as usize).copied()
     }
 
     /// Whether every node is out and none may be used for want of a better one ([`BalancerSettings::fail_when_none`]).

@@ -52,7 +52,18 @@ pub(crate) fn effective_weights(nodes: &[Endpoint], members: &[u32], percents: &
 
 impl RoundRobin {
     /// `shards`: counters to spread workers over (1 = one order for all). `start`: where the cycle begins.
-    pub fn build(nodes: &[Endpoint], members: &[u32], percents: &[u8], shards: u16, start: u64) -> RoundRobin {
+    pub fn build(nodes: &[Endpoint], members: &[u32], shards: u16, start: u64) -> RoundRobin {
+        RoundRobin::build_warming(nodes, members, &[], shards, start)
+    }
+
+    /// With shares of weights, see [`crate::slow_start`].
+    pub(crate) fn build_warming(
+        nodes: &[Endpoint],
+        members: &[u32],
+        percents: &[u8],
+        shards: u16,
+        start: u64,
+    ) -> RoundRobin {
         let (members, weights) = effective_weights(nodes, members, percents);
         let total: u64 = weights.iter().sum();
         let cycle = if total <= SEQUENCE_LIMIT {
@@ -170,7 +181,7 @@ mod tests {
 
     fn order(weights: &[u32], steps: usize) -> Vec<u32> {
         let (nodes, members) = nodes(weights);
-        let picker = RoundRobin::build(&nodes, &members, &[], 1, 0);
+        let picker = RoundRobin::build(&nodes, &members, 1, 0);
         (0..steps).map(|_| picker.pick(0, &Tried::new()).unwrap()).collect()
     }
 
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn workers_with_their_own_counter_are_exact_each() {
         let (nodes, members) = nodes(&[3, 1]);
-        let picker = RoundRobin::build(&nodes, &members, &[], 2, 0);
+        let picker = RoundRobin::build(&nodes, &members, 2, 0);
         for worker in [0, 1, 5] {
             let light = (0..40).filter(|_| picker.pick(worker, &Tried::new()) == Some(1)).count();
             assert_eq!(light, 10);
@@ -199,7 +210,7 @@ mod tests {
     #[test]
     fn a_retry_finds_the_light_node() {
         let (nodes, members) = nodes(&[1_000_000, 1]);
-        let picker = RoundRobin::build(&nodes, &members, &[], 1, 0);
+        let picker = RoundRobin::build(&nodes, &members, 1, 0);
         let mut tried = Tried::new();
         tried.insert(0);
         assert_eq!(picker.pick(0, &tried), Some(1));
@@ -209,7 +220,7 @@ mod tests {
 
     #[test]
     fn no_members_no_node() {
-        assert_eq!(RoundRobin::build(&[], &[], &[], 1, 7).pick(0, &Tried::new()), None);
+        assert_eq!(RoundRobin::build(&[], &[], 1, 7).pick(0, &Tried::new()), None);
     }
 
     proptest! {
@@ -224,7 +235,7 @@ mod tests {
         ) {
             prop_assume!(weights.iter().any(|weight| *weight > 0));
             let (nodes, members) = nodes(&weights);
-            let picker = RoundRobin::build(&nodes, &members, &[], 1, start);
+            let picker = RoundRobin::build(&nodes, &members, 1, start);
             let divisor = weights.iter().fold(0, |a, b| gcd(a, u64::from(*b)));
             let total: u64 = weights.iter().map(|weight| u64::from(*weight) / divisor).sum();
             for _ in 0..2 {
@@ -250,7 +261,7 @@ mod tests {
     #[test]
     fn threads_share_one_exact_cycle() {
         let (nodes, members) = nodes(&[3, 2, 1]);
-        let picker = RoundRobin::build(&nodes, &members, &[], 1, 0);
+        let picker = RoundRobin::build(&nodes, &members, 1, 0);
         let counts: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
