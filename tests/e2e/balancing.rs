@@ -68,13 +68,13 @@ fn a_slow_node_of_five_hardly_gets_requests() {
         let gateway = gateway(&Value::Null, &route(&json!({"type": kind, "nodes": listed(&nodes, |_| json!({}))})));
         let healthy = latencies(&gateway, 4, 150);
         nodes[2].otherwise(delayed(200));
-        nodes[2].forget_requests();
+        let before = nodes[2].requests();
         let slow = latencies(&gateway, 4, 400);
-        let to_it = nodes[2].requests();
+        let to_it = nodes[2].requests() - before;
         // what is under way when it turns slow is lost, and hardly anything after
         assert!(to_it <= 14, "{kind}: {to_it} of 1600");
-        let late = |all: &[Duration], per_mille: usize| all[all.len() * per_mille / 1000];
-        assert!(late(&slow, 985) <= 2 * late(&healthy, 990), "{kind}: {:?} {:?}", late(&slow, 985), late(&healthy, 990));
+        let p99 = |all: &[Duration]| all[all.len() * 99 / 100];
+        assert!(p99(&slow) <= 2 * p99(&healthy), "{kind}: {:?} {:?}", p99(&slow), p99(&healthy));
     }
 }
 
@@ -176,18 +176,17 @@ fn a_new_node_starts_slowly() {
     };
     // so aggressive that the first node is at half its weight within a second, and looked at again after six
     let gateway = gateway(&Value::Null, &of(&nodes[..1]));
-    let mut wire = gateway.connect().unwrap();
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(700) {
-        assert_eq!(names(&mut wire, 3), ["a"; 3]);
+        assert_eq!(names(&mut gateway.connect().unwrap(), 3), ["a"; 3]);
     }
     gateway.dir().write_resources(&of(&nodes)).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while nodes[1].requests() == 0 {
         assert!(Instant::now() < until, "{}", gateway.log_text());
-        names(&mut wire, 1);
+        names(&mut gateway.connect().unwrap(), 1);
     }
-    let new = names(&mut wire, 200).iter().filter(|name| *name == "b").count();
+    let new = names(&mut gateway.connect().unwrap(), 200).iter().filter(|name| *name == "b").count();
     assert!((20..60).contains(&new), "a sixth of 200, not half: {new}");
 }
 
@@ -239,10 +238,17 @@ fn metadata_is_a_variable_and_status_is_shown() {
     assert_eq!(ask("PUT", "/routes/1?wait=true", body).status, 201);
     assert_eq!(gateway.connect().unwrap().get("/x").unwrap().header("x-node"), Some("east-8-"));
     for path in ["/upstreams/1?include=status", "/routes/1?include=status"] {
-        let shown = ask("GET", path, Value::Null).json();
+        // the answer is with the client before the gateway has counted it
+        let until = Instant::now() + Duration::from_secs(10);
+        let shown = loop {
+            let shown = ask("GET", path, Value::Null).json();
+            if shown["status"]["nodes"][0]["active"] == 0 || Instant::now() > until {
+                break shown;
+            }
+        };
         let node = &shown["status"]["nodes"][0];
         assert_eq!((&node["port"], &node["status"]), (&json!(nodes[0].port()), &json!("unchecked")), "{shown}");
-        assert!(node["latency_ms"].as_f64().unwrap() > 0.0 && node["metadata"]["zone"] == "east", "{shown}");
+        assert!(node["latency_ms"].as_f64().is_some_and(|ms| ms > 0.0) && node["metadata"]["zone"] == "east", "{shown}");
         assert_eq!(node["active"], 0);
     }
     assert_eq!(ask("GET", "/upstreams/1", Value::Null).json().get("status"), None);

@@ -307,6 +307,10 @@ impl Balancer {
     #[inline]
     pub fn pick(&self, input: &PickInput<'_>, tried: &Tried) -> Option<Picked<'_>> {
         let lone = self.nodes.len() == 1 && !self.settings.fail_when_none;
+        if lone && input.now_ms >= self.due_ms.load(Ordering::Relaxed) {
+            // it is not new any more when a second one comes
+            self.refresh(Some(input.now_ms));
+        }
         let index = if lone { 0 } else { self.pick_index(input, tried)? };
         let endpoint = self.nodes.get(index as usize)?;
         if self.algorithm.counts() {
