@@ -248,7 +248,7 @@ impl Context {
             },
             Variable::UpstreamScheme => text(self.upstream.scheme.as_deref().unwrap_or("http")),
             Variable::UpstreamUri => self.upstream.target.as_deref().map(Value::bytes),
-            Variable::Custom(name) => self.node_metadata(name.strip_prefix("upstream_node_metadata_")?),
+            Variable::UpstreamNodeMetadata(key) => self.node_metadata(key),
             _ => None,
         }
     }
