@@ -20,9 +20,7 @@ fn nodes(count: usize) -> Vec<Upstream> {
 }
 
 fn listed(nodes: &[Upstream], metadata: impl Fn(usize) -> Value) -> Value {
-    let one = |(index, node): (usize, &Upstream)| {
-        json!({"host": "127.0.0.1", "port": node.port(), "weight": 1, "metadata": metadata(index)})
-    };
+    let one = |(index, node): (usize, &Upstream)| json!({"host": "127.0.0.1", "port": node.port(), "weight": 1, "metadata": metadata(index)});
     nodes.iter().enumerate().map(one).collect()
 }
 
@@ -84,7 +82,8 @@ fn a_cookie_brings_a_client_back_until_its_node_is_gone() {
     let checks = json!({"active": {"http_path": "/status", "healthy": {"interval": 1, "successes": 1},
         "unhealthy": {"interval": 1, "http_failures": 1}}});
     let sticky = json!({"cookie": "node", "path": "/", "ttl": 3600, "same_site": "lax"});
-    let upstream = json!({"type": "roundrobin", "nodes": listed(&nodes, |_| json!({})), "sticky": sticky, "checks": checks});
+    let upstream =
+        json!({"type": "roundrobin", "nodes": listed(&nodes, |_| json!({})), "sticky": sticky, "checks": checks});
     let gateway = gateway(&Value::Null, &route(&upstream));
     let mut wire = gateway.connect().unwrap();
     let first = wire.get("/x").unwrap();
@@ -139,7 +138,10 @@ fn the_own_zone_comes_first() {
     let dir = ConfigDir::new(&Value::Null, &route(&upstream)).unwrap();
     let west = Gateway::start_with(binary(), dir, &[("SLUICE_ZONE", "west")]).unwrap();
     let seen = names(&mut west.connect().unwrap(), 20);
-    assert!(seen.iter().all(|name| name != "a") && seen.contains(&"b".into()) && seen.contains(&"c".into()), "{seen:?}");
+    assert!(
+        seen.iter().all(|name| name != "a") && seen.contains(&"b".into()) && seen.contains(&"c".into()),
+        "{seen:?}"
+    );
     let none = gateway(&Value::Null, &route(&upstream));
     assert!(names(&mut none.connect().unwrap(), 30).contains(&"a".into()));
 }
@@ -248,7 +250,10 @@ fn metadata_is_a_variable_and_status_is_shown() {
         };
         let node = &shown["status"]["nodes"][0];
         assert_eq!((&node["port"], &node["status"]), (&json!(nodes[0].port()), &json!("unchecked")), "{shown}");
-        assert!(node["latency_ms"].as_f64().is_some_and(|ms| ms > 0.0) && node["metadata"]["zone"] == "east", "{shown}");
+        assert!(
+            node["latency_ms"].as_f64().is_some_and(|ms| ms > 0.0) && node["metadata"]["zone"] == "east",
+            "{shown}"
+        );
         assert_eq!(node["active"], 0);
     }
     assert_eq!(ask("GET", "/upstreams/1", Value::Null).json().get("status"), None);

@@ -114,6 +114,9 @@ mod tests {
         assert!(shares[0].abs_diff(500) < 100 && shares[1].abs_diff(2500) < 200 && shares[2].abs_diff(4500) < 200);
         let mut tried = Tried::new();
         tried.insert(0);
-        assert!((0..100).all(|step| LeastConn::build(&nodes, &[0, 1], &[100, 1]).pick(&nodes, mix(step), &tried) == Some(1)));
+        assert!(
+            (0..100)
+                .all(|step| LeastConn::build(&nodes, &[0, 1], &[100, 1]).pick(&nodes, mix(step), &tried) == Some(1))
+        );
     }
 }

@@ -31,7 +31,9 @@ impl LoadReport {
         }
         let load = if let Ok(number) = text.parse::<f32>() {
             Some(number)
-        } else if let Some(json) = text.strip_prefix("JSON").map(str::trim_start).or(text.starts_with('{').then_some(text)) {
+        } else if let Some(json) =
+            text.strip_prefix("JSON").map(str::trim_start).or(text.starts_with('{').then_some(text))
+        {
             let report: serde_json::Value = serde_json::from_str(json).ok()?;
             self.names(|name| number(&report, name))
         } else {

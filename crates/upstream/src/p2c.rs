@@ -92,13 +92,7 @@ impl Draw {
 
 /// One of `candidates`, more likely the cheaper it is; `weigh`: and the heavier.
 #[inline]
-pub(crate) fn choose(
-    candidates: &[Member],
-    nodes: &[Endpoint],
-    weigh: bool,
-    random: u64,
-    now_ms: u64,
-) -> Option<u32> {
+pub(crate) fn choose(candidates: &[Member], nodes: &[Endpoint], weigh: bool, random: u64, now_ms: u64) -> Option<u32> {
     let mut costs: SmallVec<[Cost; 8]> = SmallVec::new();
     let mut assumed = 0.0;
     for member in candidates {
@@ -165,8 +159,7 @@ pub(crate) fn pick_again(
     now_ms: u64,
     tried: &Tried,
 ) -> Option<u32> {
-    let left: SmallVec<[Member; 16]> =
-        members.iter().copied().filter(|member| !tried.contains(member.index)).collect();
+    let left: SmallVec<[Member; 16]> = members.iter().copied().filter(|member| !tried.contains(member.index)).collect();
     choose(&left, nodes, true, mix(random), now_ms)
 }
 

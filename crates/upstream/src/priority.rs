@@ -36,9 +36,8 @@ impl Tiers {
         let rank = |index: &u32| {
             let node = plan.nodes.get(*index as usize);
             let priority = node.map_or(0, |node| node.priority);
-            let foreign = zone.is_some_and(|zone| {
-                !plan.spilled.contains(&priority) && !node.is_some_and(|node| zone.is_local(node))
-            });
+            let foreign = zone
+                .is_some_and(|zone| !plan.spilled.contains(&priority) && !node.is_some_and(|node| zone.is_local(node)));
             (std::cmp::Reverse(priority), foreign)
         };
         let mut ranks: Vec<_> = plan.members.iter().map(rank).collect();

@@ -134,7 +134,9 @@ mod tests {
             same_site: Some(SameSite::None),
             ..settings()
         };
-        assert!(Sticky::compile(&all, "x").set_cookie(Token(1)).ends_with("; Path=/a; Max-Age=60; Secure; SameSite=None"));
+        assert!(
+            Sticky::compile(&all, "x").set_cookie(Token(1)).ends_with("; Path=/a; Max-Age=60; Secure; SameSite=None")
+        );
     }
 
     #[test]

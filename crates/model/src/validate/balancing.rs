@@ -8,7 +8,8 @@ pub(super) fn check(base: &str, body: &Value) -> Checked {
     let kind = body.get("type").and_then(Value::as_str).unwrap_or("roundrobin");
     let refused = |field: &str, message: String| Err(Invalid::at(&format!("{base}/{field}"), message));
     if body.get("slow_start").is_some() && matches!(kind, "chash" | "ewma") {
-        let message = format!("slow_start has no effect with type {kind}: use roundrobin, least_conn, random, p2c or adaptive");
+        let message =
+            format!("slow_start has no effect with type {kind}: use roundrobin, least_conn, random, p2c or adaptive");
         return refused("slow_start", message);
     }
     if body.get("load_report").is_some() && kind != "adaptive" {

@@ -257,7 +257,8 @@ fn a_node_that_comes_back_gets_a_growing_share() {
         let settings = BalancerSettings { algorithm, slow_start, ..Default::default() };
         let balancer = Balancer::build(&settings, nodes.collect()).unwrap();
         let share = |now_ms: u64| {
-            let picks = (0..4000).map(|step| balancer.pick(&input_at(now_ms, crate::p2c::mix(step)), &Tried::new()).unwrap());
+            let picks =
+                (0..4000).map(|step| balancer.pick(&input_at(now_ms, crate::p2c::mix(step)), &Tried::new()).unwrap());
             let count = picks.map(|picked| {
                 balancer.done(picked.index, &Outcome { latency: Duration::ZERO, ok: false, now_ms });
                 picked.index

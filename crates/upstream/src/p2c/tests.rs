@@ -21,7 +21,9 @@ fn nodes(weights: &[u32]) -> (Vec<Endpoint>, Vec<u32>) {
 
 #[test]
 fn equals_share_by_weight() {
-    for (weights, wanted) in [([1, 1, 1, 1], [0.25; 4]), ([2, 1, 1, 0], [0.5, 0.25, 0.25, 0.0]), ([98, 1, 1, 0], [0.98, 0.01, 0.01, 0.0])] {
+    for (weights, wanted) in
+        [([1, 1, 1, 1], [0.25; 4]), ([2, 1, 1, 0], [0.5, 0.25, 0.25, 0.0]), ([98, 1, 1, 0], [0.98, 0.01, 0.01, 0.0])]
+    {
         let (nodes, members) = nodes(&weights);
         let picker = P2c::build(&nodes, &members, &[]);
         let got = shares(4, 100_000, |random| picker.pick(&nodes, random, 1, &Tried::new()));
@@ -53,7 +55,9 @@ fn simulate(algorithm: Algorithm, rate: u64, seconds: u64, time_of: impl Fn(u32,
     };
     for step in 0..rate * seconds {
         let now = step * 1_000_000 / rate;
-        while let Some(std::cmp::Reverse((end, begun, index))) = ends.peek().copied().filter(|e: &std::cmp::Reverse<(u64, u64, u32)>| e.0.0 <= now) {
+        while let Some(std::cmp::Reverse((end, begun, index))) =
+            ends.peek().copied().filter(|e: &std::cmp::Reverse<(u64, u64, u32)>| e.0.0 <= now)
+        {
             ends.pop();
             finish(end, begun, index);
         }
@@ -79,7 +83,8 @@ fn one_of_five_twenty_times_slower_does_not_show_in_the_99th_percentile() {
         for rate in [100, 500, 2000] {
             let healthy = p99(&simulate(algorithm, rate, 20, |_, _| 5_000));
             // slow from the sixth second to the end
-            let slow = simulate(algorithm, rate, 30, |node, now| if node == 2 && now > 5_000_000 { 100_000 } else { 5_000 });
+            let slow =
+                simulate(algorithm, rate, 30, |node, now| if node == 2 && now > 5_000_000 { 100_000 } else { 5_000 });
             let after = &slow[(rate * 5) as usize..];
             let to_it = after.iter().filter(|(_, node)| *node == 2).count() as f64 / after.len() as f64;
             assert!(p99(after) <= 2 * healthy, "{algorithm:?} at {rate}/s: {} {healthy}, {to_it}", p99(after));
@@ -92,12 +97,18 @@ fn one_of_five_twenty_times_slower_does_not_show_in_the_99th_percentile() {
 fn a_node_that_is_well_again_is_found_and_no_crowd_comes_before() {
     for algorithm in [Algorithm::P2c, Algorithm::Adaptive] {
         let slow_until = 20_000_000;
-        let seen = simulate(algorithm, 1000, 60, |node, now| if node == 2 && now < slow_until { 100_000 } else { 5_000 });
+        let seen =
+            simulate(algorithm, 1000, 60, |node, now| if node == 2 && now < slow_until { 100_000 } else { 5_000 });
         let share = |from: usize, to: usize| {
-            seen[from * 1000..to * 1000].iter().filter(|(_, node)| *node == 2).count() as f64 / ((to - from) * 1000) as f64
+            seen[from * 1000..to * 1000].iter().filter(|(_, node)| *node == 2).count() as f64
+                / ((to - from) * 1000) as f64
         };
         for second in 2..20 {
-            assert!(share(second, second + 1) < 0.01, "{algorithm:?}: {} in second {second}", share(second, second + 1));
+            assert!(
+                share(second, second + 1) < 0.01,
+                "{algorithm:?}: {} in second {second}",
+                share(second, second + 1)
+            );
         }
         assert!(share(50, 60) > 0.1, "{algorithm:?}: {}", share(50, 60));
     }
