@@ -72,7 +72,10 @@ fn a_slow_node_of_five_hardly_gets_requests() {
         // what is under way when it turns slow is lost, and hardly anything after
         assert!(to_it <= 11, "{kind}: {to_it} of 1200");
         let p99 = |all: &[Duration]| all[all.len() * 99 / 100];
-        assert!(p99(&slow) <= 2 * p99(&healthy), "{kind}: {:?} {:?}", p99(&slow), p99(&healthy));
+        eprintln!("{kind}: {to_it} requests, p99 {:?} after {:?}", p99(&slow), p99(&healthy));
+        // a busy machine has outliers of its own; 200 ms would be the slow node
+        let bound = 2 * p99(&healthy).max(Duration::from_millis(40));
+        assert!(p99(&slow) <= bound, "{kind}: {:?} {:?}", p99(&slow), p99(&healthy));
     }
 }
 
