@@ -112,6 +112,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         resolver: services.resolver,
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
+        zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,

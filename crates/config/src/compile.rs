@@ -4,6 +4,7 @@
 //! The surprise: a resource that does not compile keeps its last good form if it had one, and is left out otherwise;
 //! either way it is reported and the rest goes on.
 mod accepted;
+mod balancing;
 mod chain;
 mod consumer;
 mod route;
@@ -82,6 +83,8 @@ pub struct CompileSettings {
     pub health_checks: bool,
     /// Probes of the process at a time.
     pub health_probes: usize,
+    /// Where this gateway runs, for `zone_preference`.
+    pub zone: Option<Arc<str>>,
 }
 
 /// One worker, and nothing that needs the network.
@@ -96,6 +99,7 @@ impl Default for CompileSettings {
             resolver: None,
             health_checks: false,
             health_probes: 64,
+            zone: None,
         }
     }
 }

@@ -109,6 +109,8 @@ pub struct UpstreamRequest {
     pub body: Option<Vec<u8>>,
     /// The chosen node's name as configured, when it is not an address. The gateway sets it at each try.
     pub node_name: Option<Arc<str>>,
+    /// The chosen node's `metadata` as configured. The gateway sets it at each try.
+    pub node_metadata: Option<Arc<serde_json::Value>>,
     withheld: u32,
 }
 

@@ -1,4 +1,5 @@
 //! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::balancing::Balancing;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
@@ -100,6 +101,7 @@ impl Exchange<'_> {
                 random: self.worker.random(),
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
+                sticky: Balancing::asked(&balancer, cx),
             };
             let Some(picked) = balancer.pick(&input, &self.tries.tried) else {
                 if upstream.retry.rounds && !balancer.is_out() && self.tries.begin_again() {
@@ -112,11 +114,15 @@ impl Exchange<'_> {
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             cx.upstream.node_name = picked.endpoint.domain.clone();
+            cx.upstream.node_metadata.clone_from(&picked.endpoint.metadata);
+            self.balancing.chosen(&upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
             let error = match result {
                 Ok(latency) => {
-                    held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
+                    let status = cx.attempts.last().map_or(0, |attempt| attempt.status);
+                    let outcome = Outcome { latency, ok: true, now_ms: timer::unix_ms_coarse() };
+                    held.answered(status, self.balancing.load, &outcome);
                     if let Some(checker) = &upstream.health
                         && let Some(attempt) = cx.attempts.last()
                     {
@@ -131,15 +137,18 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
+                    if matches!(error, AttemptError::Failed(_)) {
+                        held.failed(input.now_ms);
+                    }
                     return Err(Gone);
                 }
                 Err(error) => error,
             };
-            drop(held);
             let decision = match error {
                 AttemptError::Gone => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)),
                 AttemptError::Dropped(status) => {
+                    held.failed(timer::unix_ms_coarse());
                     tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
                     if let Some(checker) = &upstream.health {
                         checker.answered(picked.endpoint, status, input.now_ms);
@@ -147,6 +156,7 @@ impl Exchange<'_> {
                     RetryDecision::Retry { counts: true }
                 }
                 AttemptError::Failed(failure) => {
+                    held.failed(timer::unix_ms_coarse());
                     let status = failure.status();
                     let (response_time, connect_time) = (begun.elapsed(), self.tries.connect_time);
                     cx.attempts.push(AttemptLog { address, status, connect_time, header_time: None, response_time });

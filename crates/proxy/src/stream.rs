@@ -122,7 +122,7 @@ impl Session {
         let client = End { stream: &mut self.client, pending: &mut to_client };
         let up = End { stream: &mut node, pending: &mut to_upstream };
         let passed = tunnel::run(client, up, &self.timeout, upstream.stream_idle, &self.worker.drain).await;
-        held.done(&upstream::outcome(latency));
+        held.answered(0, None, &upstream::outcome(latency));
         tracing::debug!(
             peer = %self.cx.connection.peer, route = &*self.cx.route_id, sent = passed.to_client,
             received = passed.to_upstream, ended = ?passed.ended, "stream connection ended"

@@ -1,6 +1,6 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
 use super::ssl::Ssls;
-use super::{CompileSettings, Compiler, Work};
+use super::{CompileSettings, Compiler, Work, balancing};
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
@@ -73,6 +73,9 @@ pub(super) fn compile(
         model::HashOn::Cookie => HashOn::Cookie,
         model::HashOn::Consumer => HashOn::Consumer,
         model::HashOn::VarsCombinations => HashOn::VarsCombinations,
+        model::HashOn::ClientIp => HashOn::ClientIp,
+        model::HashOn::QueryArg => HashOn::QueryArg,
+        model::HashOn::Uri => HashOn::Uri,
     };
     let tls = tls(upstream, parts)?;
     let health = health(key, upstream, parts)?;
@@ -84,6 +87,9 @@ pub(super) fn compile(
         counters: settings.workers,
         fail_when_none: checks.map_or(defaults.fail_when_none, |checks| checks.fail_when_none),
         max_ejection_percent: checks.map_or(defaults.max_ejection_percent, |checks| checks.max_ejection_percent),
+        slow_start: upstream.slow_start.as_ref().map(balancing::slow_start),
+        zone: balancing::zone(upstream, settings),
+        sticky: upstream.sticky.as_ref().map(|sticky| balancing::sticky(sticky, key)),
         ..defaults
     };
     let default_port = upstream.scheme.default_port();
@@ -129,6 +135,7 @@ pub(super) fn compile(
         }),
         tls,
         health,
+        load_report: upstream.load_report.as_ref().map(|report| Arc::new(balancing::load_report(report))),
         _refresh: refresh,
     })
 }
