@@ -46,6 +46,8 @@ pub struct Exchange<'a> {
     pub(crate) head_bytes: u64,
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
+    /// How far a tap has followed the body.
+    pub(crate) tapped: Option<BodyReader>,
     continued: bool,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
@@ -85,6 +87,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,
@@ -139,6 +142,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,

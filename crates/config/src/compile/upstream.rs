@@ -1,6 +1,7 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
 use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work};
+use foldhash::HashMap;
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
@@ -13,7 +14,7 @@ use sluice_upstream::{
     Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
     PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// TLS configurations by their settings: equal ones share sessions and pooled connections.
@@ -336,18 +337,49 @@ impl Compiler {
     }
 }
 
-/// Compiles upstreams that stand in plugin configurations.
-pub(super) struct InlineCompiler {
-    settings: CompileSettings,
-    states: Arc<NodeStates>,
-    tls: TlsCache,
-    ssls: Ssls,
+/// What is remembered of upstreams that stand in plugin configurations: their last forms, so that the addresses of names
+/// outlive a change, and names that nobody has resolved yet.
+#[derive(Clone, Default)]
+pub(super) struct InlineUpstreams(Arc<Mutex<Inline>>);
+
+#[derive(Default)]
+struct Inline {
+    last: HashMap<String, Weak<Upstream>>,
+    /// Entries at which those of dropped upstreams are looked for.
+    sweep_at: usize,
+    unresolved: Vec<Arc<NodeSet>>,
 }
 
-impl InlineCompiler {
-    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Ssls) -> InlineCompiler {
-        InlineCompiler { settings, states, tls, ssls }
+impl InlineUpstreams {
+    fn last(&self, key: &str) -> Option<Arc<Upstream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last.get(key)?.upgrade()
     }
+
+    fn remember(&self, key: &str, upstream: &Arc<Upstream>) {
+        let mut inline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if upstream.nodes.has_names() {
+            inline.unresolved.push(upstream.nodes.clone());
+        }
+        inline.last.insert(key.to_owned(), Arc::downgrade(upstream));
+        if inline.last.len() > inline.sweep_at {
+            inline.last.retain(|_, known| known.strong_count() > 0);
+            inline.sweep_at = 64.max(inline.last.len() * 2);
+        }
+    }
+
+    /// Nodes whose names are to be resolved before the configuration is in force.
+    pub(super) fn take_unresolved(&self) -> Vec<Arc<NodeSet>> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unresolved)
+    }
+}
+
+/// Compiles upstreams that stand in plugin configurations.
+pub(super) struct InlineCompiler {
+    pub settings: CompileSettings,
+    pub states: Arc<NodeStates>,
+    pub tls: TlsCache,
+    pub ssls: Ssls,
+    pub known: InlineUpstreams,
 }
 
 impl UpstreamCompiler for InlineCompiler {
@@ -361,6 +393,8 @@ impl UpstreamCompiler for InlineCompiler {
             ssls: &self.ssls,
             control: control.as_ref(),
         };
-        compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
+        let upstream = Arc::new(compile(key, &typed, &parts, self.known.last(key).as_deref())?);
+        self.known.remember(key, &upstream);
+        Ok(UpstreamRef::Inline(upstream))
     }
 }
