@@ -14,6 +14,7 @@ mod explain;
 mod health;
 mod lifecycle;
 mod load;
+mod releases;
 mod reload;
 mod secrets;
 mod slow;
