@@ -6,6 +6,7 @@
 mod accepted;
 mod chain;
 mod consumer;
+mod inline;
 mod route;
 mod secrets;
 mod ssl;
@@ -146,7 +147,7 @@ pub struct Compiler {
     anew: bool,
     streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
-    inline: upstream::InlineUpstreams,
+    inline: inline::InlineUpstreams,
     /// All ssl objects that are valid.
     ssls: ssl::Ssls,
     /// Stored upstreams by the ssl object whose certificate they show, and the other way round.
@@ -200,7 +201,7 @@ impl Compiler {
             anew: false,
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
-            inline: upstream::InlineUpstreams::default(),
+            inline: inline::InlineUpstreams::default(),
             ssls: ssl::Ssls::default(),
             showing: HashMap::new(),
             shown: HashMap::new(),
@@ -410,7 +411,7 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler {
+        let inline = Arc::new(inline::InlineCompiler {
             settings: self.settings.clone(),
             states: self.states.clone(),
             tls: self.tls.clone(),
@@ -430,7 +431,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &kinds, &next.stream_router);
         self.snapshot = Arc::new(next);
-        work.unresolved.extend(self.inline.take_unresolved());
+        work.unresolved.extend(self.inline.settle(&self.states));
         self.secrets.clean_up();
         self.secrets.redact(&mut work.problems);
         work.applied(self.snapshot.clone())

@@ -64,6 +64,7 @@ mod tests {
         assert_eq!(document, once);
         let schema = Schema::new(document).unwrap();
         assert!(schema.check(&mut json!({"_meta": {"disable": true}})).is_ok());
+        assert!(schema.check(&mut json!({"_meta": {"override": true, "allow_override": false}})).is_ok());
         let violation = schema.check(&mut json!({"_meta": {"disabled": true}})).unwrap_err();
         assert_eq!(
             violation.message,

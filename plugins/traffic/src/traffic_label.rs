@@ -250,6 +250,9 @@ mod tests {
         assert_eq!(headers(json!({"a": []})), format!("{prefix}invalid type as header value"));
         assert_eq!(headers(json!({"a b": "c"})), format!("{prefix}invalid field character in header"));
         assert_eq!(headers(json!({"a": "b\n"})), format!("{prefix}invalid value character in header"));
+        let operators = json!(["AND", "OR", ["uri", "==", "/"], ["arg_a", "==", "b"]]);
+        let twice = error(json!([{"match": operators, "actions": [{}]}]));
+        assert!(twice.starts_with("failed to validate the 'match' expression: "), "{twice}");
         let wrong = error(json!([{"match": [["arg_a", 7, "b"]], "actions": [{}]}]));
         assert!(wrong.starts_with("failed to validate the 'match' expression: [[\"arg_a\",7,\"b\"]] err: "), "{wrong}");
         let mut config = json!({"rules": [{"actions": [{"set_headers": {"a": "b"}}]}]});

@@ -1,12 +1,10 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
 use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work};
-use foldhash::HashMap;
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
-use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::upstream::{Refresh, Tls};
@@ -14,7 +12,7 @@ use sluice_upstream::{
     Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
     PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
 };
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// TLS configurations by their settings: equal ones share sessions and pooled connections.
@@ -334,67 +332,5 @@ impl Compiler {
             work.unresolved.push(upstream.nodes.clone());
         }
         Ok(Arc::new(upstream))
-    }
-}
-
-/// What is remembered of upstreams that stand in plugin configurations: their last forms, so that the addresses of names
-/// outlive a change, and names that nobody has resolved yet.
-#[derive(Clone, Default)]
-pub(super) struct InlineUpstreams(Arc<Mutex<Inline>>);
-
-#[derive(Default)]
-struct Inline {
-    last: HashMap<String, Weak<Upstream>>,
-    /// Entries at which those of dropped upstreams are looked for.
-    sweep_at: usize,
-    unresolved: Vec<Arc<NodeSet>>,
-}
-
-impl InlineUpstreams {
-    fn last(&self, key: &str) -> Option<Arc<Upstream>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last.get(key)?.upgrade()
-    }
-
-    fn remember(&self, key: &str, upstream: &Arc<Upstream>) {
-        let mut inline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if upstream.nodes.has_names() {
-            inline.unresolved.push(upstream.nodes.clone());
-        }
-        inline.last.insert(key.to_owned(), Arc::downgrade(upstream));
-        if inline.last.len() > inline.sweep_at {
-            inline.last.retain(|_, known| known.strong_count() > 0);
-            inline.sweep_at = 64.max(inline.last.len() * 2);
-        }
-    }
-
-    /// Nodes whose names are to be resolved before the configuration is in force.
-    pub(super) fn take_unresolved(&self) -> Vec<Arc<NodeSet>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).unresolved)
-    }
-}
-
-/// Compiles upstreams that stand in plugin configurations.
-pub(super) struct InlineCompiler {
-    pub settings: CompileSettings,
-    pub states: Arc<NodeStates>,
-    pub tls: TlsCache,
-    pub ssls: Ssls,
-    pub known: InlineUpstreams,
-}
-
-impl UpstreamCompiler for InlineCompiler {
-    fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
-        let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
-        let control = tokio::runtime::Handle::try_current().ok();
-        let parts = Parts {
-            settings: &self.settings,
-            states: &self.states,
-            tls: &self.tls,
-            ssls: &self.ssls,
-            control: control.as_ref(),
-        };
-        let upstream = Arc::new(compile(key, &typed, &parts, self.known.last(key).as_deref())?);
-        self.known.remember(key, &upstream);
-        Ok(UpstreamRef::Inline(upstream))
     }
 }
