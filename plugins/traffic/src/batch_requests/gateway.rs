@@ -33,7 +33,7 @@ struct Door {
 
 impl Gateway {
     pub fn new(env: &Env) -> Result<Gateway, String> {
-        let own = env.shared.get_or_insert("batch-requests#own", || Own::default());
+        let own = env.shared.get_or_insert("batch-requests#own", Own::default);
         // It is our own certificate that we meet.
         let tls = ClientTls::new(&ClientTlsConfig::default()).map_err(|e| e.to_string())?;
         Ok(Gateway { own: Own::clone(&own), tls })
