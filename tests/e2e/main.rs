@@ -15,6 +15,7 @@ mod explain;
 mod health;
 mod lifecycle;
 mod load;
+mod releases;
 mod reload;
 mod retries;
 mod secrets;

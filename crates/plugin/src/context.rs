@@ -3,6 +3,7 @@
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
 use crate::reply::{Reply, ReplyBody};
+use crate::tap::RequestTap;
 use crate::trace::Trace;
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
@@ -206,6 +207,8 @@ pub struct Context {
     pub rate_limiting: Option<RateLimiting>,
     /// Plugins that run no more for this request (a `workflow` action ran them already).
     pub skip_plugins: SmallVec<[&'static str; 2]>,
+    /// Watches the request on its way to the upstream.
+    pub tap: Option<Box<dyn RequestTap>>,
     /// Which hooks ran, where debug mode asks for it.
     pub trace: Option<Box<Trace>>,
     client: Option<(IpAddr, u16, Box<str>)>,
@@ -244,6 +247,7 @@ impl Context {
             max_body_size: None,
             rate_limiting: None,
             skip_plugins: SmallVec::new(),
+            tap: None,
             trace: None,
             client: None,
             variables: Vec::new(),
@@ -276,6 +280,7 @@ impl Context {
         self.max_body_size = None;
         self.rate_limiting = None;
         self.skip_plugins.clear();
+        self.tap = None;
         self.trace = None;
         self.client = None;
         self.variables.clear();

@@ -49,6 +49,8 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     pub(crate) tries: Tries,
+    /// How far a tap has followed the body.
+    pub(crate) tapped: Option<BodyReader>,
     continued: bool,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
@@ -90,6 +92,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         head_bytes: cx.request.received,
         streamed: false,
         tries: Tries::default(),
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,
@@ -146,6 +149,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         head_bytes: cx.request.received,
         streamed: false,
         tries: Tries::default(),
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,

@@ -20,6 +20,7 @@ mod scratch;
 mod send;
 pub mod settings;
 mod stream;
+mod tap;
 mod tunnel;
 pub mod worker;
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
-use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::retry::{Backoff, Budget, DEFAULT_BODY_LIMIT};
@@ -361,34 +360,5 @@ impl Compiler {
             work.unresolved.push(upstream.nodes.clone());
         }
         Ok(Arc::new(upstream))
-    }
-}
-
-/// Compiles upstreams that stand in plugin configurations.
-pub(super) struct InlineCompiler {
-    settings: CompileSettings,
-    states: Arc<NodeStates>,
-    tls: TlsCache,
-    ssls: Ssls,
-}
-
-impl InlineCompiler {
-    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Ssls) -> InlineCompiler {
-        InlineCompiler { settings, states, tls, ssls }
-    }
-}
-
-impl UpstreamCompiler for InlineCompiler {
-    fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
-        let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
-        let control = tokio::runtime::Handle::try_current().ok();
-        let parts = Parts {
-            settings: &self.settings,
-            states: &self.states,
-            tls: &self.tls,
-            ssls: &self.ssls,
-            control: control.as_ref(),
-        };
-        compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
     }
 }
