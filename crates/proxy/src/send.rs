@@ -137,43 +137,17 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    if matches!(error.0, AttemptError::Failed(_)) {
+                    if matches!(error, AttemptError::Failed(_)) {
                         held.failed(input.now_ms);
                     }
                     return Err(Gone);
                 }
                 Err(error) => error,
             };
-<<<<<<< HEAD
-            let (failure, was_pooled) = match error {
-                (AttemptError::Gone, _) => return Err(Gone),
-                (AttemptError::Body(e), _) => return say(Trouble::Body(e)),
-                (AttemptError::Failed(failure), was_pooled) => (failure, was_pooled),
-            };
-            held.failed(timer::unix_ms_coarse());
-            let status = failure.status();
-            let response_time = begun.elapsed();
-            cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: None, response_time });
-            let attempt = Attempt {
-                failure,
-                method: cx.request.method_text().as_bytes(),
-                body_replayable: self.replayable(cx),
-                response_started: self.answered,
-                pooled: was_pooled,
-                retried,
-                nodes: balancer.nodes().len() as u32,
-                elapsed: cx.started.elapsed(),
-            };
-            let decision = upstream.retry.may_retry(&attempt);
-            tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
-            if let Some(checker) = &upstream.health
-                && decision != (RetryDecision::Retry { counts: false })
-            {
-                let last = matches!(decision, RetryDecision::Stop | RetryDecision::TimedOut);
-                checker.failed(picked.endpoint, &failure, last, input.now_ms);
+            match error {
+                AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
+                AttemptError::Gone | AttemptError::Body(_) => drop(held),
             }
-=======
-            drop(held);
             let decision = match error {
                 AttemptError::Gone => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)),
@@ -202,7 +176,6 @@ impl Exchange<'_> {
                     decision
                 }
             };
->>>>>>> main
             match decision {
                 RetryDecision::Retry { counts: true } => {
                     self.tries.failed(picked.index);

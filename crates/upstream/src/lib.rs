@@ -37,14 +37,10 @@ pub use host_header::{HostHeader, PassHost};
 pub use load_report::LoadReport;
 pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
 pub use registry::NodeStates;
-<<<<<<< HEAD
-pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
+pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryOn, RetryPolicy};
 pub use slow_start::SlowStart;
 pub use status::NodeStatus;
 pub use sticky::{Sticky, StickySettings};
-=======
-pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryOn, RetryPolicy};
->>>>>>> main
 pub use tried::Tried;
 pub use upstream::{Scheme, Timeouts, Tls, Upstream};
 pub use zone::ZonePreference;
