@@ -145,11 +145,14 @@ impl Exchange<'_> {
                 }
                 Err(error) => error,
             };
+            match error {
+                AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
+                AttemptError::Gone | AttemptError::Body(_) => drop(held),
+            }
             let decision = match error {
                 AttemptError::Gone => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)),
                 AttemptError::Dropped(status) => {
-                    held.failed(timer::unix_ms_coarse());
                     tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
                     if let Some(checker) = &upstream.health {
                         checker.answered(picked.endpoint, status, input.now_ms);
@@ -157,7 +160,6 @@ impl Exchange<'_> {
                     RetryDecision::Retry { counts: true }
                 }
                 AttemptError::Failed(failure) => {
-                    held.failed(timer::unix_ms_coarse());
                     let status = failure.status();
                     let (response_time, connect_time) = (begun.elapsed(), self.tries.connect_time);
                     cx.attempts.push(AttemptLog { address, status, connect_time, header_time: None, response_time });
