@@ -98,6 +98,9 @@ pub struct Env {
     pub prefix: Arc<std::path::Path>,
     /// Ports that serve TLS (`apisix.ssl.listen`); empty where TLS is off.
     pub https_ports: Arc<[u16]>,
+    /// `apisix.ssl.ssl_trusted_certificate`, PEM: what servers that plugins speak TLS to are checked against. The system's
+    /// authorities where there is none.
+    pub trusted_certificates: Option<Arc<str>>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -121,6 +124,7 @@ impl Env {
             version: 0,
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
+            trusted_certificates: None,
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,
