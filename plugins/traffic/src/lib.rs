@@ -9,7 +9,10 @@ mod limit_key;
 mod limit_number;
 mod limit_req;
 mod mqtt_proxy;
+mod redis_fields;
 mod redis_schema;
+#[cfg(test)]
+mod redis_tests;
 mod traffic_split;
 
 use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
