@@ -303,7 +303,7 @@ impl Define for LimitCount {
         let delayed = remote.clone().filter(|_| config.sync_interval != NO_DELAYED_SYNC).map(|remote| {
             let content = crc32fast::hash(&serde_json::to_vec(&config).unwrap_or_default());
             let name = format!("{NAME}#delayed#{own}{content}");
-            env.shared.get_or_insert(&name, || Delayed::new(config.sync_interval, remote, env))
+            Delayed::shared(&name, config.sync_interval, remote, env)
         });
         Ok(LimitCount {
             limits: limits(&config, &Metadata::of(env)),

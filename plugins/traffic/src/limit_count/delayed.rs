@@ -48,10 +48,16 @@ struct Waiting {
 }
 
 impl Delayed {
-    pub fn new(interval: f64, remote: Remote, env: &Env) -> Delayed {
+    /// The one of this name, made on first use.
+    pub fn shared(name: &str, interval: f64, remote: Remote, env: &Env) -> Arc<Delayed> {
+        let quotas = Counters::shared(super::NAME, "delayed", env);
+        env.shared.get_or_insert(name, || Delayed::new(interval, remote, quotas, env))
+    }
+
+    fn new(interval: f64, remote: Remote, quotas: Arc<Counters<Quota>>, env: &Env) -> Delayed {
         Delayed {
             interval: Duration::try_from_secs_f64(interval).unwrap_or(Duration::from_secs(1)),
-            quotas: Counters::shared(super::NAME, "delayed", env),
+            quotas,
             remote,
             clock: env.clock.clone(),
             waiting: Mutex::default(),
