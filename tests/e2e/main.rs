@@ -13,6 +13,7 @@ mod examples;
 mod explain;
 mod health;
 mod lifecycle;
+mod limits;
 mod load;
 mod reload;
 mod secrets;

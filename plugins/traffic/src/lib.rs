@@ -1,5 +1,5 @@
 //! Plugins that limit and split traffic: `limit-conn`, `limit-count`, `limit-req`, `traffic-split`; on stream routes
-//! `mqtt-proxy`.
+//! `limit-conn` and `mqtt-proxy`.
 //!
 //! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
 mod counters;
@@ -13,6 +13,7 @@ mod redis_fields;
 mod redis_schema;
 #[cfg(test)]
 mod redis_tests;
+mod stream_limit_conn;
 mod traffic_split;
 
 use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
@@ -26,4 +27,5 @@ pub static PLUGINS: &[Definition] = &[
 ];
 
 /// The family's plugins for stream routes.
-pub static STREAM_PLUGINS: &[StreamDefinition] = &[define_stream::<mqtt_proxy::MqttProxy>()];
+pub static STREAM_PLUGINS: &[StreamDefinition] = 
+    &[define_stream::<stream_limit_conn::StreamLimitConn>(), define_stream::<mqtt_proxy::MqttProxy>()];

@@ -133,6 +133,27 @@ pub(crate) struct Lease {
     key: Key,
 }
 
+impl Lease {
+    /// Counts a request, unless `most` are under way; also how many are then.
+    pub(crate) fn take(counts: &Arc<Counters<u64>>, key: Key, most: u64) -> Result<Option<(Lease, u64)>, Full> {
+        let counted = counts.update(key, 0, |entry| {
+            if entry.value >= most {
+                return None;
+            }
+            entry.value += 1;
+            entry.end = PINNED;
+            Some(entry.value)
+        })?;
+        Ok(counted.map(|counted| (Lease { counts: counts.clone(), key }, counted)))
+    }
+}
+
+/// Seconds to wait as the `counted`th under way.
+pub(crate) fn delay_of(unit: f64, counted: u64, conn: u64) -> f64 {
+    let before = if counted > conn { (counted - 1) / conn.max(1) } else { 0 };
+    unit * before as f64
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         // The entry is there and pinned. A table can only be full for new keys.
@@ -253,24 +274,9 @@ impl LimitConn {
     fn incoming(&self, rule: &Resolved<'_>, cx: &mut Context) -> Result<Incoming, Full> {
         let most = rule.conn.saturating_add(rule.burst);
         let key = rule.limit.key.with(cx, |text| self.counts.key(self.prefix, text));
-        let counted = self.counts.update(key, 0, |entry| {
-            if entry.value >= most {
-                return None;
-            }
-            entry.value += 1;
-            entry.end = PINNED;
-            Some(entry.value)
-        })?;
-        let Some(counted) = counted else { return Ok(Incoming::Rejected) };
-        let lease = Lease { counts: self.counts.clone(), key };
+        let Some((lease, counted)) = Lease::take(&self.counts, key, most)? else { return Ok(Incoming::Rejected) };
         leases(cx).here.push(lease);
-        Ok(Incoming::Counted(self.delay_of(counted, rule.conn)))
-    }
-
-    /// Seconds to wait as the `counted`th request.
-    fn delay_of(&self, counted: u64, conn: u64) -> f64 {
-        let before = if counted > conn { (counted - 1) / conn.max(1) } else { 0 };
-        self.delay * before as f64
+        Ok(Incoming::Counted(delay_of(self.delay, counted, rule.conn)))
     }
 
     async fn ask(&self, remote: &Remote, cx: &mut Context, rules: SmallVec<[Resolved<'_>; 2]>) -> Outcome {
@@ -282,7 +288,7 @@ impl LimitConn {
             let Some(lease) = leases.remote.last_mut() else { return Outcome::Next };
             match remote.incoming(lease, self.clock.seconds(), conn.saturating_add(burst)).await {
                 Ok(Some(counted)) => {
-                    let delay = self.delay_of(counted, conn);
+                    let delay = delay_of(self.delay, counted, conn);
                     if delay >= 0.001 {
                         self.clock.sleep(Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX)).await;
                     }
