@@ -27,5 +27,5 @@ pub static PLUGINS: &[Definition] = &[
 ];
 
 /// The family's plugins for stream routes.
-pub static STREAM_PLUGINS: &[StreamDefinition] = 
+pub static STREAM_PLUGINS: &[StreamDefinition] =
     &[define_stream::<stream_limit_conn::StreamLimitConn>(), define_stream::<mqtt_proxy::MqttProxy>()];
