@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod reload;
+mod retries;
 mod secrets;
 mod slow;
 mod smuggling;
