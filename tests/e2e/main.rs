@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod balancing;
 mod breakage;
 mod breaker;
 mod control;
@@ -14,7 +15,9 @@ mod examples;
 mod explain;
 mod health;
 mod lifecycle;
+mod limits;
 mod load;
+mod releases;
 mod reload;
 mod retries;
 mod secrets;

@@ -6,8 +6,9 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
+mod balancing;
 mod breaking;
-mod client;
+pub mod client;
 mod client_certificate;
 pub mod connection;
 mod debug;
@@ -20,6 +21,7 @@ mod scratch;
 mod send;
 pub mod settings;
 mod stream;
+mod tap;
 mod tunnel;
 pub mod worker;
 

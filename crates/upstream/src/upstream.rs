@@ -3,7 +3,7 @@ use crate::breaker::Breaking;
 use crate::concurrency::ConcurrencyLimit;
 use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
-use crate::{HostHeader, NodeSet, RetryPolicy};
+use crate::{HostHeader, LoadReport, NodeSet, NodeStatus, RetryPolicy};
 use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +98,8 @@ pub struct Upstream {
     pub health: Option<Arc<Checker>>,
     pub breaking: Option<Box<Breaking>>,
     pub concurrency: Option<Box<ConcurrencyLimit>>,
+    /// Where nodes tell their load.
+    pub load_report: Option<Arc<LoadReport>>,
     /// Keeps the nodes' names resolved for as long as the upstream exists.
     pub _refresh: Option<Refresh>,
 }
@@ -106,6 +108,11 @@ impl Upstream {
     /// What its health checks have found; `None` where it has none.
     pub fn health(&self) -> Option<HealthReport> {
         self.health.as_ref().map(|checker| checker.report())
+    }
+
+    /// The state of its nodes; `now_ms` as for picks.
+    pub fn status(&self, now_ms: u64) -> Vec<NodeStatus> {
+        self.nodes.balancer().status(now_ms)
     }
 }
 
