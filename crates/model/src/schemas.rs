@@ -2,6 +2,7 @@
 //! and secrets have no schema of their own kind: the plugin, and the secret manager, decide (see `secret::manager`).
 
 mod consumer;
+pub mod discovery;
 mod graphql;
 mod healthcheck;
 mod parts;

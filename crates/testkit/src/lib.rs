@@ -8,6 +8,7 @@
 pub mod cases;
 pub mod certificates;
 pub mod directory;
+pub mod dns;
 pub mod gateway;
 pub mod ports;
 pub mod upstream;
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub use certificates::Authority;
 pub use directory::ConfigDir;
+pub use dns::{NameServer, Record};
 pub use gateway::Gateway;
 pub use upstream::{Behaviour, Seen, Upstream};
 pub use wire::{Answer, Wire, WireError};

@@ -18,6 +18,7 @@ pub mod random;
 pub mod registry;
 pub mod retry;
 pub mod roundrobin;
+pub mod service;
 pub mod tried;
 pub mod upstream;
 
@@ -26,8 +27,9 @@ pub use endpoint::{Endpoint, NodeState};
 pub use hash_key::{HashKey, HashOn, hash_key};
 pub use health::{Checker, CheckerSettings, Checks, HealthReport};
 pub use host_header::{HostHeader, PassHost};
-pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
+pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved, Service};
 pub use registry::NodeStates;
 pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
+pub use service::{Discover, DiscoverError, Following, ServiceNode, ServiceNodes, ServiceQuery};
 pub use tried::Tried;
 pub use upstream::{Scheme, Timeouts, Tls, Upstream};

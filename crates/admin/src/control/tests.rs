@@ -28,6 +28,12 @@ impl Running for Fake {
         let counter = json!({"http_failure": 0, "success": 0, "tcp_failure": 2, "timeout_failure": 0});
         vec![json!({"ip": "127.0.0.1", "port": 1, "status": "unhealthy", "counter": counter})]
     }
+    fn discovery_dump(&self, kind: &str) -> Option<Value> {
+        (kind == "eureka").then(|| json!({"config": {}, "services": {}}))
+    }
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>> {
+        (kind == "consul").then(|| Err("dump params is nil".to_owned()))
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async { Ok(()) })
     }
