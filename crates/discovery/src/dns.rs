@@ -102,8 +102,8 @@ async fn keep(client: Arc<Client>, catalog: Arc<Catalog>, key: Arc<str>) {
                 if empty {
                     tracing::debug!(name = host, "no such name, or no records");
                 }
-                catalog.set(&key, nodes.into());
                 catalog.reached();
+                catalog.set(&key, nodes.into());
                 if empty { EMPTY_TTL } else { ttl.clamp(MIN_TTL, MAX_TTL) }
             }
             Err(error) => {

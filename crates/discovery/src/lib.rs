@@ -4,8 +4,18 @@
 //! service ([`Discover::follow`]); its set of nodes takes in what is told. While a registry is away what it last told holds.
 
 mod catalog;
+mod client;
+mod consul;
+mod consul_kv;
 mod dns;
+mod dump;
+mod eureka;
+mod kubernetes;
+mod nacos;
+mod pause;
 mod registry;
+#[cfg(test)]
+mod testing;
 
 pub use registry::{Registry, Report};
 
@@ -81,6 +91,11 @@ impl Registries {
 fn build(kind: &str, conf: &Value, settings: &Settings) -> Result<Arc<dyn Registry>, Unusable> {
     match kind {
         "dns" => dns::start(conf, settings),
+        "consul" => consul::start(conf, settings),
+        "consul_kv" => consul_kv::start(conf, settings),
+        "eureka" => eureka::start(conf, settings),
+        "kubernetes" => kubernetes::start(conf, settings),
+        "nacos" => nacos::start(conf, settings),
         other => Err(Unusable(format!("there is no registry of the kind {other}"))),
     }
 }
