@@ -314,7 +314,11 @@ impl Configuration {
 }
 
 fn report(what: &dyn std::fmt::Display, problem: &Problem) {
-    let fate = if problem.kept { "its last good form stays in force" } else { "it is left out" };
+    let fate = match problem.kept {
+        true => "its last good form stays in force",
+        false if problem.path.ends_with("/discovery_type") => "its upstream has no nodes",
+        false => "it is left out",
+    };
     tracing::error!("{what}; {fate}");
 }
 

@@ -100,7 +100,9 @@ async fn run(shared: Arc<Shared>, client: Client, number: usize) {
             }
             Err(error) => {
                 let key = format!("/kv/{}", conf.prefix);
-                shared.catalog.unreached(&format_args!("connect consul: {server}/v1/kv/ by key: {key}, with error: {error}"));
+                shared
+                    .catalog
+                    .unreached(&format_args!("connect consul: {server}/v1/kv/ by key: {key}, with error: {error}"));
                 let after = pause.next();
                 tracing::warn!("retry connecting consul after {} seconds", after.as_secs());
                 tokio::time::sleep(after).await;

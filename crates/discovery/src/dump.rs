@@ -54,7 +54,8 @@ impl Dump {
         }
         let text = match self.read() {
             Ok(text) => text,
-            Err(error) => return tracing::error!("read dump file get error: {error}"),
+            // as at the first start
+            Err(error) => return tracing::warn!("read dump file get error: {error}"),
         };
         if text.trim().is_empty() {
             return tracing::error!("dump file is empty");

@@ -125,9 +125,7 @@ impl Cluster {
             let ports = ports.iter().map(|(port, list)| (port.clone(), nodes(list)));
             by_service.entry(service).or_default().extend(ports);
         }
-        let entry = |(name, ports): (String, Map<String, Value>)| {
-            json!({"name": name, "value": Value::Object(ports).to_string()})
-        };
+        let entry = |(name, ports): (String, Map<String, Value>)| json!({"name": name, "value": Value::Object(ports).to_string()});
         Some(by_service.into_iter().map(entry).collect())
     }
 }

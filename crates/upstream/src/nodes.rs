@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::health::Checker;
 use crate::host_header::node_host;
 use crate::registry::NodeStates;
-use crate::service::{Following, ServiceNodes, ServiceQuery};
+use crate::service::{Service, ServiceNodes, ServiceQuery};
 
 /// Weights are spread exactly over up to this many addresses per name (all divisors of it, to be exact), else rounded.
 const WEIGHT_UNITS: u64 = 840;
@@ -101,33 +101,6 @@ struct Name {
 
 type Names = HashMap<Arc<str>, Name>;
 
-/// Where a set's nodes come from, other than its configuration.
-#[derive(Clone, Debug)]
-pub struct Service {
-    pub query: ServiceQuery,
-    pub following: Following,
-    /// Of nodes that come without one; without it they are left out.
-    pub default_port: Option<u16>,
-}
-
-impl Service {
-    /// The nodes as the registry tells now, as if they had been configured.
-    fn nodes(&self, known: &ServiceNodes) -> Vec<NodeConfig> {
-        let node = |node: &crate::service::ServiceNode| {
-            // as in lists of nodes (apisix/upstream.lua `needs_ipv6_bracket`)
-            let bare = node.host.parse::<std::net::Ipv6Addr>().is_ok();
-            Some(NodeConfig {
-                host: if bare { format!("[{}]", node.host).into() } else { node.host.clone() },
-                port: node.port.or(self.default_port)?,
-                weight: node.weight,
-                priority: node.priority,
-                metadata: node.metadata.clone(),
-            })
-        };
-        known.nodes.iter().filter_map(node).collect()
-    }
-}
-
 /// Nodes that may change while their upstream stays.
 #[derive(Debug)]
 struct Moving {
@@ -149,8 +122,14 @@ pub struct NodeSet {
 #[derive(Debug)]
 enum Current {
     /// Addresses only: nothing ever changes.
-    Fixed { configs: Arc<[NodeConfig]>, balancer: Arc<Balancer> },
-    Moving { moving: Mutex<Moving>, balancer: ArcSwap<Balancer> },
+    Fixed {
+        configs: Arc<[NodeConfig]>,
+        balancer: Arc<Balancer>,
+    },
+    Moving {
+        moving: Mutex<Moving>,
+        balancer: ArcSwap<Balancer>,
+    },
 }
 
 /// The balancer at this moment. A request keeps one to its end, as [`crate::Tried`] belongs to it.

@@ -2,7 +2,9 @@
 //!
 //! The surprise: a change of a service's nodes is no change of the configuration. The set of nodes that follows the service
 //! swaps its balancer; the upstream, its routes and the snapshot stay as they are.
+use crate::nodes::NodeConfig;
 use serde_json::Value;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -44,6 +46,33 @@ pub struct ServiceNodes {
 
 /// The nodes of a service and their changes. Who drops it does not follow any more.
 pub type Following = watch::Receiver<ServiceNodes>;
+
+/// Where a set's nodes come from, other than its configuration.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub query: ServiceQuery,
+    pub following: Following,
+    /// Of nodes that come without one; without it they are left out.
+    pub default_port: Option<u16>,
+}
+
+impl Service {
+    /// The nodes as the registry tells now, as if they had been configured.
+    pub(crate) fn nodes(&self, known: &ServiceNodes) -> Vec<NodeConfig> {
+        let node = |node: &ServiceNode| {
+            // as in lists of nodes (apisix/upstream.lua `needs_ipv6_bracket`)
+            let bare = node.host.parse::<Ipv6Addr>().is_ok();
+            Some(NodeConfig {
+                host: if bare { format!("[{}]", node.host).into() } else { node.host.clone() },
+                port: node.port.or(self.default_port)?,
+                weight: node.weight,
+                priority: node.priority,
+                metadata: node.metadata.clone(),
+            })
+        };
+        known.nodes.iter().filter_map(node).collect()
+    }
+}
 
 /// Why a service cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

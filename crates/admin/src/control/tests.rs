@@ -102,6 +102,14 @@ async fn what_is_not_there_is_404() {
 }
 
 #[tokio::test]
+async fn registries_show_what_they_told() {
+    assert_eq!(get("/v1/discovery/eureka/dump").await, (200, json!({"config": {}, "services": {}})));
+    let file = control().dispatch(&request("GET", "/v1/discovery/consul/show_dump_file", "")).await;
+    assert_eq!((file.status, file.body), (503, b"dump params is nil".to_vec()));
+    assert_eq!(get("/v1/discovery/eureka/show_dump_file").await.0, 404);
+}
+
+#[tokio::test]
 async fn health_is_told_as_json_and_as_a_page() {
     let node = json!({"ip": "127.0.0.1", "port": 1, "status": "unhealthy",
         "counter": {"http_failure": 0, "success": 0, "tcp_failure": 2, "timeout_failure": 0}});

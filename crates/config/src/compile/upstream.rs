@@ -10,8 +10,8 @@ use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKin
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
-    Algorithm, BalancerSettings, DiscoverError, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
-    PassHost, RetryPolicy, Scheme, Service, ServiceQuery, Timeouts, Upstream,
+    Algorithm, BalancerSettings, DiscoverError, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings,
+    NodeStates, PassHost, RetryPolicy, Scheme, Service, ServiceQuery, Timeouts, Upstream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -139,9 +139,10 @@ pub(super) fn compile(
     if let (Some(checker), Some(control)) = (&health, parts.control) {
         checker.start(control);
     }
-    let refresh = parts.control.filter(|_| nodes.moves()).map(|control| {
-        Refresh::new(control.spawn(nodes.clone().keep_fresh(settings.resolver.clone())).abort_handle())
-    });
+    let refresh = parts
+        .control
+        .filter(|_| nodes.moves())
+        .map(|control| Refresh::new(control.spawn(nodes.clone().keep_fresh(settings.resolver.clone())).abort_handle()));
     let pass_host = match upstream.pass_host {
         model::PassHost::Pass => PassHost::Pass,
         model::PassHost::Node => PassHost::Node,

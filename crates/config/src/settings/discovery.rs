@@ -141,8 +141,12 @@ mod tests {
         assert!(found[0].contains("invalid discovery dns configuration: property \"order\" validation failed"));
         assert!(found[1].contains("the valid format: http://address:port"), "{}", found[1]);
         assert!(found[2].contains("unknown discovery type") && found[2].contains("consul"), "{}", found[2]);
-        assert!(found[3].contains("invalid discovery kubernetes configuration: property \"client\" is required")
-            || found[3].contains("is required"), "{}", found[3]);
+        assert!(
+            found[3].contains("invalid discovery kubernetes configuration: property \"client\" is required")
+                || found[3].contains("is required"),
+            "{}",
+            found[3]
+        );
     }
 
     #[test]

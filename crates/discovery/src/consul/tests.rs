@@ -67,7 +67,8 @@ fn begin(value: Value) -> Arc<dyn Registry> {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_arrive_at_once_and_only_passing_nodes_count() {
     let world = World::new();
-    world.set("api", &[("10.0.0.2", 80, true), ("10.0.0.1", 80, true), ("10.0.0.3", 80, false), ("10.0.0.2", 80, true)]);
+    world
+        .set("api", &[("10.0.0.2", 80, true), ("10.0.0.1", 80, true), ("10.0.0.3", 80, false), ("10.0.0.2", 80, true)]);
     let server = world.serve().await;
     let registry = begin(json!({"servers": [server.url()], "token": "t", "sort_type": "combine_sort", "weight": 5}));
     let mut api = follow(&registry, "api");

@@ -21,13 +21,16 @@ async fn answer(store: Store, asked: Asked) -> Told {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_become_nodes_and_changes_arrive() {
-    let store: Store = watch::Sender::new((5, vec![
-        ("upstreams/web/127.0.0.1:80", json!({"weight": 3, "max_fails": 2})),
-        ("upstreams/web/127.0.0.2:80", json!({})),
-        ("upstreams/web/127.0.0.3:80", json!({"check_status": false})),
-        ("upstreams/skipped/127.0.0.4:80", json!({})),
-        ("upstreams/nonsense", json!({})),
-    ]));
+    let store: Store = watch::Sender::new((
+        5,
+        vec![
+            ("upstreams/web/127.0.0.1:80", json!({"weight": 3, "max_fails": 2})),
+            ("upstreams/web/127.0.0.2:80", json!({})),
+            ("upstreams/web/127.0.0.3:80", json!({"check_status": false})),
+            ("upstreams/skipped/127.0.0.4:80", json!({})),
+            ("upstreams/nonsense", json!({})),
+        ],
+    ));
     let own = store.clone();
     let server = Fake::start(move |asked| answer(own.clone(), asked)).await;
     let value = json!({"servers": [server.url()], "weight": 7, "skip_keys": ["upstreams/skipped/"],
@@ -51,7 +54,8 @@ async fn keys_become_nodes_and_changes_arrive() {
 fn keys_are_read_as_apisix_reads_them() {
     let read = |key| parse_key("upstreams", key);
     assert_eq!(read("upstreams/a/b/10.0.0.1:80"), Some(("upstreams/a/b/", "10.0.0.1", 80)));
-    for key in ["upstreams/10.0.0.1:80", "upstreams/a/10.0.0.1", "upstreams/a/x_y:80", "other/a/b:1", "upstreams/a/b:x"] {
+    for key in ["upstreams/10.0.0.1:80", "upstreams/a/10.0.0.1", "upstreams/a/x_y:80", "other/a/b:1", "upstreams/a/b:x"]
+    {
         assert_eq!(read(key), None, "{key}");
     }
 }

@@ -66,8 +66,9 @@ impl Client {
                 system_conf::parse_resolv_conf(text).map_err(|e| Unusable(format!("resolv_conf: {path}: {e}")))?
             }
             // search domains and ndots stay the system's
-            None => system_conf::read_system_conf()
-                .unwrap_or_else(|_| (ResolverConfig::default(), ResolverOpts::default())),
+            None => {
+                system_conf::read_system_conf().unwrap_or_else(|_| (ResolverConfig::default(), ResolverOpts::default()))
+            }
         };
         let config = if servers.is_empty() {
             system
@@ -110,9 +111,10 @@ impl Client {
             asked.push(kind);
             let found = match kind {
                 Kind::Srv => self.services(host, port).await,
-                Kind::A | Kind::Aaaa => self.addresses(host, kind).await.map(|(addresses, ttl)| {
-                    (addresses.into_iter().map(|ip| node(ip, port, 1, 0)).collect(), ttl)
-                }),
+                Kind::A | Kind::Aaaa => self
+                    .addresses(host, kind)
+                    .await
+                    .map(|(addresses, ttl)| (addresses.into_iter().map(|ip| node(ip, port, 1, 0)).collect(), ttl)),
                 Kind::Last => continue,
             };
             match found {

@@ -16,13 +16,8 @@ fn registry(conf: Value) -> Arc<dyn Registry> {
 }
 
 fn follow(registry: &Arc<dyn Registry>, name: &str) -> Following {
-    let query = ServiceQuery {
-        registry: "dns".into(),
-        name: name.into(),
-        namespace_id: None,
-        group_name: None,
-        grpc: false,
-    };
+    let query =
+        ServiceQuery { registry: "dns".into(), name: name.into(), namespace_id: None, group_name: None, grpc: false };
     registry.follow(&query).unwrap()
 }
 

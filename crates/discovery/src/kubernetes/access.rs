@@ -47,9 +47,11 @@ impl Access {
             return Err(Unusable("service.host should set to non-empty string".to_owned()));
         }
         let port = resolved(&service.port)?;
-        let number: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-            Unusable(format!("invalid port value: {port}"))
-        })?;
+        let number: u16 = port
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| Unusable(format!("invalid port value: {port}")))?;
         let token = match (&client.token, &client.token_file) {
             (Some(token), _) => Token::Text(resolved(token)?.trim().to_owned()),
             (None, Some(file)) if !file.is_empty() => Token::File(resolved(file)?),

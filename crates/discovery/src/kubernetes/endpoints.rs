@@ -72,12 +72,14 @@ impl Known {
 
     /// Reads an object; `None`, and a line in the log, where it is not whole.
     pub fn read(&self, object: &Value) -> Option<Object> {
-        let (Some(namespace), Some(name)) = (text(object, "/metadata/namespace"), text(object, "/metadata/name")) else {
+        let (Some(namespace), Some(name)) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"))
+        else {
             tracing::warn!("skipping endpoint with missing metadata: {object}");
             return None;
         };
         let (service, ports) = if self.slices {
-            let Some(service) = object.pointer("/metadata/labels").and_then(|labels| labels.get(SERVICE_NAME)?.as_str())
+            let Some(service) =
+                object.pointer("/metadata/labels").and_then(|labels| labels.get(SERVICE_NAME)?.as_str())
             else {
                 tracing::warn!("endpoint_slice has no service-name: {namespace}/{name}");
                 return None;
@@ -211,7 +213,10 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1"}], "ports": [{"name": "http", "port": 80}, {"port": 81}]},
             {"notReadyAddresses": [{"ip": "10.0.0.9"}], "ports": [{"name": "http", "port": 80}]}]});
         known.put(known.read(&object).unwrap());
-        assert_eq!(shown(&mut known, "ns/api"), ["ns/api:81 10.0.0.1:81,10.0.0.2:81", "ns/api:http 10.0.0.1:80,10.0.0.2:80"]);
+        assert_eq!(
+            shown(&mut known, "ns/api"),
+            ["ns/api:81 10.0.0.1:81,10.0.0.2:81", "ns/api:http 10.0.0.1:80,10.0.0.2:80"]
+        );
         let none = json!({"metadata": {"namespace": "ns", "name": "api"}});
         known.put(known.read(&none).unwrap());
         assert_eq!(shown(&mut known, "ns/api"), ["ns/api:81 -", "ns/api:http -"]);

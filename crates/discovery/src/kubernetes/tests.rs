@@ -94,13 +94,15 @@ async fn endpoints_are_listed_and_watched() {
         api.add(endpoints("ns", &format!("s{number}"), &["10.0.0.1"]));
     }
     let server = api.serve().await;
-    let registry = start(&conf("kubernetes", cluster(&server, json!({"label_selector": "a=b"}))), &settings()).unwrap();
-    assert_eq!(registry.ready(), Err("kubernetes discovery not ready".to_owned()));
+    let value = conf("kubernetes", cluster(&server, json!({"label_selector": "a=b"})));
+    let idle = start(&value, &Settings { control: None, ..settings() }).unwrap();
+    assert_eq!(idle.ready(), Err("kubernetes discovery not ready".to_owned()));
+    let registry = start(&value, &settings()).unwrap();
     let (mut first, mut last) = (follow(&registry, "ns/s0:p1"), follow(&registry, "ns/s4:p1"));
     until(&mut first, &["10.0.0.1:80 50"]).await;
     until(&mut last, &["10.0.0.1:80 50"]).await;
-    assert_eq!(registry.ready(), Ok(()));
     eventually("it watches", || api.watched()).await;
+    assert_eq!(registry.ready(), Ok(()));
     assert_eq!(server.seen()[0].args["labelSelector"], "a=b");
     api.event("MODIFIED", endpoints("ns", "s0", &["10.0.0.3", "10.0.0.2"]));
     until(&mut first, &["10.0.0.2:80 50", "10.0.0.3:80 50"]).await;
@@ -161,7 +163,8 @@ async fn slices_namespaces_and_several_clusters() {
     two.add(endpoints("ns", "api", &["10.1.0.1"]));
     let (first, second) = (one.serve().await, two.serve().await);
     let more = json!({"id": "one", "watch_endpoint_slices": true, "namespace_selector": {"match": ["prod-.*"]}, "default_weight": 7});
-    let mut clusters = [cluster(&first, more), cluster(&second, json!({"id": "two", "namespace_selector": {"not_equal": "kube"}}))];
+    let mut clusters =
+        [cluster(&first, more), cluster(&second, json!({"id": "two", "namespace_selector": {"not_equal": "kube"}}))];
     for cluster in &mut clusters {
         sluice_model::schemas::discovery::kubernetes_of_several().check(cluster).unwrap();
     }
@@ -174,8 +177,8 @@ async fn slices_namespaces_and_several_clusters() {
     let wrong = |name: &str| registry.key(&query(name)).unwrap_err().to_string();
     assert_eq!(wrong("three/ns/api:p1"), "id not exist: three/ns/api:p1");
     assert_eq!(wrong("ns/api"), "get unexpected upstream service_name: ns/api");
+    eventually("they watch", || one.watched() && two.watched()).await;
     assert_eq!(registry.dump().unwrap()["endpoints"][1]["id"], "two");
-    eventually("it watches", || one.watched()).await;
     one.event("DELETED", slice("prod-a", "api-1", "10.0.0.1"));
     until(&mut follow(&registry, "one/prod-a/api:8080"), &["10.0.0.2:8080 7"]).await;
 }

@@ -29,7 +29,10 @@ fn answer(instances: &Instances, asked: &Asked) -> Told {
 async fn followed_services_are_asked_for_with_what_their_upstreams_say() {
     let instances: Instances = Arc::default();
     let host = |ip: &str, weight: f64| json!({"ip": ip, "port": 80, "weight": weight, "metadata": {"gRPC_port": "90"}});
-    instances.lock().unwrap().insert("public/DEFAULT_GROUP/API".into(), json!([host("10.0.0.1", 1.0), host("10.0.0.2", 0.3)]));
+    instances
+        .lock()
+        .unwrap()
+        .insert("public/DEFAULT_GROUP/API".into(), json!([host("10.0.0.1", 1.0), host("10.0.0.2", 0.3)]));
     instances.lock().unwrap().insert("ns/G/API".into(), json!([host("10.0.0.3", 2.0)]));
     let own = instances.clone();
     let server = Fake::start(move |asked| std::future::ready(answer(&own, &asked))).await;

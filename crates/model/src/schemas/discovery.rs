@@ -243,10 +243,7 @@ fn kubernetes_entry() -> Value {
     let mut properties = cluster();
     properties.insert("id".into(), json!({"type": "string", "pattern": "^[a-z0-9]{1,64}$"}));
     let service = json!({"schema": scheme(), "host": host(), "port": port(), "ssl_verify": {"type": "boolean"}});
-    properties.insert(
-        "service".into(),
-        json!({"type": "object", "properties": service, "required": ["host", "port"]}),
-    );
+    properties.insert("service".into(), json!({"type": "object", "properties": service, "required": ["host", "port"]}));
     properties.insert(
         "client".into(),
         json!({
