@@ -53,12 +53,15 @@ impl Timeout {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum Sort {
+    #[serde(rename = "origin")]
     Origin,
-    HostSort,
-    PortSort,
-    CombineSort,
+    #[serde(rename = "host_sort")]
+    Host,
+    #[serde(rename = "port_sort")]
+    Port,
+    #[serde(rename = "combine_sort")]
+    Combined,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -304,9 +307,9 @@ impl Server<'_> {
         }
         match conf.sort_type {
             Sort::Origin => {}
-            Sort::HostSort => nodes.sort_by(|a, b| a.host.cmp(&b.host)),
-            Sort::PortSort => nodes.sort_by_key(|node| node.port),
-            Sort::CombineSort => nodes.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port))),
+            Sort::Host => nodes.sort_by(|a, b| a.host.cmp(&b.host)),
+            Sort::Port => nodes.sort_by_key(|node| node.port),
+            Sort::Combined => nodes.sort_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port))),
         }
         nodes.into()
     }
