@@ -2,11 +2,11 @@
 //!
 //! The surprise: nothing is ever forgotten because a registry could not be asked. Nodes go when the registry says so.
 use crate::registry::Report;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use serde_json::{Value, json};
 use sluice_upstream::{Following, ServiceNode, ServiceNodes};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -26,7 +26,6 @@ pub(crate) struct Catalog {
     inner: Mutex<Inner>,
     /// Somebody follows a service that nobody followed before.
     wanted: Notify,
-    away: AtomicBool,
     changes: AtomicU64,
     failures: AtomicU64,
 }
@@ -37,6 +36,8 @@ struct Inner {
     followed: HashMap<Arc<str>, watch::Sender<ServiceNodes>>,
     /// The registry as a whole was asked, with or without success.
     asked: bool,
+    /// Parts that did not answer when they were last asked.
+    away: HashSet<Arc<str>>,
     /// `default_service`: stands in for services that the registry does not know.
     default: Nodes,
 }
@@ -74,7 +75,6 @@ impl Catalog {
             name: name.into(),
             inner: Mutex::new(inner),
             wanted: Notify::new(),
-            away: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         })
@@ -129,6 +129,7 @@ impl Catalog {
         }
         inner.followed.remove(key);
         inner.known.remove(key);
+        inner.away.remove(key);
         true
     }
 
@@ -177,15 +178,16 @@ impl Catalog {
         self.changes.fetch_add(u64::from(changed), Ordering::Relaxed);
     }
 
-    /// The registry could not be asked: what is known stays. Said aloud once, until it answers again.
-    pub fn unreached(&self, error: &dyn std::fmt::Display) {
+    /// A part of the registry (a server, a name) could not be asked: what is known stays. Said aloud once, until it answers
+    /// again.
+    pub fn unreached(&self, part: &str, error: &dyn std::fmt::Display) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        if self.away.swap(true, Ordering::AcqRel) {
-            tracing::debug!(registry = %self.name, %error, "the registry is still away");
-        } else {
-            tracing::error!(registry = %self.name, %error, "the registry cannot be asked; what it last told holds");
-        }
         let mut inner = self.lock();
+        if inner.away.insert(part.into()) {
+            tracing::error!(registry = %self.name, %error, "the registry cannot be asked; what it last told holds");
+        } else {
+            tracing::debug!(registry = %self.name, %error, "the registry is still away");
+        }
         inner.asked = true;
         inner.followed.keys().for_each(|key| {
             inner.tell(key, true);
@@ -197,17 +199,11 @@ impl Catalog {
         self.lock().tell(key, true);
     }
 
-    /// The registry answered.
-    pub fn reached(&self) {
-        if self.away.swap(false, Ordering::AcqRel) {
-            tracing::warn!(registry = %self.name, "the registry answers again");
+    /// A part of the registry answered.
+    pub fn reached(&self, part: &str) {
+        if self.lock().away.remove(part) {
+            tracing::warn!(registry = %self.name, part, "the registry answers again");
         }
-    }
-
-    /// Whether the registry did not answer when it was last asked.
-    #[cfg(test)]
-    pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Acquire)
     }
 
     /// All that is known, by name.
@@ -219,7 +215,7 @@ impl Catalog {
         let inner = self.lock();
         Report {
             name: self.name.clone(),
-            reachable: !self.away.load(Ordering::Acquire),
+            reachable: inner.away.is_empty(),
             services: inner.known.len(),
             followed: inner.followed.values().filter(|sender| sender.receiver_count() > 0).count(),
             changes: self.changes.load(Ordering::Relaxed),
@@ -298,17 +294,29 @@ mod tests {
         assert!(ports(&a).is_empty());
     }
 
+    #[test]
+    fn a_server_that_answers_does_not_speak_for_another() {
+        let catalog = Catalog::new("test");
+        for part in ["a", "b"] {
+            catalog.unreached(part, &"gone");
+        }
+        catalog.reached("a");
+        assert!(!catalog.report().reachable);
+        catalog.reached("b");
+        assert!(catalog.report().reachable && catalog.report().failures == 2);
+    }
+
     #[tokio::test]
     async fn what_is_known_outlives_the_registry() {
         let default = nodes(&[7]).first().cloned();
         let catalog = Catalog::with_default("test", default);
         let (a, _) = catalog.follow(&"a".into());
-        catalog.unreached(&"gone");
+        catalog.unreached("", &"gone");
         assert_eq!((ports(&a), a.borrow().asked), (vec![7], true));
         catalog.replace(0, [("a".into(), nodes(&[1]))].into_iter().collect());
-        catalog.reached();
-        catalog.unreached(&"gone");
-        assert_eq!((ports(&a), catalog.is_away()), (vec![1], true));
+        catalog.reached("");
+        catalog.unreached("", &"gone");
+        assert_eq!((ports(&a), catalog.report().reachable), (vec![1], false));
         catalog.remove("a");
         assert_eq!(ports(&a), [7]);
         drop(a);

@@ -151,7 +151,7 @@ async fn run(shared: Arc<Shared>, client: Client, number: usize) {
             Ok(services) => {
                 let changed = services.is_some();
                 pause.reset();
-                shared.catalog.reached();
+                shared.catalog.reached(url);
                 if let Some(services) = services {
                     shared.catalog.replace(number, services);
                     if !std::mem::replace(&mut answered, true) && shared.silent.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -168,7 +168,7 @@ async fn run(shared: Arc<Shared>, client: Client, number: usize) {
                 }
             }
             Err(error) => {
-                shared.catalog.unreached(&format_args!("connect consul: {url}/v1 {error}"));
+                shared.catalog.unreached(url, &format_args!("connect consul: {url}/v1 {error}"));
                 let after = pause.next();
                 tracing::warn!("get all svcs got err, retry connecting consul after {} seconds", after.as_secs());
                 tokio::time::sleep(after).await;

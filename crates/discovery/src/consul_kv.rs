@@ -80,7 +80,7 @@ async fn run(shared: Arc<Shared>, client: Client, number: usize) {
         match turn(conf, &client, server, index).await {
             Ok((now, services)) => {
                 pause.reset();
-                shared.catalog.reached();
+                shared.catalog.reached(server);
                 let changed = now != index || now == 0;
                 // one that went back has begun anew
                 index = if now < index { 0 } else { now };
@@ -100,9 +100,10 @@ async fn run(shared: Arc<Shared>, client: Client, number: usize) {
             }
             Err(error) => {
                 let key = format!("/kv/{}", conf.prefix);
-                shared
-                    .catalog
-                    .unreached(&format_args!("connect consul: {server}/v1/kv/ by key: {key}, with error: {error}"));
+                shared.catalog.unreached(
+                    server,
+                    &format_args!("connect consul: {server}/v1/kv/ by key: {key}, with error: {error}"),
+                );
                 let after = pause.next();
                 tracing::warn!("retry connecting consul after {} seconds", after.as_secs());
                 tokio::time::sleep(after).await;

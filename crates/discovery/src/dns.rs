@@ -102,13 +102,13 @@ async fn keep(client: Arc<Client>, catalog: Arc<Catalog>, key: Arc<str>) {
                 if empty {
                     tracing::debug!(name = host, "no such name, or no records");
                 }
-                catalog.reached();
+                catalog.reached(&key);
                 catalog.set(&key, nodes.into());
                 if empty { EMPTY_TTL } else { ttl.clamp(MIN_TTL, MAX_TTL) }
             }
             Err(error) => {
                 failures += 1;
-                catalog.unreached(&format_args!("{host}: {error}"));
+                catalog.unreached(&key, &format_args!("{host}: {error}"));
                 catalog.unanswered(&key);
                 RETRY.0.saturating_mul(1 << (failures - 1).min(8)).min(RETRY.1)
             }

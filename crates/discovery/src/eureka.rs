@@ -64,10 +64,10 @@ async fn run(conf: Conf, client: Client, catalog: Arc<Catalog>) {
     loop {
         match fetch(&conf, &client).await {
             Ok(services) => {
-                catalog.reached();
+                catalog.reached("");
                 catalog.replace(0, services);
             }
-            Err(error) => catalog.unreached(&error),
+            Err(error) => catalog.unreached("", &error),
         }
         tokio::time::sleep(jittered(Duration::from_secs(conf.fetch_interval))).await;
     }

@@ -103,8 +103,8 @@ async fn run(conf: Arc<Conf>, client: Client, catalog: Arc<Catalog>) {
         let due: Vec<Arc<str>> = followed.iter().filter(|key| is_round || !asked.contains(key)).cloned().collect();
         if !due.is_empty() {
             match fetch(&conf, &client, &catalog, &due).await {
-                Ok(()) => catalog.reached(),
-                Err(error) => catalog.unreached(&error),
+                Ok(()) => catalog.reached(""),
+                Err(error) => catalog.unreached("", &error),
             }
         }
         asked = followed;

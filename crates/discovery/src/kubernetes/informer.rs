@@ -69,7 +69,7 @@ impl Informer {
             let error = match self.list().await {
                 Ok(version) => {
                     pause.reset();
-                    self.cluster.catalog.reached();
+                    self.cluster.catalog.reached("");
                     match self.follow(version).await {
                         Ok(()) => continue,
                         Err(error) => format!("watch failed, {error}"),
@@ -77,7 +77,7 @@ impl Informer {
                 }
                 Err(error) => format!("list failed, {error}"),
             };
-            self.cluster.catalog.unreached(&format_args!("{}: {error}", self.access.url));
+            self.cluster.catalog.unreached("", &format_args!("{}: {error}", self.access.url));
             tokio::time::sleep(pause.next()).await;
         }
     }
