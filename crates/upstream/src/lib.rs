@@ -29,7 +29,7 @@ pub use health::{Checker, CheckerSettings, Checks, HealthReport};
 pub use host_header::{HostHeader, PassHost};
 pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
 pub use registry::NodeStates;
-pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
+pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryOn, RetryPolicy};
 pub use service::{Discover, DiscoverError, Following, Service, ServiceNode, ServiceNodes, ServiceQuery};
 pub use tried::Tried;
 pub use upstream::{Scheme, Timeouts, Tls, Upstream};
