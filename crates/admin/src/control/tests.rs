@@ -31,6 +31,12 @@ impl Running for Fake {
     fn circuit_breakers(&self) -> Vec<Value> {
         vec![json!({"name": "/apisix/upstreams/u", "scope": "upstream", "state": "open"})]
     }
+    fn discovery_dump(&self, kind: &str) -> Option<Value> {
+        (kind == "eureka").then(|| json!({"config": {}, "services": {}}))
+    }
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>> {
+        (kind == "consul").then(|| Err("dump params is nil".to_owned()))
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async { Ok(()) })
     }
@@ -106,6 +112,14 @@ async fn breakers_and_limits_are_told() {
     let missing = json!({"error_msg": "routes/1 not found"});
     assert_eq!(get("/v1/circuit_breakers/routes/1").await, (404, missing));
     assert_eq!(get("/v1/concurrency_limits").await, (200, json!([])));
+}
+
+#[tokio::test]
+async fn registries_show_what_they_told() {
+    assert_eq!(get("/v1/discovery/eureka/dump").await, (200, json!({"config": {}, "services": {}})));
+    let file = control().dispatch(&request("GET", "/v1/discovery/consul/show_dump_file", "")).await;
+    assert_eq!((file.status, file.body), (503, b"dump params is nil".to_vec()));
+    assert_eq!(get("/v1/discovery/eureka/show_dump_file").await.0, 404);
 }
 
 #[tokio::test]
