@@ -63,6 +63,11 @@ impl Client {
         self.write(request);
     }
 
+    /// Whether any byte of the current answer has come.
+    pub fn answered(&self) -> bool {
+        !self.head.is_empty()
+    }
+
     /// Sends what is left of the request, as far as the socket takes it.
     pub fn write(&mut self, request: &[u8]) {
         if !self.busy {
