@@ -142,11 +142,11 @@ fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wante
     let addr = proxy.addr;
     let begin = Instant::now() + Duration::from_millis(50);
     let records = std::thread::scope(|scope| {
+        let load = scope.spawn(move || Load::new(addr, begin)?.run(rate, times.end));
+        // The script runs here: a backend ends with the thread that launched it.
         let mut scene = Scene { fleet: &mut fleet, dns: &dns, proxy: &mut proxy, setup: &mut setup, begin, times };
-        let script = scope.spawn(move || story.play(&mut scene));
-        let records = Load::new(addr, begin)?.run(rate, times.end);
-        script.join().map_err(|_| anyhow::anyhow!("the script panicked"))??;
-        records
+        story.play(&mut scene)?;
+        load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?
     })?;
     let attempts = match story.goal {
         Goal::Attempts(_) => Some(fleet.attempts()?),

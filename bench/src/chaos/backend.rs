@@ -62,7 +62,7 @@ struct Shared {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    // Nothing is left behind when the test is killed.
+    // Nothing is left behind when the test is killed. The kernel takes the end of the launching thread for the parent's.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let listener = TcpListener::bind(args.listen).with_context(|| format!("backend on {}", args.listen))?;
     let shared = Shared::default();

@@ -46,6 +46,17 @@ pub struct Figures {
     /// Requests due while the fault lasted; failed ones count with the time until they failed.
     pub fault: Latency,
     pub recovery: Recovery,
+    /// Of the whole run.
+    pub windows: Vec<Window>,
+}
+
+/// The requests that were due in a quarter of a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    pub requests: u32,
+    pub failed: u32,
+    /// Served, but slowly.
+    pub slow: u32,
 }
 
 impl Figures {
@@ -67,7 +78,8 @@ pub fn figures(records: &[Record], times: &Times, from: Duration, until: Duratio
         resent: records.iter().filter(|record| record.resent).count() as u64,
         calm,
         fault: latency(records, times.fault..times.healed),
-        recovery: recovery(records, slow(&calm), from, until),
+        recovery: recovery(&windows(records, slow(&calm), from, until)),
+        windows: windows(records, slow(&calm), Duration::ZERO, times.end),
     }
 }
 
@@ -86,23 +98,29 @@ fn latency(records: &[Record], due: std::ops::Range<Duration>) -> Latency {
     Latency { p50: at(0.5), p99: at(0.99), max: at(1.0) }
 }
 
-fn recovery(records: &[Record], slow: Duration, from: Duration, until: Duration) -> Recovery {
-    let windows = ((until.saturating_sub(from)).as_secs_f64() / WINDOW.as_secs_f64()).floor() as usize;
-    // Requests and bad ones among them, by window.
-    let mut counts = vec![(0u32, 0u32); windows];
+fn windows(records: &[Record], slow: Duration, from: Duration, until: Duration) -> Vec<Window> {
+    let count = ((until.saturating_sub(from)).as_secs_f64() / WINDOW.as_secs_f64()).floor() as usize;
+    let mut windows = vec![Window::default(); count];
     for record in records {
         let Some(since) = record.due.checked_sub(from) else { continue };
         let index = (since.as_secs_f64() / WINDOW.as_secs_f64()) as usize;
-        if let Some((all, bad)) = counts.get_mut(index) {
-            *all += 1;
-            *bad += u32::from(record.outcome != Outcome::Good || record.took > slow);
+        if let Some(window) = windows.get_mut(index) {
+            window.requests += 1;
+            match record.outcome {
+                Outcome::Good => window.slow += u32::from(record.took > slow),
+                _ => window.failed += 1,
+            }
         }
     }
-    let last = counts.iter().rposition(|(all, bad)| f64::from(*bad) > f64::from(*all) * TOLERATED);
-    match last {
+    windows
+}
+
+fn recovery(windows: &[Window]) -> Recovery {
+    let bad = |w: &Window| f64::from(w.failed + w.slow) > f64::from(w.requests) * TOLERATED;
+    match windows.iter().rposition(bad) {
         None => Recovery::Unharmed,
         // A bad window among the last four is no recovery.
-        Some(index) if index + 4 >= windows => Recovery::Never,
+        Some(index) if index + 4 >= windows.len() => Recovery::Never,
         Some(index) => Recovery::After(WINDOW * (index as u32 + 1)),
     }
 }

@@ -122,12 +122,15 @@ pub fn json(rows: &[Row], scale: &Scale) -> Value {
         .map(|row| {
             let f = &row.figures;
             let errors: Map<String, Value> = f.errors.iter().map(|(kind, n)| (kind.name(), json!(n))).collect();
+            let windows: Vec<Value> = f.windows.iter().map(|w| json!([w.requests, w.failed, w.slow])).collect();
             json!({
                 "story": row.story.name, "proxy": row.peer, "rate": row.rate, "requests": f.requests,
                 "errors": errors, "failed": f.failed(), "sent_again": f.resent,
                 "calm_ms": {"p50": ms(f.calm.p50), "p99": ms(f.calm.p99), "max": ms(f.calm.max)},
                 "fault_ms": {"p50": ms(f.fault.p50), "p99": ms(f.fault.p99), "max": ms(f.fault.max)},
                 "recovery": shown(f.recovery), "attempts": row.attempts, "missed": row.missed().is_some(),
+                // Each a quarter of a second: requests, failed, slow.
+                "windows": windows,
             })
         })
         .collect();
