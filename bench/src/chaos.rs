@@ -131,7 +131,7 @@ pub fn run(args: &Args, output: Output, sluice: Option<PathBuf>) -> Result<()> {
 fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wanted, site: &Site) -> Result<Row> {
     let mut fleet = Fleet::start()?;
     let dns = Dns::start((0..3).map(ip).collect())?;
-    let mut setup = Setup { feature: story.feature, backends: fleet.addresses(), resolver: dns.address, version: 1 };
+    let mut setup = Setup { feature: story.feature, backends: fleet.addresses(), resolver: dns.address, version: 0 };
     let mut proxy = Proxy::start(peer, wanted, site, &setup)?;
     story.prepare(&fleet)?;
     let times = match story.whole {

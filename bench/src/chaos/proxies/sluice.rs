@@ -66,7 +66,7 @@ fn resources(setup: &Setup) -> Value {
                 "healthy": {"interval": 1, "successes": 1},
                 "unhealthy": {"interval": 1, "http_failures": 2, "tcp_failures": 2, "timeouts": 2}},
             // 5xx answers are left to probes: a backend that fails a part of its requests is of use still.
-            "passive": {"unhealthy": {"http_failures": 0, "tcp_failures": 2, "timeouts": 2, "ejection_time": 1, "max_ejection_percent": 80}},
+            "passive": {"unhealthy": {"http_failures": 0, "tcp_failures": 2, "timeouts": 2}},
         },
     });
     json!({"routes": [{"id": "all", "uri": "/*", "upstream_id": "u", "desc": format!("version {}", setup.version)}],
