@@ -114,11 +114,14 @@ impl Exchange<'_> {
                     return Ok(None);
                 }
                 Err(error) if self.answered => {
-                    // the node's status went out already; that its body broke off is not counted, as in APISIX
-                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last())
-                        && !matches!(error.0, AttemptError::Body(_))
-                    {
-                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                    // the node's status went out already
+                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last()) {
+                        let (node, status, now) = (picked.endpoint, attempt.status, input.now_ms);
+                        match &error.0 {
+                            AttemptError::Failed(failure) => checker.broke_off(node, failure, status, now),
+                            AttemptError::Gone => checker.answered(node, status, now),
+                            AttemptError::Body(_) => {}
+                        }
                     }
                     return Err(Gone);
                 }

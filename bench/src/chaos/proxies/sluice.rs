@@ -66,7 +66,8 @@ fn resources(setup: &Setup) -> Value {
                 "healthy": {"interval": 1, "successes": 1},
                 "unhealthy": {"interval": 1, "http_failures": 2, "tcp_failures": 2, "timeouts": 2}},
             // 5xx answers are left to probes: a backend that fails a part of its requests is of use still.
-            "passive": {"unhealthy": {"http_failures": 0, "tcp_failures": 2, "timeouts": 2}},
+            // With an `interval` every failed try counts, the last of a request and a broken body too; a probe brings the node back.
+            "passive": {"unhealthy": {"http_failures": 0, "tcp_failures": 2, "timeouts": 2, "interval": 5}},
         },
     });
     json!({"routes": [{"id": "all", "uri": "/*", "upstream_id": "u", "desc": format!("version {}", setup.version)}],
