@@ -149,7 +149,7 @@ fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wante
         load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?
     })?;
     let attempts = match story.goal {
-        Goal::Attempts(_) => Some(fleet.attempts()?),
+        Goal::Attempts => Some(fleet.attempts()?),
         _ => None,
     };
     let (from, until) = match story.from_end {
@@ -159,7 +159,7 @@ fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wante
     let early = records.iter().any(|r| r.due < times.fault && r.outcome != load::Outcome::Good);
     let figures = figures::figures(&records, &times, from, until);
     let goal = (peer == "sluice").then_some(story.goal);
-    Ok(Row { story, peer, goal, rate, attempts, early, figures, timed: !scale.short })
+    Ok(Row { story, peer, goal, rate, times, attempts, early, figures, timed: !scale.short })
 }
 
 impl Story {

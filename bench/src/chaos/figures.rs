@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::load::{Outcome, Record};
 
 /// Recovery is looked for in pieces of this length.
-const WINDOW: Duration = Duration::from_millis(250);
+pub const WINDOW: Duration = Duration::from_millis(250);
 /// A window with a larger share of failed or slow requests is a bad one.
 const TOLERATED: f64 = 0.02;
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use super::figures::Figures;
+use super::figures::{Figures, Recovery, Times, WINDOW};
+use super::load::Outcome;
+use super::setup::{BREAKER_FAILURES, BUDGET_PERCENT, COOL_DOWN};
 use super::stories::{Goal, Story};
 use super::{Scale, replace_measured, shown};
 use crate::accounting;
@@ -22,6 +24,7 @@ pub struct Row {
     /// What it must keep; `None` for peers.
     pub goal: Option<Goal>,
     pub rate: f64,
+    pub times: Times,
     /// At the backends, where they lived through the story.
     pub attempts: Option<u64>,
     /// An error came before the fault.
@@ -39,8 +42,23 @@ impl Row {
         let kept = match self.goal? {
             Goal::NoErrors => harmless,
             Goal::Latency(factor) => harmless && (!self.timed || figures.fault.p99 <= figures.calm.p99.mul_f64(factor)),
-            Goal::Attempts(factor) => {
-                self.attempts.is_some_and(|n| n <= (figures.requests as f64 * factor) as u64 + SLACK)
+            Goal::Attempts => {
+                let most = figures.requests * u64::from(100 + BUDGET_PERCENT) / 100 + SLACK;
+                self.attempts.is_some_and(|attempts| attempts <= most)
+            }
+            Goal::Breaker => {
+                let tries = (self.times.healed - self.times.fault).as_secs() / COOL_DOWN.as_secs() + 1;
+                let passed = figures.errors.get(&Outcome::Status(500)).copied().unwrap_or(0);
+                let rejected = figures.errors.get(&Outcome::Status(503)).copied().unwrap_or(0);
+                let in_time = match figures.recovery {
+                    Recovery::Unharmed => true,
+                    Recovery::After(time) => time <= COOL_DOWN + WINDOW,
+                    Recovery::Never => false,
+                };
+                !self.early
+                    && passed <= u64::from(BREAKER_FAILURES) + tries + SLACK
+                    && passed + rejected == figures.failed()
+                    && (!self.timed || in_time)
             }
             Goal::CalmBefore => !self.early,
         };

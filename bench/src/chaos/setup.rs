@@ -10,6 +10,11 @@ pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// The breaker opens after so many failures in a row.
 pub const BREAKER_FAILURES: u32 = 10;
 
+/// And stays open so long.
+pub const COOL_DOWN: Duration = Duration::from_secs(2);
+/// Retries may be this percentage of the requests.
+pub const BUDGET_PERCENT: u32 = 20;
+
 /// What a story asks for beyond the base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {

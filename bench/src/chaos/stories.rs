@@ -21,8 +21,11 @@ pub enum Goal {
     NoErrors,
     /// No errors, and p99 during the fault at most this multiple of the p99 before it.
     Latency(f64),
-    /// Attempts at the backends at most this multiple of the requests.
-    Attempts(f64),
+    /// Attempts at the backends at most the requests and the budget for retries.
+    Attempts,
+    /// Of the requests during the fault only those reach a backend that open the breaker or try it; it closes within its
+    /// cool-down.
+    Breaker,
     /// Errors are unavoidable; none before the fault.
     CalmBefore,
 }
@@ -104,7 +107,7 @@ pub const STORIES: &[Story] = &[
         name: "breaker",
         what: "all backends answer everything with 500, their probes are well",
         feature: Feature::Breaker,
-        goal: Goal::CalmBefore,
+        goal: Goal::Breaker,
         from_end: true,
         script: |scene| scene.mode(0..SIZE, Mode::Broken),
         ..PLAIN
@@ -113,7 +116,7 @@ pub const STORIES: &[Story] = &[
         name: "storm",
         what: "every backend resets every request, from the first to the last",
         feature: Feature::Budget,
-        goal: Goal::Attempts(1.2),
+        goal: Goal::Attempts,
         whole: true,
         rate: Some(1000.0),
         script: |_| Ok(()),

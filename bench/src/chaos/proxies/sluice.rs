@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 use crate::chaos::dns;
-use crate::chaos::setup::{Feature, Setup, TIMEOUT, WORKERS};
+use crate::chaos::setup::{BREAKER_FAILURES, BUDGET_PERCENT, COOL_DOWN, Feature, Setup, TIMEOUT, WORKERS};
 use crate::peers::Wanted;
 use crate::ports;
 
@@ -56,7 +56,7 @@ fn resources(setup: &Setup) -> Value {
         Feature::Name => Map::from_iter([(format!("{}:{}", dns::NAME, setup.port()), json!(1))]),
         _ => setup.backends.iter().enumerate().map(|(i, node)| (node.to_string(), json!(setup.weight(i)))).collect(),
     };
-    let upstream = json!({
+    let mut upstream = json!({
         "id": "u",
         "type": "roundrobin",
         "nodes": nodes,
@@ -70,6 +70,16 @@ fn resources(setup: &Setup) -> Value {
             "passive": {"unhealthy": {"http_failures": 0, "tcp_failures": 2, "timeouts": 2, "interval": 5}},
         },
     });
+    match setup.feature {
+        Feature::Plain | Feature::Name => {}
+        Feature::Adaptive => upstream["type"] = json!("adaptive"),
+        Feature::Retry500 => upstream["retry_on"] = json!(["connection_error", "timeout", "http_500"]),
+        Feature::Budget => upstream["retry_budget"] = json!({"percent": BUDGET_PERCENT}),
+        Feature::Breaker => {
+            upstream["circuit_breaker"] = json!({"max_failures": BREAKER_FAILURES,
+                "unhealthy": {"interval": COOL_DOWN.as_secs(), "growth": 1}, "healthy": {"successes": 1}});
+        }
+    }
     json!({"routes": [{"id": "all", "uri": "/*", "upstream_id": "u", "desc": format!("version {}", setup.version)}],
         "upstreams": [upstream]})
 }
