@@ -55,6 +55,9 @@ pub struct Args {
     write: Option<PathBuf>,
 }
 
+/// A proxy that listens has a little to do still: probes, names, caches.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// How long and how hard.
 pub struct Scale {
     pub rate: f64,
@@ -140,7 +143,7 @@ fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wante
     };
     let rate = story.rate(scale);
     let addr = proxy.addr;
-    let begin = Instant::now() + Duration::from_millis(50);
+    let begin = Instant::now() + SETTLE;
     let records = std::thread::scope(|scope| {
         let load = scope.spawn(move || Load::new(addr, begin)?.run(rate, times.end));
         // The script runs here: a backend ends with the thread that launched it.

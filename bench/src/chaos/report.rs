@@ -200,3 +200,92 @@ fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::chaos::figures::Latency;
+    use crate::chaos::stories::STORIES;
+
+    /// A row of 1000 requests, twelve seconds of fault.
+    fn row(story: &str, errors: &[(Outcome, u64)]) -> Row {
+        let story = STORIES.iter().find(|s| s.name == story).unwrap();
+        let latency =
+            |p99| Latency { p50: Duration::from_millis(5), p99: Duration::from_millis(p99), max: Duration::ZERO };
+        let (fault, healed, end) = (Duration::from_secs(4), Duration::from_secs(16), Duration::from_secs(20));
+        let figures = Figures {
+            requests: 1000,
+            errors: errors.iter().copied().collect::<BTreeMap<_, _>>(),
+            resent: 0,
+            calm: latency(8),
+            fault: latency(15),
+            recovery: Recovery::After(Duration::from_secs(2)),
+            windows: Vec::new(),
+        };
+        let times = Times { fault, healed, end };
+        Row {
+            story,
+            peer: "sluice",
+            goal: Some(story.goal),
+            rate: 50.0,
+            times,
+            attempts: None,
+            early: false,
+            figures,
+            timed: true,
+        }
+    }
+
+    fn missed(row: Row) -> bool {
+        row.missed().is_some()
+    }
+
+    #[test]
+    fn errors_miss_where_none_are_allowed_and_only_for_us() {
+        assert!(!missed(row("kill", &[])));
+        assert!(missed(row("kill", &[(Outcome::Status(502), 1)])));
+        assert!(missed(Row { figures: Figures { resent: 1, ..row("kill", &[]).figures }, ..row("kill", &[]) }));
+        assert!(!missed(Row { goal: None, ..row("kill", &[(Outcome::Status(502), 1)]) }));
+        assert!(!missed(row("all-down", &[(Outcome::Status(502), 600)])));
+        assert!(missed(Row { early: true, ..row("all-down", &[(Outcome::Status(502), 600)]) }));
+    }
+
+    #[test]
+    fn times_miss_only_where_they_are_held_to() {
+        let slow = |timed| {
+            let mut row = row("slow", &[]);
+            (row.figures.fault.p99, row.timed) = (Duration::from_millis(17), timed);
+            row
+        };
+        assert!(!missed(row("slow", &[])));
+        assert!(missed(slow(true)));
+        assert!(!missed(slow(false)));
+    }
+
+    #[test]
+    fn a_storm_may_add_its_budget() {
+        for (attempts, wrong) in [(1200, false), (1220, false), (1221, true)] {
+            let storm = Row { attempts: Some(attempts), ..row("storm", &[(Outcome::Status(502), 1000)]) };
+            assert_eq!(missed(storm), wrong, "{attempts}");
+        }
+    }
+
+    #[test]
+    fn a_breaker_lets_few_through_and_closes_in_time() {
+        let of = |passed, rejected: Outcome| row("breaker", &[(Outcome::Status(500), passed), (rejected, 500)]);
+        let rejected = Outcome::Status(503);
+        assert!(!missed(of(17, rejected)));
+        assert!(missed(of(60, rejected)));
+        assert!(missed(of(17, Outcome::Status(502))));
+        let late = Figures { recovery: Recovery::After(Duration::from_secs(3)), ..of(17, rejected).figures };
+        assert!(missed(Row { figures: late, ..of(17, rejected) }));
+    }
+
+    #[test]
+    fn the_table_names_every_error() {
+        let text = text(&[row("kill", &[(Outcome::Status(502), 2), (Outcome::Broken, 1)])]);
+        assert!(text.contains("3 (0.3 %): 2 × 502, 1 × broken off"), "{text}");
+    }
+}
