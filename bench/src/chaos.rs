@@ -69,8 +69,9 @@ impl Args {
     fn scale(&self) -> Scale {
         let (seconds, rate) = if self.short { (4.0, 100.0) } else { (20.0, 500.0) };
         let part = Duration::from_secs_f64(self.seconds.unwrap_or(seconds)) / 20;
-        // A fifth of calm, three fifths of fault, a fifth to recover.
-        let times = Times { fault: part * 4, healed: part * 16, end: part * 20 };
+        // Calm, then the fault, then time to recover.
+        let (calm, fault) = if self.short { (3, 13) } else { (4, 10) };
+        let times = Times { fault: part * calm, healed: part * (calm + fault), end: part * 20 };
         Scale { rate: self.rate.unwrap_or(rate), times, short: self.short }
     }
 

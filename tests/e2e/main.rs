@@ -15,6 +15,7 @@ mod health;
 mod lifecycle;
 mod load;
 mod reload;
+mod retries;
 mod secrets;
 mod slow;
 mod smuggling;

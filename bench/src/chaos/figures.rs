@@ -119,8 +119,8 @@ fn recovery(windows: &[Window]) -> Recovery {
     let bad = |w: &Window| f64::from(w.failed + w.slow) > f64::from(w.requests) * TOLERATED;
     match windows.iter().rposition(bad) {
         None => Recovery::Unharmed,
-        // A bad window among the last four is no recovery.
-        Some(index) if index + 4 >= windows.len() => Recovery::Never,
+        // A bad window among the last two is no recovery.
+        Some(index) if index + 2 >= windows.len() => Recovery::Never,
         Some(index) => Recovery::After(WINDOW * (index as u32 + 1)),
     }
 }

@@ -207,7 +207,7 @@ impl Load {
             }
             if complete && let Some(flight) = slot.flight.take() {
                 let status = slot.client.status;
-                let dead = slot.client.dead;
+                let dead = slot.client.dead || slot.client.closes();
                 self.record(flight, if status == 200 { Outcome::Good } else { Outcome::Status(status) });
                 if dead {
                     self.close(index);
@@ -264,6 +264,9 @@ mod tests {
         assert_eq!(outcomes(vec![vec![""]], 1), [(Outcome::Broken, false)]);
         let bad = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(outcomes(vec![vec![OK, bad]], 2), [(Outcome::Good, false), (Outcome::Status(502), false)]);
+        // A connection that says it ends is not used again.
+        let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(outcomes(vec![vec![last, ""], vec![OK]], 2), [(Outcome::Good, false), (Outcome::Good, false)]);
         // The second request meets a connection that closes without a byte.
         assert_eq!(outcomes(vec![vec![OK, ""], vec![OK]], 2), [(Outcome::Good, false), (Outcome::Good, true)]);
         assert_eq!(outcomes(vec![vec![OK, ""], vec![""]], 2), [(Outcome::Good, false), (Outcome::Broken, true)]);
