@@ -86,6 +86,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
+        .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone());
     env.prefix = services.prefix.into();
     if let Some(control) = services.control {
@@ -112,6 +113,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         resolver: services.resolver,
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
+        zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod balancing;
 mod breakage;
 mod control;
 mod debug;
@@ -14,6 +15,7 @@ mod explain;
 mod health;
 mod lifecycle;
 mod load;
+mod releases;
 mod reload;
 mod retries;
 mod secrets;

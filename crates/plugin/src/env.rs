@@ -98,6 +98,8 @@ pub struct Env {
     pub prefix: Arc<std::path::Path>,
     /// Ports that serve TLS (`apisix.ssl.listen`); empty where TLS is off.
     pub https_ports: Arc<[u16]>,
+    /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
+    pub real_ip_header: Arc<str>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -121,6 +123,7 @@ impl Env {
             version: 0,
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
+            real_ip_header: "X-Real-IP".into(),
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,
@@ -138,6 +141,10 @@ impl Env {
     /// Ports of `apisix.ssl.listen`.
     pub fn with_https_ports(self, ports: impl Into<Arc<[u16]>>) -> Env {
         Env { https_ports: ports.into(), ..self }
+    }
+    /// `nginx_config.http.real_ip_header`.
+    pub fn with_real_ip_header(self, name: &str) -> Env {
+        Env { real_ip_header: name.into(), ..self }
     }
     /// All `plugin_metadata` by plugin name.
     pub fn with_metadata(self, metadata: Arc<HashMap<String, Value>>) -> Env {

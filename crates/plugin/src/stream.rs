@@ -2,7 +2,7 @@
 //!
 //! The surprise: they are a kind of their own, listed apart from the plugins of HTTP requests (APISIX: `stream_plugins`).
 //! One name may be in both lists, with another schema and priority in each.
-use crate::context::Connection;
+use crate::context::{Connection, UpstreamRef};
 use crate::definition::{BuildError, parse, schema_of};
 use crate::env::Env;
 use schemars::JsonSchema;
@@ -20,12 +20,14 @@ pub struct StreamContext {
     pub route_id: Arc<str>,
     /// What the client has sent so far; it goes to the upstream untouched.
     pub head: Vec<u8>,
+    /// Another upstream than the route's, chosen by a plugin.
+    pub upstream: Option<UpstreamRef>,
     variables: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl StreamContext {
     pub fn new(connection: Connection, route_id: Arc<str>) -> StreamContext {
-        StreamContext { connection, route_id, head: Vec::new(), variables: Vec::new() }
+        StreamContext { connection, route_id, head: Vec::new(), upstream: None, variables: Vec::new() }
     }
 
     /// The client's address.
