@@ -100,6 +100,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .map(std::fs::read_to_string)
         .transpose()
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    env.trusted_certificates = trusted_certificates.as_deref().map(Into::into);
     let compile = CompileSettings {
         mode: router_mode(settings),
         rules: Arc::new(sluice_config::rules::read(settings)),

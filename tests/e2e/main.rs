@@ -14,6 +14,7 @@ mod examples;
 mod explain;
 mod health;
 mod lifecycle;
+mod limits;
 mod load;
 mod releases;
 mod reload;

@@ -100,6 +100,9 @@ pub struct Env {
     pub https_ports: Arc<[u16]>,
     /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
     pub real_ip_header: Arc<str>,
+    /// `apisix.ssl.ssl_trusted_certificate`, PEM: what servers that plugins speak TLS to are checked against. The system's
+    /// authorities where there is none.
+    pub trusted_certificates: Option<Arc<str>>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -124,6 +127,7 @@ impl Env {
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
             real_ip_header: "X-Real-IP".into(),
+            trusted_certificates: None,
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,

@@ -1,4 +1,4 @@
-//! Plugins that limit, split, copy and bundle traffic; on stream routes `mqtt-proxy` and `traffic-split`.
+//! Plugins that limit, split, copy and bundle traffic; on stream routes `limit-conn`, `mqtt-proxy` and `traffic-split`.
 //!
 //! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
 mod answer;
@@ -13,7 +13,11 @@ mod limit_req;
 mod mqtt_proxy;
 mod proxy_mirror;
 mod query_arg;
+mod redis_fields;
 mod redis_schema;
+#[cfg(test)]
+mod redis_tests;
+mod stream_limit_conn;
 mod traffic_label;
 mod traffic_split;
 mod value_rule;
@@ -38,5 +42,8 @@ pub static PLUGINS: &[Definition] = &[
 ];
 
 /// The family's plugins for stream routes.
-pub static STREAM_PLUGINS: &[StreamDefinition] =
-    &[define_stream::<mqtt_proxy::MqttProxy>(), define_stream::<traffic_split::TrafficSplit>()];
+pub static STREAM_PLUGINS: &[StreamDefinition] = &[
+    define_stream::<stream_limit_conn::StreamLimitConn>(),
+    define_stream::<mqtt_proxy::MqttProxy>(),
+    define_stream::<traffic_split::TrafficSplit>(),
+];
