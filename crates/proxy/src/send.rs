@@ -179,11 +179,14 @@ impl Exchange<'_> {
                     return Ok(Ok(None));
                 }
                 Err(error) if self.answered => {
-                    // the node's status went out already; that its body broke off is not counted, as in APISIX
-                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last())
-                        && !matches!(error, AttemptError::Body(_))
-                    {
-                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                    // the node's status went out already
+                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last()) {
+                        let (node, status, now) = (picked.endpoint, attempt.status, input.now_ms);
+                        match &error {
+                            AttemptError::Failed(failure) => checker.broke_off(node, failure, status, now),
+                            AttemptError::Gone => checker.answered(node, status, now),
+                            AttemptError::Body(_) | AttemptError::Dropped(_) => {}
+                        }
                     }
                     if matches!(error, AttemptError::Failed(_)) {
                         held.failed(input.now_ms);
