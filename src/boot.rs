@@ -23,7 +23,7 @@ use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
-use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
+use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, LogQueues, OperatorLog};
 use sluice_upstream::Resolve;
 use sluice_upstream::pool::PoolSettings;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,7 @@ pub struct Services {
     pub metrics: sluice_telemetry::Registry,
     pub resolver: Option<Arc<dyn Resolve>>,
     pub prefix: PathBuf,
+    pub logs: Arc<LogQueues>,
 }
 
 /// A compiler for these settings.
@@ -86,19 +87,26 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
-        .with_registry(registry.clone());
+        .with_registry(registry.clone())
+        .with_logs(services.logs);
     env.prefix = services.prefix.into();
+    if let Some(resolver) = &services.resolver {
+        env = env.with_resolver(resolver.clone());
+    }
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
-    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
-    env = env.with_scripts(scripts);
     let http = &settings.nginx.http;
     let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
     let trusted_certificates = trusted
         .map(std::fs::read_to_string)
         .transpose()
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    if let Some(pem) = &trusted_certificates {
+        env = env.with_trusted_certificates(pem);
+    }
+    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
+    env = env.with_scripts(scripts);
     let compile = CompileSettings {
         mode: router_mode(settings),
         rules: Arc::new(sluice_config::rules::read(settings)),
@@ -342,6 +350,7 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    logs: Arc<LogQueues>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     source: Source,
@@ -364,6 +373,8 @@ impl Gateway {
     ) -> anyhow::Result<Gateway> {
         let metrics = sluice_telemetry::Registry::new();
         sluice_telemetry::process::register(&metrics)?;
+        let logs = Arc::new(LogQueues::new(settings.sluice.limits.log_pending_bytes));
+        logs.report(&metrics)?;
         let dns = DnsSettings {
             servers: settings.apisix.dns_resolver.clone(),
             timeout: settings.apisix.resolver_timeout,
@@ -387,6 +398,7 @@ impl Gateway {
             metrics: metrics.clone(),
             resolver: resolver.clone(),
             prefix: prefix.clone(),
+            logs: logs.clone(),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -441,6 +453,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            logs,
             states,
             source,
             data_dir: data_dir.to_owned(),
@@ -543,7 +556,8 @@ impl Gateway {
             return Ok(None);
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
-        let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
+        let env =
+            Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes).with_logs(self.logs.clone());
         let node = crate::figures::Node {
             drain: self.drain.clone(),
             figures: self.figures.clone(),
@@ -622,8 +636,13 @@ impl Gateway {
         }
         tracing::info!(connections = self.drain.open(), "finishing running requests");
         self.drain.start_drain();
-        if !self.drain.wait_idle(settings.nginx.worker_shutdown_timeout).await {
+        let (begun, limit) = (std::time::Instant::now(), settings.nginx.worker_shutdown_timeout);
+        if !self.drain.wait_idle(limit).await {
             tracing::warn!("requests were cut: worker_shutdown_timeout is over");
+        }
+        let left = self.logs.shutdown(limit.saturating_sub(begun.elapsed())).await;
+        if left > 0 {
+            tracing::warn!("{left} log entries were not delivered: worker_shutdown_timeout is over");
         }
         Ok(())
     }

@@ -118,12 +118,38 @@ impl HttpResponse {
 
 /// Why there is no answer, in nginx's words where it has some: `connection refused`, `timeout`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct HttpError(pub String);
+#[error("{message}")]
+pub struct HttpError {
+    pub message: String,
+    pub stage: HttpStage,
+}
+
+/// How far a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpStage {
+    /// The server was not reached.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// Anything later, and every time-out.
+    Exchange,
+}
 
 impl HttpError {
+    pub fn new(message: impl Into<String>) -> HttpError {
+        HttpError { message: message.into(), stage: HttpStage::Exchange }
+    }
     fn timeout() -> HttpError {
-        HttpError("timeout".into())
+        HttpError::new("timeout")
+    }
+    fn of(error: &reqwest::Error) -> HttpError {
+        let (message, tls) = cause(error);
+        let stage = match error.is_connect() {
+            true if tls => HttpStage::Tls,
+            true => HttpStage::Connect,
+            false => HttpStage::Exchange,
+        };
+        HttpError { message, stage }
     }
 }
 
@@ -194,7 +220,7 @@ impl HttpClient {
                         .unwrap_or_else(|_| Err(HttpError::timeout()))
                 })
                 .await
-                .unwrap_or_else(|| Err(HttpError("the client was stopped".into())))
+                .unwrap_or_else(|| Err(HttpError::new("the client was stopped")))
             }
         }
     }
@@ -227,7 +253,7 @@ impl HttpClient {
                 let piece = match tokio::time::timeout(limit, response.chunk()).await {
                     Ok(Ok(Some(piece))) => Ok(piece),
                     Ok(Ok(None)) => return,
-                    Ok(Err(error)) => Err(HttpError(cause(&error))),
+                    Ok(Err(error)) => Err(HttpError::of(&error)),
                     Err(_) => Err(HttpError::timeout()),
                 };
                 let failed = piece.is_err();
@@ -236,7 +262,7 @@ impl HttpClient {
                 }
             }
         });
-        let (status, headers) = opened.await.unwrap_or_else(|_| Err(HttpError("the client was stopped".into())))?;
+        let (status, headers) = opened.await.unwrap_or_else(|_| Err(HttpError::new("the client was stopped")))?;
         Ok(HttpStream { status, headers, pieces, _task: Some(task) })
     }
 
@@ -270,12 +296,12 @@ impl<T> Drop for Running<T> {
 
 async fn begin(client: reqwest::Client, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
     let method = reqwest::Method::from_bytes(request.method.as_bytes())
-        .map_err(|_| HttpError(format!("not a method: {}", request.method)))?;
+        .map_err(|_| HttpError::new(format!("not a method: {}", request.method)))?;
     let mut builder = client.request(method, &request.url);
     for (name, value) in &request.headers {
         builder = builder.header(name.as_str(), value.as_slice());
     }
-    builder.body(request.body).send().await.map_err(|e| HttpError(cause(&e)))
+    builder.body(request.body).send().await.map_err(|e| HttpError::of(&e))
 }
 
 async fn whole(client: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -283,9 +309,9 @@ async fn whole(client: reqwest::Client, request: HttpRequest) -> Result<HttpResp
     let mut response = begin(client, request).await?;
     let (status, headers) = (response.status().as_u16(), fields(&response));
     let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|e| HttpError(cause(&e)))? {
+    while let Some(piece) = response.chunk().await.map_err(|e| HttpError::of(&e))? {
         if body.len() + piece.len() > max {
-            return Err(HttpError(format!("the answer has more than {max} bytes")));
+            return Err(HttpError::new(format!("the answer has more than {max} bytes")));
         }
         body.extend_from_slice(&piece);
     }
@@ -296,27 +322,28 @@ fn fields(response: &reqwest::Response) -> Vec<(String, Vec<u8>)> {
     response.headers().iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect()
 }
 
-/// The last cause of a failure: reqwest's own text names the URL alone, which may hold secrets.
-fn cause(error: &reqwest::Error) -> String {
+/// The last cause of a failure (reqwest's own text names the URL alone, which may hold secrets), and whether it is TLS's.
+fn cause(error: &reqwest::Error) -> (String, bool) {
     if error.is_timeout() {
-        return "timeout".into();
+        return ("timeout".into(), false);
     }
     let mut last: &dyn std::error::Error = error;
     while let Some(next) = last.source() {
         last = next;
     }
-    match last.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+    let message = match last.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => "connection refused".into(),
         Some(std::io::ErrorKind::ConnectionReset) => "connection reset by peer".into(),
-        _ if error.is_builder() => "the request cannot be made: ".to_owned() + &last.to_string(),
+        _ if error.is_builder() => format!("the request cannot be made: {last}"),
         _ => last.to_string(),
-    }
+    };
+    (message, last.is::<rustls::Error>())
 }
 
 /// The clients of the process by their options.
 #[derive(Clone, Default)]
 pub(crate) struct HttpClients {
-    made: Arc<Mutex<HashMap<HttpOptions, HttpClient>>>,
+    pub(crate) made: Arc<Mutex<HashMap<HttpOptions, HttpClient>>>,
     pub(crate) fake: Option<Arc<dyn FakeHttp>>,
     /// Trusted where options name nothing (`apisix.ssl.ssl_trusted_certificate`).
     pub(crate) trusted: Option<Arc<str>>,
@@ -356,7 +383,7 @@ impl HttpClients {
             alpn: vec![b"http/1.1".to_vec()],
             ..ClientTlsConfig::default()
         };
-        let tls = ClientTls::new(&tls).map_err(|e| HttpError(e.to_string()))?;
+        let tls = ClientTls::new(&tls).map_err(|e| HttpError::new(e.to_string()))?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured((**tls.config()).clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -366,7 +393,7 @@ impl HttpClients {
         if let Some(resolver) = resolver {
             builder = builder.dns_resolver(Arc::new(Names(resolver.clone())));
         }
-        builder.build().map_err(|e| HttpError(cause(&e)))
+        builder.build().map_err(|e| HttpError::of(&e))
     }
 }
 

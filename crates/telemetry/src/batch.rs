@@ -197,6 +197,11 @@ impl<T: BatchEntry> BatchQueue<T> {
         true
     }
 
+    /// Counts an entry that the logger does not want as discarded.
+    pub fn refuse(&self) {
+        self.state.account.refuse();
+    }
+
     /// Names route and server of the queue's entries, for the gauge `batch_process_entries`; asked for once.
     #[inline]
     pub fn label(&self, labels: impl FnOnce() -> (Box<str>, Box<str>)) {

@@ -48,13 +48,14 @@ fn failures_have_nginx_words() {
     let (_runtime, env) = env();
     let closed = format!("http://127.0.0.1:{}/", sluice_testkit::ports::free_port());
     let refused = send(&env, &HttpOptions::default(), HttpRequest::new("GET", closed));
-    assert_eq!(refused, Err(HttpError("connection refused".into())));
+    let refused = refused.unwrap_err();
+    assert_eq!((&*refused.message, refused.stage), ("connection refused", HttpStage::Connect));
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let request = HttpRequest::new("GET", url).timeout(Duration::from_millis(50));
-    assert_eq!(send(&env, &HttpOptions::default(), request), Err(HttpError("timeout".into())));
+    assert_eq!(send(&env, &HttpOptions::default(), request), Err(HttpError::new("timeout")));
     let bad = send(&env, &HttpOptions::default(), HttpRequest::new("GET", "no url")).unwrap_err();
-    assert!(bad.0.starts_with("the request cannot be made"), "{bad}");
+    assert!(bad.message.starts_with("the request cannot be made"), "{bad}");
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn answers_have_a_limit_and_redirects_are_answers() {
     let url = |path: &str| format!("http://{}{path}", server.addr());
     let request = HttpRequest::new("GET", url("/big")).max_response(1999);
     let error = send(&env, &HttpOptions::default(), request).unwrap_err();
-    assert_eq!(error.0, "the answer has more than 1999 bytes");
+    assert_eq!(error.message, "the answer has more than 1999 bytes");
     assert_eq!(send(&env, &HttpOptions::default(), HttpRequest::new("GET", url("/moved"))).unwrap().status, 302);
 }
 
@@ -82,7 +83,7 @@ fn certificates_are_checked_where_asked() {
     assert_eq!(get(&with(true, Some(authority.pem()))), Ok(200));
     assert_eq!(get(&with(false, None)), Ok(200));
     let other = Authority::new("other").unwrap().pem();
-    assert!(get(&with(true, Some(other))).is_err());
+    assert_eq!(get(&with(true, Some(other))).unwrap_err().stage, HttpStage::Tls);
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn an_answer_comes_in_pieces() {
 fn a_test_answers_for_the_network() {
     let env = Env::for_tests().with_http(|request: &HttpRequest| match request.url.as_str() {
         "http://x/" => Ok(HttpResponse { status: 418, ..HttpResponse::default() }),
-        _ => Err(HttpError("timeout".into())),
+        _ => Err(HttpError::new("timeout")),
     });
     assert_eq!(send(&env, &HttpOptions::default(), HttpRequest::new("GET", "http://x/")).unwrap().status, 418);
     assert!(send(&env, &HttpOptions::default(), HttpRequest::new("GET", "http://y/")).is_err());

@@ -98,6 +98,11 @@ impl Account {
         self.unreported.fetch_add(1, Relaxed);
     }
 
+    /// Counts an entry that was never admitted as discarded.
+    pub fn refuse(&self) {
+        self.discarded.fetch_add(1, Relaxed);
+    }
+
     /// Admitted entries that are delivered, or given up.
     pub fn gone(&self, entries: u64, bytes: usize, delivered: bool) {
         if entries == 0 {
