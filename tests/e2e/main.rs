@@ -14,6 +14,7 @@ mod explain;
 mod health;
 mod lifecycle;
 mod load;
+mod loggers;
 mod reload;
 mod secrets;
 mod slow;

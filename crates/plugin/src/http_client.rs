@@ -337,7 +337,9 @@ fn cause(error: &reqwest::Error) -> (String, bool) {
         _ if error.is_builder() => format!("the request cannot be made: {last}"),
         _ => last.to_string(),
     };
-    (message, last.is::<rustls::Error>())
+    // An I/O error hides the error that it was made of from `source`.
+    let inner = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    (message, last.is::<rustls::Error>() || inner.is_some_and(|e| e.is::<rustls::Error>()))
 }
 
 /// The clients of the process by their options.

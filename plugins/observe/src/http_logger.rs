@@ -82,8 +82,9 @@ impl Sink {
             ConcatMethod::Json => "application/json",
             ConcatMethod::NewLine => "text/plain",
         };
-        let mut request =
-            HttpRequest::new("POST", &config.uri).header("Content-Type", kind).timeout(seconds(config.timeout));
+        let mut request = HttpRequest::new("POST", plain_lists(&config.uri))
+            .header("Content-Type", kind)
+            .timeout(seconds(config.timeout));
         if let Some(authorization) = &config.auth_header {
             request = request.header("Authorization", authorization.as_str());
         }
@@ -96,6 +97,17 @@ impl Sink {
             single: config.batch.single(),
         }
     }
+}
+
+/// The uri with `name[]=a` as `name=a`: APISIX's client reads the query and writes it anew (lua `net.url`, `ngx.encode_args`).
+fn plain_lists(uri: &str) -> String {
+    let Some((path, query)) = uri.split_once('?') else { return uri.to_owned() };
+    let plain = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) => format!("{}={value}", name.strip_suffix("[]").unwrap_or(name)),
+        None => pair.to_owned(),
+    };
+    let query: Vec<String> = query.split('&').map(plain).collect();
+    format!("{path}?{}", query.join("&"))
 }
 
 impl BatchSink<Vec<u8>> for Sink {
@@ -141,5 +153,79 @@ impl Plugin for HttpLogger {
     entry_hooks!();
     fn log(&self, cx: &mut Context) {
         self.logger.push(cx, Some("no-matched"), |_, entry| entry.to_vec());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use sluice_plugin::testing::check;
+    use sluice_plugin::{HttpError, HttpResponse, Scope, define};
+    use std::sync::{Arc, Mutex};
+
+    fn config(more: Value) -> Config {
+        let mut config = json!({"uri": "http://sink:8080/x?a[]=1&b=2"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        check(define::<HttpLogger>(), Scope::Route, &mut config).unwrap();
+        serde_json::from_value(config).unwrap()
+    }
+
+    /// What reaches the server, which answers `status`; and what the sink says.
+    fn deliver(more: Value, status: Option<u16>, entries: &[&str]) -> (Vec<HttpRequest>, Result<(), String>) {
+        let seen: Arc<Mutex<Vec<HttpRequest>>> = Arc::default();
+        let inner = seen.clone();
+        let env = Env::for_tests().with_http(move |request: &HttpRequest| {
+            inner.lock().unwrap().push(request.clone());
+            match status {
+                Some(status) => Ok(HttpResponse { status, body: b"why".to_vec(), ..HttpResponse::default() }),
+                None => Err(HttpError { message: "connection refused".into(), stage: HttpStage::Connect }),
+            }
+        });
+        let sink = Sink::new(&config(more), &env);
+        let entries: Vec<Vec<u8>> = entries.iter().map(|e| e.as_bytes().to_vec()).collect();
+        let result = sluice_plugin::testing::block_on(sink.deliver(&entries)).map_err(|e| e.message);
+        let seen = seen.lock().unwrap().clone();
+        (seen, result)
+    }
+
+    #[test]
+    fn bodies_by_concat_method_and_size() {
+        let body = |more: Value, entries: &[&str]| {
+            let (seen, result) = deliver(more, Some(200), entries);
+            assert_eq!(result, Ok(()));
+            String::from_utf8(seen[0].body.to_vec()).unwrap()
+        };
+        assert_eq!(body(json!({}), &["{}", "{}"]), "[{},{}]");
+        assert_eq!(body(json!({}), &["{}"]), "[{}]");
+        assert_eq!(body(json!({"batch_max_size": 1}), &["{}"]), "{}");
+        assert_eq!(body(json!({"concat_method": "new_line"}), &["{}", "{}"]), "{}\n{}");
+    }
+
+    #[test]
+    fn the_request_is_apisix_s() {
+        let (seen, _) = deliver(json!({"auth_header": "Basic x"}), Some(200), &["{}"]);
+        assert_eq!((&*seen[0].method, &*seen[0].url), ("POST", "http://sink:8080/x?a=1&b=2"));
+        let header = |name: &str| seen[0].headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
+        assert_eq!(header("Authorization"), Some(&b"Basic x"[..]));
+        assert_eq!(header("Content-Type"), Some(&b"application/json"[..]));
+    }
+
+    #[test]
+    fn failures_have_apisix_s_words() {
+        let (_, refused) = deliver(json!({}), None, &["{}"]);
+        assert_eq!(refused, Err("failed to connect to host[sink] port[8080] connection refused".into()));
+        let (_, status) = deliver(json!({}), Some(400), &["{}"]);
+        assert_eq!(status, Err("server returned status code[400] host[sink] port[8080] body[why]".into()));
+    }
+
+    #[test]
+    fn the_schema_says_what_is_wrong() {
+        let error = |mut config: Value| check(define::<HttpLogger>(), Scope::Route, &mut config).unwrap_err().0;
+        assert_eq!(error(json!({})), "property \"uri\" is required");
+        assert!(error(json!({"uri": "http://a", "timeout": 0})).contains("timeout"));
+        let schema = HttpLogger::schema();
+        assert_eq!(schema["properties"]["name"]["default"], "http logger");
+        assert_eq!(schema["properties"].get("match"), None);
     }
 }

@@ -370,10 +370,9 @@ impl LogEntry {
         let collected = cx.get_mut::<Collected>()?;
         let at = collected.0.iter().position(|(id, _)| *id == self.id)?;
         let (_, body) = collected.0.swap_remove(at);
-        if cx.response.headers.get("content-encoding").is_some_and(|e| e.eq_ignore_ascii_case(b"gzip")) {
-            return Some(values::gunzip(&body, self.max_response_body).unwrap_or(body));
-        }
-        Some(body)
+        let encoding = cx.response.headers.get("content-encoding").unwrap_or_default();
+        let decoded = values::decoded(encoding, &body, self.max_response_body);
+        Some(decoded.unwrap_or(body))
     }
 }
 

@@ -109,3 +109,35 @@ impl Plugin for UdpLogger {
         self.logger.push(cx, None, |_, entry| entry.to_vec());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use sluice_plugin::testing::check;
+    use sluice_plugin::{Scope, define};
+
+    #[tokio::test]
+    async fn what_does_not_fit_into_a_packet_is_split() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = i64::from(server.local_addr().unwrap().port());
+        let dial = Dial::new(&Env::for_tests(), "127.0.0.1", port);
+        let sink = Sink { dial, timeout: Duration::from_secs(3), single: false };
+        let entry = |n: usize| format!("\"{}\"", "x".repeat(n)).into_bytes();
+        sink.deliver(&[entry(30_000), entry(30_000), entry(30_000)]).await.unwrap();
+        let mut packet = vec![0; 70_000];
+        let sizes = [0; 2].map(|_: usize| server.recv(&mut packet).unwrap());
+        assert_eq!(sizes, [60_007, 30_004]);
+        let error = sink.deliver(&[entry(1), entry(70_000)]).await.unwrap_err();
+        assert_eq!(error.delivered, 1, "the second fits nowhere");
+    }
+
+    #[test]
+    fn the_schema_has_apisix_s_defaults() {
+        let mut config = json!({"host": "a", "port": 1});
+        check(define::<UdpLogger>(), Scope::Route, &mut config).unwrap();
+        assert_eq!((&config["timeout"], &config["name"]), (&json!(3), &json!("udp logger")));
+        let error = check(define::<UdpLogger>(), Scope::Route, &mut json!({"port": 1})).unwrap_err();
+        assert_eq!(error.0, "property \"host\" is required");
+    }
+}

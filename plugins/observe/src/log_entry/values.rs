@@ -209,10 +209,16 @@ pub fn arguments(query: &str, out: &mut Vec<u8>) {
     grouped(pairs, |a: &[u8], b: &[u8]| a == b, |n, object: &mut Object<'_>| _ = object.key(n), value, out);
 }
 
-/// The first `limit` bytes of what was compressed; `None` where nothing can be read.
-pub fn gunzip(body: &[u8], limit: usize) -> Option<Vec<u8>> {
+/// The first `limit` bytes of what was compressed (apisix/utils/content-decode.lua); `None` where nothing can be read.
+pub fn decoded(encoding: &[u8], body: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    let result = GzDecoder::new(body).take(limit as u64).read_to_end(&mut out);
+    let result = if encoding.eq_ignore_ascii_case(b"gzip") {
+        GzDecoder::new(body).take(limit as u64).read_to_end(&mut out)
+    } else if encoding.eq_ignore_ascii_case(b"br") {
+        brotli_decompressor::Decompressor::new(body, 4096).take(limit as u64).read_to_end(&mut out)
+    } else {
+        return None;
+    };
     // A body that was cut gives what it can.
     (result.is_ok() || !out.is_empty()).then_some(out)
 }
