@@ -327,9 +327,10 @@ fn cause(error: &reqwest::Error) -> (String, bool) {
     if error.is_timeout() {
         return ("timeout".into(), false);
     }
-    let mut last: &dyn std::error::Error = error;
+    let (mut last, mut tls): (&dyn std::error::Error, bool) = (error, false);
     while let Some(next) = last.source() {
         last = next;
+        tls |= is_tls(next);
     }
     let message = match last.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => "connection refused".into(),
@@ -337,9 +338,13 @@ fn cause(error: &reqwest::Error) -> (String, bool) {
         _ if error.is_builder() => format!("the request cannot be made: {last}"),
         _ => last.to_string(),
     };
-    // An I/O error hides the error that it was made of from `source`.
-    let inner = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    (message, last.is::<rustls::Error>() || inner.is_some_and(|e| e.is::<rustls::Error>()))
+    (message, tls)
+}
+
+/// An I/O error hides from `source` what it was made of.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 /// The clients of the process by their options.

@@ -33,8 +33,8 @@ impl Running {
     fn start(binary: &PathBuf, port: u16) -> Running {
         let url = format!("tcp://127.0.0.1:{port}");
         let child = Command::new(binary)
-            .args(["--listener-url", &url, "--advertised-listener-url", &url, "--storage-engine", "memory://tansu/"])
             .arg("broker")
+            .args(["--listener-url", &url, "--advertised-listener-url", &url, "--storage-engine", "memory://tansu/"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
