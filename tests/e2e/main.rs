@@ -16,6 +16,7 @@ mod lifecycle;
 mod load;
 mod loggers;
 mod reload;
+mod retries;
 mod secrets;
 mod slow;
 mod smuggling;

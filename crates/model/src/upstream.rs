@@ -27,6 +27,12 @@ pub struct Upstream {
     pub retries: Option<u64>,
     /// Seconds; `None` for no limit.
     pub retry_timeout: Option<f64>,
+    /// What is retried; `None`: as APISIX does. Ours, like the three that follow.
+    pub retry_on: Option<Vec<String>>,
+    pub retry_backoff: Option<RetryBackoff>,
+    pub retry_budget: Option<RetryBudget>,
+    /// Bytes of a request's body kept for a retry.
+    pub retry_body_limit: Option<u64>,
     pub keepalive_pool: Option<KeepalivePool>,
     pub tls: Option<Tls>,
     /// Health checks, for the checker to read.
@@ -155,6 +161,31 @@ impl Default for KeepalivePool {
     }
 }
 
+/// Waits between tries, each drawn from zero up to a bound that doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct RetryBackoff {
+    /// Bound of the first wait, seconds.
+    pub base_interval: f64,
+    /// Largest bound, seconds; `None`: ten times the first.
+    pub max_interval: Option<f64>,
+}
+
+/// How many retries there may be beside the requests of the last ten seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RetryBudget {
+    /// Share of the requests.
+    pub percent: f64,
+    /// Always allowed.
+    pub min_retries_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> RetryBudget {
+        RetryBudget { percent: 20.0, min_retries_per_second: 10 }
+    }
+}
+
 /// TLS towards the nodes. `ca_certs` and `sni` go beyond APISIX.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize)]
 #[serde(default)]
@@ -189,6 +220,10 @@ struct Raw {
     timeout: Option<Timeout>,
     retries: Option<u64>,
     retry_timeout: Option<f64>,
+    retry_on: Option<Vec<String>>,
+    retry_backoff: Option<RetryBackoff>,
+    retry_budget: Option<RetryBudget>,
+    retry_body_limit: Option<u64>,
     keepalive_pool: Option<KeepalivePool>,
     tls: Option<Tls>,
     checks: Option<Value>,
@@ -214,6 +249,10 @@ impl From<Raw> for Upstream {
             timeout: raw.timeout,
             retries: raw.retries,
             retry_timeout: raw.retry_timeout.filter(|seconds| *seconds > 0.0),
+            retry_on: raw.retry_on,
+            retry_backoff: raw.retry_backoff,
+            retry_budget: raw.retry_budget,
+            retry_body_limit: raw.retry_body_limit,
             keepalive_pool: raw.keepalive_pool,
             tls: raw.tls,
             checks: raw.checks,
@@ -247,6 +286,34 @@ mod tests {
         assert_eq!((nodes[0].address(), nodes[0].port, nodes[0].weight), ("::1", Some(80), 1));
         assert_eq!(nodes[0].metadata.as_ref().unwrap()["zone"], "a");
         assert_eq!(upstream(json!({"nodes": {}})).nodes, Some(Vec::new()));
+    }
+
+    #[test]
+    fn retry_settings_are_checked() {
+        let nodes = json!({"a.com": 1});
+        let good =
+            upstream(json!({"nodes": nodes, "retry_on": ["timeout", "http_5xx", "http_429"], "retry_budget": {},
+            "retry_backoff": {"base_interval": 0.025}, "retry_body_limit": 0}));
+        assert_eq!(good.retry_on.as_deref().map(<[_]>::len), Some(3));
+        assert_eq!(good.retry_budget, Some(RetryBudget::default()));
+        assert_eq!(good.retry_backoff, Some(RetryBackoff { base_interval: 0.025, max_interval: None }));
+        assert_eq!(good.retry_body_limit, Some(0));
+        for (field, bad) in [
+            ("retry_on", json!(["http_200"])),
+            ("retry_on", json!(["error"])),
+            ("retry_on", json!("timeout")),
+            ("retry_backoff", json!({})),
+            ("retry_backoff", json!({"base_interval": 0})),
+            ("retry_backoff", json!({"base_interval": 1, "jitter": true})),
+            ("retry_budget", json!({"percent": 101})),
+            ("retry_budget", json!({"min_retries_per_second": -1})),
+            ("retry_body_limit", json!(-1)),
+        ] {
+            let mut body = json!({"nodes": nodes});
+            body[field] = bad;
+            let error = schemas::schema(Kind::Upstream).check(&mut body).unwrap_err();
+            assert!(error.to_string().contains(field), "{error}");
+        }
     }
 
     #[test]

@@ -231,9 +231,12 @@ impl Context {
             }
             Variable::UpstreamConnectTime => each(&|a| time(a.connect_time)),
             Variable::UpstreamHeaderTime => each(&|a| time(a.header_time)),
-            Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived if !self.attempts.is_empty() => {
-                number(self.upstream_body_bytes)
-            }
+            Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived => match self.attempts.len() {
+                0 => None,
+                1 => number(self.upstream_body_bytes),
+                // only the last attempt's body is read
+                n => Some(Value::owned(format!("{}{}", "0, ".repeat(n - 1), self.upstream_body_bytes))),
+            },
             Variable::BalancerIp => {
                 self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string()))
             }

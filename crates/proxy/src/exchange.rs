@@ -3,6 +3,7 @@
 use crate::client::{BodyError, Client, has_body};
 use crate::debug::Hooks;
 use crate::rescue::{self, Trouble};
+use crate::retry::Tries;
 use crate::worker::{Held, Worker};
 use sluice_config::{CompiledRoute, Snapshot};
 use sluice_http::Known;
@@ -40,12 +41,13 @@ pub struct Exchange<'a> {
     pub(crate) keep: bool,
     /// The response's head has been written.
     pub(crate) answered: bool,
-    /// Body bytes in the client's buffer that were sent with the head, kept until the answer begins.
+    /// Body bytes in the client's buffer that were sent to a node, kept until the answer begins.
     pub(crate) first_part: usize,
     /// Wire bytes of the request's head.
     pub(crate) head_bytes: u64,
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
+    pub(crate) tries: Tries,
     continued: bool,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
@@ -85,6 +87,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tries: Tries::default(),
         continued: false,
         waited: false,
         hooks: None,
@@ -139,6 +142,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tries: Tries::default(),
         continued: false,
         waited: false,
         hooks: None,

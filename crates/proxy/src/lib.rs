@@ -14,6 +14,7 @@ mod exchange;
 mod figures;
 mod forwarded;
 pub mod rescue;
+mod retry;
 mod scratch;
 mod send;
 pub mod settings;

@@ -28,6 +28,6 @@ pub use health::{Checker, CheckerSettings, Checks, HealthReport};
 pub use host_header::{HostHeader, PassHost};
 pub use nodes::{NodeConfig, NodeSet, NodeSetSettings, Resolve, ResolveError, Resolved};
 pub use registry::NodeStates;
-pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryPolicy};
+pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, RetryOn, RetryPolicy};
 pub use tried::Tried;
 pub use upstream::{Scheme, Timeouts, Tls, Upstream};

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::endpoint::NodeState;
 use crate::health::{Checker, CheckerSettings, HealthReport, Target};
+use crate::retry::BudgetWindow;
 
 type Key = (Arc<str>, Arc<str>, u16);
 
@@ -34,6 +35,8 @@ struct Inner {
     sweep_targets_at: usize,
     checkers: HashMap<Arc<str>, Weak<Checker>, foldhash::fast::RandomState>,
     sweep_checkers_at: usize,
+    budgets: HashMap<Arc<str>, Weak<BudgetWindow>, foldhash::fast::RandomState>,
+    sweep_budgets_at: usize,
 }
 
 impl Default for NodeStates {
@@ -114,6 +117,22 @@ impl NodeStates {
         checker
     }
 
+    /// What an upstream's retry budget has counted, while anybody still uses it, else nothing yet.
+    pub fn budget(&self, upstream: &str) -> Arc<BudgetWindow> {
+        let mut inner = self.lock();
+        if inner.budgets.len() >= inner.sweep_budgets_at {
+            inner.budgets.retain(|_, window| window.strong_count() > 0);
+            inner.sweep_budgets_at = (inner.budgets.len() * 2).max(64);
+        }
+        let place = inner.budgets.entry(upstream.into()).or_default();
+        if let Some(window) = place.upgrade() {
+            return window;
+        }
+        let window = Arc::default();
+        *place = Arc::downgrade(&window);
+        window
+    }
+
     /// The upstream has no checks any more, whoever still uses an older form of it.
     pub fn no_checker(&self, upstream: &str) {
         let before = self.lock().checkers.remove(upstream);
@@ -166,6 +185,18 @@ mod tests {
         drop(first);
         assert!(states.is_empty() && states.find("/upstreams/1", "10.0.0.1", 80).is_none());
         assert_eq!(states.get(&key, &host, 80).active(), 0);
+    }
+
+    #[test]
+    fn budgets_outlive_a_change_of_the_upstream() {
+        let states = NodeStates::new();
+        let window = states.budget("upstreams/1");
+        assert!(Arc::ptr_eq(&window, &states.budget("upstreams/1")));
+        assert!(!Arc::ptr_eq(&window, &states.budget("upstreams/2")));
+        for n in 0..10_000 {
+            states.budget(&format!("upstreams/{n}"));
+        }
+        assert!(states.lock().budgets.len() <= 65);
     }
 
     #[test]

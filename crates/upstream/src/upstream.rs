@@ -56,13 +56,24 @@ pub struct Timeouts {
     pub send: Duration,
     /// Between two reads of the response.
     pub read: Duration,
+    /// From the request's head to the response's, all attempts and waits included; ours.
+    pub request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The same where only so much time is left. Nothing is shorter than a millisecond, as zero may mean no limit.
+    pub fn within(self, left: Duration) -> Timeouts {
+        let left = left.max(Duration::from_millis(1));
+        let Timeouts { connect, send, read, request } = self;
+        Timeouts { connect: connect.min(left), send: send.min(left), read: read.min(left), request }
+    }
 }
 
 impl Default for Timeouts {
     /// nginx's `proxy_*_timeout`.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Timeouts { connect: minute, send: minute, read: minute }
+        Timeouts { connect: minute, send: minute, read: minute, request: None }
     }
 }
 

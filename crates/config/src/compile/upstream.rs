@@ -8,10 +8,11 @@ use sluice_net::tls::{ClientTls, ClientTlsConfig};
 use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
+use sluice_upstream::retry::{Backoff, Budget, DEFAULT_BODY_LIMIT};
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
     Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
-    PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
+    PassHost, RetryOn, RetryPolicy, Scheme, Timeouts, Upstream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(super) struct Parts<'a> {
 
 /// A route's `timeout`.
 pub(super) fn timeouts(timeout: &sluice_model::Timeout) -> Timeouts {
-    Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read() }
+    Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read(), request: timeout.request() }
 }
 
 fn seconds(s: f64) -> Duration {
@@ -120,10 +121,7 @@ pub(super) fn compile(
         host: HostHeader::compile(pass_host, upstream.upstream_host.as_deref()),
         timeouts: upstream.timeout.as_ref().map(timeouts).unwrap_or_default(),
         stream_idle: upstream.timeout.as_ref().map_or(STREAM_IDLE, |t| t.send().max(t.read())),
-        retry: RetryPolicy {
-            retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
-            retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),
-        },
+        retry: retry(key, upstream, parts.states)?,
         pool: upstream.keepalive_pool.as_ref().map_or(settings.pool, |pool| PoolSettings {
             size: usize::try_from(pool.size).unwrap_or(usize::MAX),
             idle_timeout: seconds(pool.idle_timeout),
@@ -132,6 +130,29 @@ pub(super) fn compile(
         tls,
         health,
         _refresh: refresh,
+    })
+}
+
+/// What the upstream says about retries.
+fn retry(key: &str, upstream: &model::Upstream, states: &NodeStates) -> Result<RetryPolicy, String> {
+    let on = upstream.retry_on.as_deref().map(RetryOn::parse).transpose().map_err(|e| e.to_string())?;
+    let backoff = upstream.retry_backoff.map(|backoff| {
+        let base = seconds(backoff.base_interval);
+        Backoff { base, max: backoff.max_interval.map_or(base * 10, seconds) }
+    });
+    let budget = upstream.retry_budget.map(|budget| Budget {
+        per_mille: (budget.percent.clamp(0.0, 100.0) * 10.0) as u32,
+        min_per_second: budget.min_retries_per_second,
+        window: states.budget(key),
+    });
+    Ok(RetryPolicy {
+        retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
+        retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),
+        rounds: on.is_some() || backoff.is_some(),
+        on: on.unwrap_or_default(),
+        backoff,
+        budget,
+        body_limit: upstream.retry_body_limit.map_or(DEFAULT_BODY_LIMIT, |n| usize::try_from(n).unwrap_or(usize::MAX)),
     })
 }
 

@@ -11,6 +11,49 @@ pub(super) fn document() -> Value {
             ("nodes", nodes()),
             ("retries", json!({"type": "integer", "minimum": 0})),
             ("retry_timeout", json!({"type": "number", "minimum": 0})),
+            ("retry_on", json!({
+                "description": "what is retried: errors and time-outs where not given",
+                "type": "array",
+                "items": {
+                    "type": "string",
+                    "pattern": "^(timeout|connection_error|non_idempotent|http_5xx|http_[45][0-9][0-9])$"
+                },
+                "uniqueItems": true
+            })),
+            ("retry_backoff", json!({
+                "description": "waits before a retry, drawn from zero up to a bound that doubles; none where not given",
+                "type": "object",
+                "properties": {
+                    "base_interval": {
+                        "description": "bound of the first wait, seconds",
+                        "type": "number", "exclusiveMinimum": 0, "maximum": 60
+                    },
+                    "max_interval": {
+                        "description": "largest bound, seconds; ten times the first where not given",
+                        "type": "number", "exclusiveMinimum": 0, "maximum": 600
+                    }
+                },
+                "required": ["base_interval"],
+                "additionalProperties": false
+            })),
+            ("retry_budget", json!({
+                "description": "bound of all retries, within ten seconds: the larger of a share of the requests and a floor",
+                "type": "object",
+                "properties": {
+                    "percent": {
+                        "description": "share of the requests", "type": "number", "default": 20, "minimum": 0, "maximum": 100
+                    },
+                    "min_retries_per_second": {
+                        "description": "retries that are always allowed",
+                        "type": "integer", "default": 10, "minimum": 0, "maximum": 100000
+                    }
+                },
+                "additionalProperties": false
+            })),
+            ("retry_body_limit", json!({
+                "description": "bytes of a request's body that is still coming which are kept to be sent again; 65536 where not given",
+                "type": "integer", "minimum": 0, "maximum": 1073741824
+            })),
             ("timeout", parts::timeout()),
             ("tls", tls()),
             ("keepalive_pool", json!({

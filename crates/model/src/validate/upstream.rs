@@ -45,6 +45,13 @@ pub(super) fn check_content(base: &str, body: &Value, checks: &Checks<'_>) -> Ch
         let message = "`upstream_host` can't be empty when `pass_host` is `rewrite`";
         return Err(Invalid::at(&format!("{base}/upstream_host"), message));
     }
+    let wait = |name| body.get("retry_backoff").and_then(|backoff| backoff.get(name)).and_then(Value::as_f64);
+    if let (Some(first), Some(max)) = (wait("base_interval"), wait("max_interval"))
+        && max < first
+    {
+        let message = "`max_interval` must not be less than `base_interval`";
+        return Err(Invalid::at(&format!("{base}/retry_backoff/max_interval"), message));
+    }
     if let Some(tls) = body.get("tls")
         && let Some(cert) = tls.get("client_cert").and_then(Value::as_str)
         && !secret::is_reference(cert)

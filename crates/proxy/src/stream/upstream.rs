@@ -65,6 +65,8 @@ impl Session {
                 retried,
                 nodes: u32::try_from(balancer.nodes().len()).unwrap_or(u32::MAX),
                 elapsed: started.elapsed(),
+                // connections of streams are tried one after the other at once
+                wait: Duration::ZERO,
             });
             tracing::warn!(upstream = %upstream.key, %error, ?decision, "no connection to the upstream");
             if let Some(checker) = &upstream.health {
