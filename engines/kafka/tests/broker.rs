@@ -55,13 +55,17 @@ impl Running {
         running
     }
 
-    /// All values and keys of all partitions.
+    /// All keys and values of all partitions.
     fn messages(&self) -> Vec<(Option<Bytes>, Bytes)> {
+        (0..3).flat_map(|partition| self.partition(partition)).collect()
+    }
+
+    fn partition(&self, partition: i32) -> Vec<(Option<Bytes>, Bytes)> {
         let mut wire = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let partitions = (0..3).map(|p| FetchPartition::default().with_partition(p).with_partition_max_bytes(1 << 20));
+        let partition = FetchPartition::default().with_partition(partition).with_partition_max_bytes(1 << 20);
         let topic = FetchTopic::default()
             .with_topic(TopicName(StrBytes::from_static_str("logs")))
-            .with_partitions(partitions.collect());
+            .with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_max_wait_ms(100)
             .with_min_bytes(1)
@@ -87,8 +91,8 @@ impl Running {
         let mut found = Vec::new();
         for partition in answer.responses.into_iter().flat_map(|t| t.partitions) {
             let Some(mut records) = partition.records.filter(|r| !r.is_empty()) else { continue };
-            for record in RecordBatchDecoder::decode(&mut records).unwrap().records {
-                found.push((record.key, record.value.unwrap()));
+            for batch in RecordBatchDecoder::decode_all(&mut records).unwrap() {
+                found.extend(batch.records.into_iter().map(|r| (r.key, r.value.unwrap())));
             }
         }
         found

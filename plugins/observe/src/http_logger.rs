@@ -143,7 +143,11 @@ impl Define for HttpLogger {
         config.log.check_body_expressions()
     }
     fn build(config: Config, env: &Env) -> Result<HttpLogger, BuildError> {
-        logger::warn_insecure(NAME, ("uri", &[config.uri.clone()]), Some(("ssl_verify", config.ssl_verify)));
+        logger::warn_insecure(
+            NAME,
+            ("uri", std::slice::from_ref(&config.uri)),
+            Some(("ssl_verify", config.ssl_verify)),
+        );
         let logger = Logger::open(env, NAME, QUEUE, &config, (&config.log, &config.batch), || Sink::new(&config, env))?;
         Ok(HttpLogger { logger })
     }

@@ -55,7 +55,7 @@ fn write(at: OffsetDateTime, format: &str, out: &mut String) {
 fn conversion(at: OffsetDateTime, letter: char, out: &mut String) {
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     let (hour, minute, second) = at.to_hms();
-    let noon = |h: u8| if h % 12 == 0 { 12 } else { h % 12 };
+    let noon = |h: u8| (h + 11) % 12 + 1;
     let month_name = at.month().to_string();
     let day_name = at.weekday().to_string();
     let short = |name: &str| name.get(..3).unwrap_or_default().to_owned();
@@ -73,10 +73,10 @@ fn conversion(at: OffsetDateTime, letter: char, out: &mut String) {
         'j' => write!(out, "{:03}", at.ordinal()),
         'm' => write!(out, "{month:02}"),
         'M' => write!(out, "{minute:02}"),
-        'n' => write!(out, "\n"),
+        'n' => out.write_char('\n'),
         'p' => write!(out, "{}", if hour < 12 { "AM" } else { "PM" }),
         'S' => write!(out, "{second:02}"),
-        't' => write!(out, "\t"),
+        't' => out.write_char('\t'),
         'u' => write!(out, "{}", at.weekday().number_from_monday()),
         'w' => write!(out, "{}", at.weekday().number_days_from_sunday()),
         'y' => write!(out, "{:02}", year.rem_euclid(100)),

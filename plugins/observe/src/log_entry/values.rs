@@ -191,7 +191,8 @@ pub fn arguments(query: &str, out: &mut Vec<u8>) {
     if query.is_empty() {
         return out.extend_from_slice(b"{}");
     }
-    let arguments: Vec<(Cow<'_, [u8]>, Option<Cow<'_, [u8]>>)> = query
+    type Argument<'a> = (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>);
+    let arguments: Vec<Argument<'_>> = query
         .split('&')
         .filter(|a| !a.is_empty())
         .take(MAX_FIELDS)
