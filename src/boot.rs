@@ -87,6 +87,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
+        .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
         .with_logs(services.logs);
     env.prefix = services.prefix.into();
@@ -102,9 +103,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .map(std::fs::read_to_string)
         .transpose()
         .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
-    if let Some(pem) = &trusted_certificates {
-        env = env.with_trusted_certificates(pem);
-    }
+    env.trusted_certificates = trusted_certificates.as_deref().map(Into::into);
     let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
     env = env.with_scripts(scripts);
     let compile = CompileSettings {
@@ -120,6 +119,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         resolver: services.resolver,
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
+        zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,

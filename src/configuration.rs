@@ -6,11 +6,12 @@ use sluice_config::settings::plugins::Plugins;
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, RouteUpstream, Snapshot};
 use sluice_model::{Body, Kind};
+use sluice_net::timer;
 use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
-use sluice_upstream::{NodeSet, Resolve, Upstream};
+use sluice_upstream::{NodeSet, NodeStatus, Resolve, Upstream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -130,6 +131,11 @@ impl Configuration {
             Kind::Service => lock(&self.compiler).service_upstream(id).cloned(),
             _ => None,
         }
+    }
+
+    /// The state of the nodes of the upstream that a resource is or has, for status pages.
+    pub fn nodes_of(&self, kind: Kind, id: &str) -> Option<Vec<NodeStatus>> {
+        Some(self.upstream_of(kind, id)?.status(timer::unix_ms_coarse()))
     }
 
     /// Whether a configuration was taken in: a file that could be read, a store's state.

@@ -12,6 +12,7 @@ use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_secret::Keyring;
 use sluice_store::{Entry, Key, Store};
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -71,6 +72,9 @@ impl Running for Node {
     fn health(&self, kind: Kind, id: &str) -> Vec<Value> {
         let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
         report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
+    }
+    fn nodes(&self, kind: Kind, id: &str) -> Option<Vec<NodeStatus>> {
+        self.configuration.nodes_of(kind, id)
     }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })

@@ -65,3 +65,25 @@ fn key_auth_limit_count_answers_401_200_503() {
     assert_eq!(statuses, [200, 200, 200, 503]);
     assert_eq!(upstream.requests(), 3);
 }
+
+#[test]
+fn sticky_session_comes_back_to_its_node() {
+    let (one, two) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    let text = std::fs::read_to_string(folder().join("sticky-session/apisix.yaml")).unwrap();
+    let ports = [("port: 1980", &one, "one"), ("port: 1981", &two, "two")];
+    let text = ports.iter().fold(text, |text, (written, node, name)| {
+        node.otherwise(Behaviour::answer(200, *name));
+        text.replace(written, &format!("port: {}", node.port()))
+    });
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    let first = wire.get("/shop").unwrap();
+    let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("shop-node="), "{cookie}");
+    for _ in 0..20 {
+        let again = wire.request(format!("GET /shop HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n")).unwrap();
+        assert_eq!((again.text(), again.header("set-cookie")), (first.text(), None));
+    }
+}

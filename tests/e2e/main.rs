@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod balancing;
 mod breakage;
 mod control;
 mod debug;
@@ -13,8 +14,10 @@ mod examples;
 mod explain;
 mod health;
 mod lifecycle;
+mod limits;
 mod load;
 mod loggers;
+mod releases;
 mod reload;
 mod retries;
 mod secrets;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sluice_model::{Body, Kind};
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{ControlRequest, Registry};
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +40,10 @@ pub trait Running: Send + Sync + 'static {
     fn reveal(&self, kind: Kind, id: &str, body: &mut Value);
     /// The nodes that are checked, of the upstream that a resource is or has: `{ip, port, hostname, status, counter}`.
     fn health(&self, kind: Kind, id: &str) -> Vec<Value>;
+    /// The state of all nodes of the upstream that a resource is or has; `None` where it has none in force.
+    fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
+        None
+    }
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
@@ -65,12 +70,12 @@ impl Control {
             ("GET", ["healthcheck"]) => health::all(running, request),
             ("GET", ["healthcheck", rest @ ..]) => health::one(running, request, rest),
             ("POST", ["gc"]) => Reply::empty(200),
-            ("GET", ["routes"]) => resources::all(running, Kind::Route),
-            ("GET", ["services"]) => resources::all(running, Kind::Service),
-            ("GET", ["upstreams"]) => resources::all(running, Kind::Upstream),
-            ("GET", ["route", rest @ ..]) => resources::one(running, Kind::Route, rest),
-            ("GET", ["service", rest @ ..]) => resources::one(running, Kind::Service, rest),
-            ("GET", ["upstream", rest @ ..]) => resources::one(running, Kind::Upstream, rest),
+            ("GET", ["routes"]) => resources::all(running, Kind::Route, request),
+            ("GET", ["services"]) => resources::all(running, Kind::Service, request),
+            ("GET", ["upstreams"]) => resources::all(running, Kind::Upstream, request),
+            ("GET", ["route", rest @ ..]) => resources::one(running, Kind::Route, rest, request),
+            ("GET", ["service", rest @ ..]) => resources::one(running, Kind::Service, rest, request),
+            ("GET", ["upstream", rest @ ..]) => resources::one(running, Kind::Upstream, rest, request),
             ("GET", ["plugin_metadatas"]) => resources::metadata(running),
             ("GET", ["plugin_metadata", rest @ ..]) => resources::metadata_of(running, rest),
             ("PUT", ["plugins", "reload"]) => match running.reload_plugins().await {

@@ -62,6 +62,7 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         resolver: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     Ok(Compiler::new(registry, env, settings))
 }

@@ -4,8 +4,10 @@
 //! The surprise: a resource that does not compile keeps its last good form if it had one, and is left out otherwise;
 //! either way it is reported and the rest goes on.
 mod accepted;
+mod balancing;
 mod chain;
 mod consumer;
+mod inline;
 mod route;
 mod secrets;
 mod ssl;
@@ -82,6 +84,8 @@ pub struct CompileSettings {
     pub health_checks: bool,
     /// Probes of the process at a time.
     pub health_probes: usize,
+    /// Where this gateway runs, for `zone_preference`.
+    pub zone: Option<Arc<str>>,
 }
 
 /// One worker, and nothing that needs the network.
@@ -96,6 +100,7 @@ impl Default for CompileSettings {
             resolver: None,
             health_checks: false,
             health_probes: 64,
+            zone: None,
         }
     }
 }
@@ -146,6 +151,7 @@ pub struct Compiler {
     anew: bool,
     streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
+    inline: inline::InlineUpstreams,
     /// All ssl objects that are valid.
     ssls: ssl::Ssls,
     /// Stored upstreams by the ssl object whose certificate they show, and the other way round.
@@ -199,6 +205,7 @@ impl Compiler {
             anew: false,
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
+            inline: inline::InlineUpstreams::default(),
             ssls: ssl::Ssls::default(),
             showing: HashMap::new(),
             shown: HashMap::new(),
@@ -408,12 +415,13 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(
-            self.settings.clone(),
-            self.states.clone(),
-            self.tls.clone(),
-            self.ssls.clone(),
-        ));
+        let inline = Arc::new(inline::InlineCompiler {
+            settings: self.settings.clone(),
+            states: self.states.clone(),
+            tls: self.tls.clone(),
+            ssls: self.ssls.clone(),
+            known: self.inline.clone(),
+        });
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -427,6 +435,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &kinds, &next.stream_router);
         self.snapshot = Arc::new(next);
+        work.unresolved.extend(self.inline.settle(&self.states));
         self.secrets.clean_up();
         self.secrets.redact(&mut work.problems);
         work.applied(self.snapshot.clone())

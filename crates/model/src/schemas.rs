@@ -1,6 +1,7 @@
 //! The JSON Schema of each resource, equal in meaning to APISIX 3.18's (apisix/schema_def.lua). Surprise: plugin metadata
 //! and secrets have no schema of their own kind: the plugin, and the secret manager, decide (see `secret::manager`).
 
+mod balancing;
 mod consumer;
 mod graphql;
 mod healthcheck;

@@ -1,6 +1,7 @@
 //! An upstream as it runs: nodes in one form, enumerations resolved. Surprise: retries unset means "one try on every
 //! other node", which only the proxy can count, so it stays `None`.
 
+use crate::balancing::{LoadReport, SlowStart, Sticky, ZonePreference};
 use crate::node::{Node, Written};
 use crate::timeout::Timeout;
 use crate::{id, lenient};
@@ -20,6 +21,10 @@ pub struct Upstream {
     pub balancer: Balancer,
     pub hash_on: HashOn,
     pub key: Option<String>,
+    pub slow_start: Option<SlowStart>,
+    pub sticky: Option<Sticky>,
+    pub zone_preference: Option<ZonePreference>,
+    pub load_report: Option<LoadReport>,
     pub scheme: Scheme,
     pub pass_host: PassHost,
     pub upstream_host: Option<String>,
@@ -51,6 +56,8 @@ pub enum Balancer {
     LeastConn,
     Ewma,
     Random,
+    P2c,
+    Adaptive,
     /// Refused when a request needs it, as in APISIX.
     Unknown(String),
 }
@@ -63,6 +70,8 @@ impl Balancer {
             "least_conn" => Balancer::LeastConn,
             "ewma" => Balancer::Ewma,
             "random" => Balancer::Random,
+            "p2c" => Balancer::P2c,
+            "adaptive" => Balancer::Adaptive,
             other => Balancer::Unknown(other.to_owned()),
         }
     }
@@ -74,6 +83,8 @@ impl Balancer {
             Balancer::LeastConn => "least_conn",
             Balancer::Ewma => "ewma",
             Balancer::Random => "random",
+            Balancer::P2c => "p2c",
+            Balancer::Adaptive => "adaptive",
             Balancer::Unknown(name) => name,
         }
     }
@@ -89,6 +100,10 @@ pub enum HashOn {
     Cookie,
     Consumer,
     VarsCombinations,
+    /// The last three are ours.
+    ClientIp,
+    QueryArg,
+    Uri,
 }
 
 /// The protocol spoken to the nodes.
@@ -214,6 +229,10 @@ struct Raw {
     balancer: Option<String>,
     hash_on: HashOn,
     key: Option<String>,
+    slow_start: Option<SlowStart>,
+    sticky: Option<Sticky>,
+    zone_preference: Option<ZonePreference>,
+    load_report: Option<LoadReport>,
     scheme: Scheme,
     pass_host: PassHost,
     upstream_host: Option<String>,
@@ -243,6 +262,10 @@ impl From<Raw> for Upstream {
             balancer: raw.balancer.as_deref().map_or(Balancer::RoundRobin, Balancer::from_name),
             hash_on: raw.hash_on,
             key: raw.key,
+            slow_start: raw.slow_start,
+            sticky: raw.sticky,
+            zone_preference: raw.zone_preference,
+            load_report: raw.load_report,
             scheme: raw.scheme,
             pass_host: raw.pass_host,
             upstream_host: raw.upstream_host,

@@ -105,6 +105,11 @@ pub struct Env {
     pub logs: Arc<LogQueues>,
     http: HttpClients,
     resolver: Option<Arc<dyn Resolve>>,
+    /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
+    pub real_ip_header: Arc<str>,
+    /// `apisix.ssl.ssl_trusted_certificate`, PEM: what servers that plugins speak TLS to are checked against. The system's
+    /// authorities where there is none.
+    pub trusted_certificates: Option<Arc<str>>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -131,6 +136,8 @@ impl Env {
             logs: Arc::default(),
             http: HttpClients::default(),
             resolver: None,
+            real_ip_header: "X-Real-IP".into(),
+            trusted_certificates: None,
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,
@@ -156,15 +163,14 @@ impl Env {
     pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Env {
         Env { resolver: Some(resolver), ..self }
     }
-    /// Certificates in PEM that clients trust where a plugin names none (`apisix.ssl.ssl_trusted_certificate`).
-    pub fn with_trusted_certificates(self, pem: &str) -> Env {
-        let http = HttpClients { trusted: Some(pem.into()), ..self.http };
-        Env { http, ..self }
-    }
     /// Answers all HTTP requests of plugins, for tests.
     pub fn with_http(self, fake: impl FakeHttp + 'static) -> Env {
         let http = HttpClients { fake: Some(Arc::new(fake)), ..self.http };
         Env { http, ..self }
+    }
+    /// `nginx_config.http.real_ip_header`.
+    pub fn with_real_ip_header(self, name: &str) -> Env {
+        Env { real_ip_header: name.into(), ..self }
     }
     /// All `plugin_metadata` by plugin name.
     pub fn with_metadata(self, metadata: Arc<HashMap<String, Value>>) -> Env {
@@ -186,11 +192,7 @@ impl Env {
 
     /// The HTTP client for these options; equal ones share connections.
     pub fn http_client(&self, options: &HttpOptions) -> HttpClient {
-        self.http.get(options, self.control.as_ref(), self.resolver.as_ref())
-    }
-    /// Certificates in PEM that clients trust where a plugin names none; `None`: the system's.
-    pub fn trusted_certificates(&self) -> Option<&str> {
-        self.http.trusted.as_deref()
+        self.http.get(options, self.control.as_ref(), self.resolver.as_ref(), self.trusted_certificates.as_deref())
     }
     /// The gateway's resolver, where there is one.
     pub fn resolver(&self) -> Option<&Arc<dyn Resolve>> {

@@ -352,16 +352,16 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 pub(crate) struct HttpClients {
     pub(crate) made: Arc<Mutex<HashMap<HttpOptions, HttpClient>>>,
     pub(crate) fake: Option<Arc<dyn FakeHttp>>,
-    /// Trusted where options name nothing (`apisix.ssl.ssl_trusted_certificate`).
-    pub(crate) trusted: Option<Arc<str>>,
 }
 
 impl HttpClients {
+    /// `trusted`: certificates in PEM for options that name none, the same for the whole process.
     pub(crate) fn get(
         &self,
         options: &HttpOptions,
         control: Option<&Handle>,
         resolver: Option<&Arc<dyn Resolve>>,
+        trusted: Option<&str>,
     ) -> HttpClient {
         if let Some(fake) = &self.fake {
             return HttpClient { way: Way::Fake(fake.clone(), Arc::new(options.clone())), control: control.cloned() };
@@ -370,7 +370,7 @@ impl HttpClients {
         if let Some(client) = made.get(options) {
             return client.clone();
         }
-        let way = match self.make(options, resolver) {
+        let way = match make(options, resolver, trusted) {
             Ok(client) => Way::Real(client),
             Err(error) => Way::Broken(error),
         };
@@ -380,28 +380,32 @@ impl HttpClients {
         }
         client
     }
+}
 
-    fn make(&self, options: &HttpOptions, resolver: Option<&Arc<dyn Resolve>>) -> Result<reqwest::Client, HttpError> {
-        let ca_pem = options.ca_pem.clone().or_else(|| self.trusted.as_deref().map(str::to_owned));
-        let tls = ClientTlsConfig {
-            verify: options.verify,
-            ca_pem,
-            client_cert: options.client_cert.clone(),
-            alpn: vec![b"http/1.1".to_vec()],
-            ..ClientTlsConfig::default()
-        };
-        let tls = ClientTls::new(&tls).map_err(|e| HttpError::new(e.to_string()))?;
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured((**tls.config()).clone())
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_idle_timeout(options.keepalive)
-            .pool_max_idle_per_host(if options.keepalive.is_some() { options.keepalive_pool } else { 0 });
-        if let Some(resolver) = resolver {
-            builder = builder.dns_resolver(Arc::new(Names(resolver.clone())));
-        }
-        builder.build().map_err(|e| HttpError::of(&e))
+fn make(
+    options: &HttpOptions,
+    resolver: Option<&Arc<dyn Resolve>>,
+    trusted: Option<&str>,
+) -> Result<reqwest::Client, HttpError> {
+    let ca_pem = options.ca_pem.clone().or_else(|| trusted.map(str::to_owned));
+    let tls = ClientTlsConfig {
+        verify: options.verify,
+        ca_pem,
+        client_cert: options.client_cert.clone(),
+        alpn: vec![b"http/1.1".to_vec()],
+        ..ClientTlsConfig::default()
+    };
+    let tls = ClientTls::new(&tls).map_err(|e| HttpError::new(e.to_string()))?;
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured((**tls.config()).clone())
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_idle_timeout(options.keepalive)
+        .pool_max_idle_per_host(if options.keepalive.is_some() { options.keepalive_pool } else { 0 });
+    if let Some(resolver) = resolver {
+        builder = builder.dns_resolver(Arc::new(Names(resolver.clone())));
     }
+    builder.build().map_err(|e| HttpError::of(&e))
 }
 
 /// The gateway's own resolver as reqwest asks for it.

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod reply;
 pub mod scripts;
 pub mod stream;
+pub mod tap;
 pub mod testing;
 pub mod trace;
 
@@ -41,4 +42,5 @@ pub use registry::Registry;
 pub use reply::Reply;
 pub use scripts::{NamedPlugin, Scripts};
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
+pub use tap::RequestTap;
 pub use trace::Trace;

@@ -251,7 +251,16 @@ impl Context {
             },
             Variable::UpstreamScheme => text(self.upstream.scheme.as_deref().unwrap_or("http")),
             Variable::UpstreamUri => self.upstream.target.as_deref().map(Value::bytes),
+            Variable::UpstreamNodeMetadata(key) => self.node_metadata(key),
             _ => None,
+        }
+    }
+
+    /// A field of the chosen node's metadata (ours): text as it is, anything else as JSON.
+    fn node_metadata(&self, key: &str) -> Option<Value<'_>> {
+        match self.upstream.node_metadata.as_ref()?.get(key)? {
+            serde_json::Value::String(text) => Some(Value::str(text)),
+            other => Some(Value::owned(other.to_string())),
         }
     }
 

@@ -257,6 +257,7 @@ impl Exchange<'_> {
     /// Decides the client's framing and writes the head, after the plugins have seen it.
     fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
         self.tell_upstream_status(cx);
+        self.balancing.head(cx);
         self.header_filter(cx);
         let body = !(cx.client_sent_head() || matches!(cx.response.status, 100..200 | 204 | 304));
         relay.filtered = body
@@ -395,6 +396,7 @@ impl Exchange<'_> {
 
     /// Tells the client that protocols are switched.
     fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
+        self.balancing.head(cx);
         self.header_filter(cx);
         write::status_line(&cx.response, out);
         if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {

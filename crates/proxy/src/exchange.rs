@@ -1,5 +1,6 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
 use crate::debug::Hooks;
 use crate::rescue::{self, Trouble};
@@ -48,11 +49,14 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     pub(crate) tries: Tries,
+    /// How far a tap has followed the body.
+    pub(crate) tapped: Option<BodyReader>,
     continued: bool,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
     /// Debug mode logs this request's phases.
     pub(crate) hooks: Option<Arc<Hooks>>,
+    pub(crate) balancing: Balancing,
 }
 
 /// Serves one request; says whether the connection can carry another.
@@ -88,9 +92,11 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         head_bytes: cx.request.received,
         streamed: false,
         tries: Tries::default(),
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,
+        balancing: Balancing::default(),
     };
     let result = exchange.serve(cx).await;
     if result.is_err() {
@@ -143,9 +149,11 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         head_bytes: cx.request.received,
         streamed: false,
         tries: Tries::default(),
+        tapped: None,
         continued: false,
         waited: false,
         hooks: None,
+        balancing: Balancing::default(),
     };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;

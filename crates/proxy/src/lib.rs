@@ -6,6 +6,7 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
+mod balancing;
 pub mod client;
 mod client_certificate;
 pub mod connection;
@@ -19,6 +20,7 @@ mod scratch;
 mod send;
 pub mod settings;
 mod stream;
+mod tap;
 mod tunnel;
 pub mod worker;
 

@@ -1,9 +1,11 @@
 //! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::balancing::Balancing;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
 use crate::rescue::{self, Trouble};
 use crate::scratch;
+use crate::tap;
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
@@ -100,6 +102,7 @@ impl Exchange<'_> {
                 random: self.worker.random(),
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
+                sticky: Balancing::asked(&balancer, cx),
             };
             let Some(picked) = balancer.pick(&input, &self.tries.tried) else {
                 if upstream.retry.rounds && !balancer.is_out() && self.tries.begin_again() {
@@ -112,11 +115,15 @@ impl Exchange<'_> {
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             cx.upstream.node_name = picked.endpoint.domain.clone();
+            cx.upstream.node_metadata.clone_from(&picked.endpoint.metadata);
+            self.balancing.chosen(&upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
             let error = match result {
                 Ok(latency) => {
-                    held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
+                    let status = cx.attempts.last().map_or(0, |attempt| attempt.status);
+                    let outcome = Outcome { latency, ok: true, now_ms: timer::unix_ms_coarse() };
+                    held.answered(status, self.balancing.load, &outcome);
                     if let Some(checker) = &upstream.health
                         && let Some(attempt) = cx.attempts.last()
                     {
@@ -131,11 +138,17 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
+                    if matches!(error, AttemptError::Failed(_)) {
+                        held.failed(input.now_ms);
+                    }
                     return Err(Gone);
                 }
                 Err(error) => error,
             };
-            drop(held);
+            match error {
+                AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
+                AttemptError::Gone | AttemptError::Body(_) => drop(held),
+            }
             let decision = match error {
                 AttemptError::Gone => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)),
@@ -312,8 +325,7 @@ impl Exchange<'_> {
         host: Option<&str>,
         outgoing: &mut Outgoing,
     ) -> Result<(), AttemptError> {
-        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
-        if own_body.is_none() {
+        if cx.upstream.body.is_none() && cx.request_body.is_none() {
             // A retry scans the same bytes again.
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
@@ -323,7 +335,11 @@ impl Exchange<'_> {
             }
             cx.request.received = self.head_bytes + self.first_part as u64;
         }
+        if cx.tap.is_some() {
+            self.tap_begin(cx, host);
+        }
         let upgrade = self.upgrades(cx);
+        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
         let own_length = own_body.map(<[u8]>::len);
         let body = match own_body {
             Some(body) => body,
@@ -356,7 +372,7 @@ impl Exchange<'_> {
                 self.flush_request(outgoing, timeouts).await?;
             }
             let client = &mut *self.client;
-            let body = &mut self.body;
+            let (body, tapped) = (&mut self.body, &mut self.tapped);
             let (keep, kept) = (self.tries.keep_body, &mut self.first_part);
             client.timeout.arm(read_limit);
             let early = poll_fn(|task| {
@@ -384,7 +400,11 @@ impl Exchange<'_> {
                     } else {
                         client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
                     }
-                    scratch.out.extend_from_slice(data.get(..used).unwrap_or_default());
+                    let part = data.get(..used).unwrap_or_default();
+                    if let Some(tap) = &mut cx.tap {
+                        tap::follow(tap, tapped, part);
+                    }
+                    scratch.out.extend_from_slice(part);
                     let sent =
                         scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
                     // A node that closes while we send may have answered: the answer is looked for next.
@@ -401,9 +421,11 @@ impl Exchange<'_> {
             }
             if early {
                 outgoing.pending.clear();
+                cx.tap = None;
                 return Ok(());
             }
         }
+        tap::finish(cx);
         Ok(())
     }
 
@@ -432,16 +454,22 @@ impl Exchange<'_> {
     }
 }
 
+/// The `Host` that the node gets; `host` is what `pass_host` says.
+#[inline]
+pub(crate) fn host_field<'a>(cx: &'a Context, host: Option<&'a str>) -> &'a [u8] {
+    match (host, &cx.upstream.host) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(host)) => host,
+        (None, None) => cx.request.headers.known(Known::Host).unwrap_or(cx.request.host().as_bytes()),
+    }
+}
+
 /// The request head as the node gets it (apisix/cli/ngx_tpl.lua, `location /`).
 #[inline]
 fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgrade: bool, out: &mut Vec<u8>) {
     let request = &cx.request;
     write::request_line(request, cx.upstream_target(), out);
-    let host = match (host, &cx.upstream.host) {
-        (Some(host), _) => host.as_bytes(),
-        (None, Some(host)) => host,
-        (None, None) => request.headers.known(Known::Host).unwrap_or(request.host().as_bytes()),
-    };
+    let host = host_field(cx, host);
     // HTTP/1.0 requests may have none; nginx sends no empty field.
     if !host.is_empty() {
         write::field(b"Host", host, out);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::health::Target;
+use crate::measured::Measured;
 
 static HEALTH_EPOCH: AtomicU64 = AtomicU64::new(1);
 
@@ -86,10 +87,14 @@ pub struct NodeState {
     active: AtomicU32,
     /// Latency average, see [`crate::ewma`] for the layout.
     pub(crate) ewma: AtomicU64,
+    /// For `p2c` and `adaptive`.
+    pub(crate) measured: Measured,
+    /// When a balancer with `slow_start` first saw it up, in milliseconds of the picks' clock; 0 while it is not.
+    pub(crate) up_since: AtomicU64,
 }
 
 impl NodeState {
-    /// Requests in flight; counted for `least_conn` only.
+    /// Requests in flight; counted for `least_conn`, `p2c` and `adaptive` only.
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)

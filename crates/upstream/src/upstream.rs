@@ -1,7 +1,7 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
 use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
-use crate::{HostHeader, NodeSet, RetryPolicy};
+use crate::{HostHeader, LoadReport, NodeSet, NodeStatus, RetryPolicy};
 use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub struct Upstream {
     pub tls: Tls,
     /// The health checks of its nodes.
     pub health: Option<Arc<Checker>>,
+    /// Where nodes tell their load.
+    pub load_report: Option<Arc<LoadReport>>,
     /// Keeps the nodes' names resolved for as long as the upstream exists.
     pub _refresh: Option<Refresh>,
 }
@@ -102,6 +104,11 @@ impl Upstream {
     /// What its health checks have found; `None` where it has none.
     pub fn health(&self) -> Option<HealthReport> {
         self.health.as_ref().map(|checker| checker.report())
+    }
+
+    /// The state of its nodes; `now_ms` as for picks.
+    pub fn status(&self, now_ms: u64) -> Vec<NodeStatus> {
+        self.nodes.balancer().status(now_ms)
     }
 }
 

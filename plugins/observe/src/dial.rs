@@ -78,7 +78,7 @@ pub async fn encrypt(tls: &ClientTls, stream: TcpStream, name: &str) -> io::Resu
 
 /// TLS for a logger; trusted are the certificates that the gateway trusts.
 pub fn tls(env: &Env, verify: bool) -> Result<ClientTls, BuildError> {
-    let ca_pem = env.trusted_certificates().map(str::to_owned);
+    let ca_pem = env.trusted_certificates.as_deref().map(str::to_owned);
     ClientTls::new(&ClientTlsConfig { verify, ca_pem, ..ClientTlsConfig::default() }).map_err(BuildError::new)
 }
 

@@ -1,11 +1,10 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
 use super::ssl::Ssls;
-use super::{CompileSettings, Compiler, Work};
+use super::{CompileSettings, Compiler, Work, balancing};
 use serde_json::Value;
 use sluice_model::upstream as model;
 use sluice_model::{Kind, Service, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
-use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::retry::{Backoff, Budget, DEFAULT_BODY_LIMIT};
@@ -73,6 +72,9 @@ pub(super) fn compile(
         model::HashOn::Cookie => HashOn::Cookie,
         model::HashOn::Consumer => HashOn::Consumer,
         model::HashOn::VarsCombinations => HashOn::VarsCombinations,
+        model::HashOn::ClientIp => HashOn::ClientIp,
+        model::HashOn::QueryArg => HashOn::QueryArg,
+        model::HashOn::Uri => HashOn::Uri,
     };
     let tls = tls(upstream, parts)?;
     let health = health(key, upstream, parts)?;
@@ -84,6 +86,9 @@ pub(super) fn compile(
         counters: settings.workers,
         fail_when_none: checks.map_or(defaults.fail_when_none, |checks| checks.fail_when_none),
         max_ejection_percent: checks.map_or(defaults.max_ejection_percent, |checks| checks.max_ejection_percent),
+        slow_start: upstream.slow_start.as_ref().map(balancing::slow_start),
+        zone: balancing::zone(upstream, settings),
+        sticky: upstream.sticky.as_ref().map(|sticky| balancing::sticky(sticky, key)),
         ..defaults
     };
     let default_port = upstream.scheme.default_port();
@@ -129,6 +134,7 @@ pub(super) fn compile(
         }),
         tls,
         health,
+        load_report: upstream.load_report.as_ref().map(|report| Arc::new(balancing::load_report(report))),
         _refresh: refresh,
     })
 }
@@ -354,34 +360,5 @@ impl Compiler {
             work.unresolved.push(upstream.nodes.clone());
         }
         Ok(Arc::new(upstream))
-    }
-}
-
-/// Compiles upstreams that stand in plugin configurations.
-pub(super) struct InlineCompiler {
-    settings: CompileSettings,
-    states: Arc<NodeStates>,
-    tls: TlsCache,
-    ssls: Ssls,
-}
-
-impl InlineCompiler {
-    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Ssls) -> InlineCompiler {
-        InlineCompiler { settings, states, tls, ssls }
-    }
-}
-
-impl UpstreamCompiler for InlineCompiler {
-    fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
-        let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
-        let control = tokio::runtime::Handle::try_current().ok();
-        let parts = Parts {
-            settings: &self.settings,
-            states: &self.states,
-            tls: &self.tls,
-            ssls: &self.ssls,
-            control: control.as_ref(),
-        };
-        compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
     }
 }

@@ -18,6 +18,8 @@ pub struct Sluice {
     pub lua: Lua,
     /// Where snapshots and state are kept; none: nothing is kept.
     pub data_dir: Option<PathBuf>,
+    /// Where this gateway runs, for `zone_preference` of upstreams; without, the environment's `SLUICE_ZONE`.
+    pub zone: Option<String>,
 }
 
 /// A Unix socket that is listened on. It is made at the start and removed at the end; one that a dead process left is replaced.
@@ -93,6 +95,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             environment: lua.boolean("environment", false),
         },
         data_dir: s.optional_string("data_dir").map(PathBuf::from),
+        zone: s.optional_string("zone").filter(|zone| !zone.is_empty()),
     };
     limits.finish();
     lua.finish();

@@ -1,7 +1,7 @@
 //! Schema of an upstream, alone or embedded in a route, service or stream route. Surprise: `nodes` is either a map of
 //! address to weight or a list of objects, and `type` is free text here (the balancer refuses what it does not know).
 
-use super::{healthcheck, parts};
+use super::{balancing, healthcheck, parts};
 use serde_json::{Value, json};
 
 pub(super) fn document() -> Value {
@@ -71,8 +71,15 @@ pub(super) fn document() -> Value {
             ("hash_on", json!({
                 "type": "string",
                 "default": "vars",
-                "enum": ["vars", "header", "cookie", "consumer", "vars_combinations"]
+                // the last three are ours
+                "enum": [
+                    "vars", "header", "cookie", "consumer", "vars_combinations", "client_ip", "query_arg", "uri"
+                ]
             })),
+            ("slow_start", balancing::slow_start()),
+            ("sticky", balancing::sticky()),
+            ("zone_preference", balancing::zone_preference()),
+            ("load_report", balancing::load_report()),
             ("key", json!({"description": "the key of chash for dynamic load balancing", "type": "string"})),
             ("scheme", json!({
                 "default": "http",

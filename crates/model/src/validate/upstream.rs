@@ -1,7 +1,7 @@
 //! Checks of upstreams, alone or embedded (apisix/upstream.lua `check_upstream_conf`). Surprise: the Admin API refuses an
 //! IPv6 node without brackets, while a node fed by etcd or a file adds them.
 
-use super::{Checked, Checks, Invalid, ssl};
+use super::{Checked, Checks, Invalid, balancing, ssl};
 use crate::kind::Kind;
 use crate::node::{is_bare_ipv6, split_address};
 use crate::schema::Schema;
@@ -60,6 +60,7 @@ pub(super) fn check_content(base: &str, body: &Value, checks: &Checks<'_>) -> Ch
         ssl::check_pair(cert, key.filter(|key| !secret::is_reference(key)), checks)
             .map_err(|message| Invalid::at(&format!("{base}/tls"), message))?;
     }
+    balancing::check(base, body)?;
     if field("type") == Some("chash") { check_chash(base, body) } else { Ok(()) }
 }
 
@@ -67,13 +68,13 @@ pub(super) fn check_content(base: &str, body: &Value, checks: &Checks<'_>) -> Ch
 fn check_chash(base: &str, body: &Value) -> Checked {
     let path = format!("{base}/key");
     let hash_on = body.get("hash_on").and_then(Value::as_str).unwrap_or("vars");
-    if hash_on == "consumer" {
+    if matches!(hash_on, "consumer" | "client_ip" | "uri") {
         return Ok(());
     }
     let Some(key) = body.get("key") else { return Err(Invalid::at(&path, "missing key")) };
     let schema: &Schema = match hash_on {
         "vars" => &schemas::HASH_VARS,
-        "header" | "cookie" => &schemas::HASH_HEADER,
+        "header" | "cookie" | "query_arg" => &schemas::HASH_HEADER,
         "vars_combinations" => &schemas::HASH_VARS_COMBINATIONS,
         other => return Err(Invalid::at(&path, format!("type is chash, err: invalid hash_on type {other}"))),
     };

@@ -35,6 +35,7 @@ impl Session {
                 random: self.worker.random(),
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
+                sticky: None,
             };
             let picked = balancer.pick(&input, &tried).ok_or(Refused::Exhausted)?;
             let held = balancer.hold(&picked);
@@ -49,7 +50,7 @@ impl Session {
                 Ok(stream) => return Ok((stream, held, begun.elapsed())),
                 Err(error) => error,
             };
-            drop(held);
+            held.failed(timer::unix_ms_coarse());
             let kind = match error.kind {
                 ConnectErrorKind::Timeout => FailureKind::Timeout,
                 ConnectErrorKind::Tls => FailureKind::Tls,

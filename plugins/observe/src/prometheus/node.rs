@@ -198,5 +198,5 @@ pub fn endpoints(env: &Env) -> Vec<Endpoint> {
             }
         }
     });
-    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, handler }]
+    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, body_limit: 0, handler }]
 }

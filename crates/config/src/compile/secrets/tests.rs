@@ -94,6 +94,7 @@ fn compiler() -> Compiler {
         resolver: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     let moment = Duration::from_millis(1);
     let store = SecretStore::new(StoreSettings { ttl: moment, neg_ttl: moment, ..StoreSettings::default() });

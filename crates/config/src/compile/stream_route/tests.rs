@@ -51,6 +51,7 @@ fn compiler() -> Compiler {
         resolver: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     Compiler::new(registry, Env::for_tests(), settings)
 }
