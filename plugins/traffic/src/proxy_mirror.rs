@@ -374,7 +374,7 @@ impl Duplicate {
         let Mirror { upstream, limits, .. } = &*self.mirror;
         let address = {
             let balancer = upstream.nodes.balancer();
-            let input = PickInput { hash_key: None, random: 0, now_ms: 0, worker: 0 };
+            let input = PickInput { hash_key: None, random: 0, now_ms: 0, worker: 0, sticky: None };
             balancer.pick(&input, &Tried::new()).and_then(|picked| picked.endpoint.address)
         };
         let address = Address::Ip(address.ok_or(SendError::Unresolved)?);
