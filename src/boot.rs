@@ -11,6 +11,7 @@ use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
+use sluice_discovery::Registries;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -70,8 +71,32 @@ pub struct Services {
     pub control: Option<tokio::runtime::Handle>,
     pub metrics: sluice_telemetry::Registry,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// The registries of `discovery`; made here, and never asked, where they are not given.
+    pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
     pub logs: Arc<LogQueues>,
+}
+
+/// The registries of `discovery`; without `control` they are never asked.
+fn registries(
+    settings: &Settings,
+    control: Option<tokio::runtime::Handle>,
+    prefix: &Path,
+) -> anyhow::Result<Arc<Registries>> {
+    let registries = Registries::start(&sluice_discovery::Settings {
+        registries: settings.discovery.registries.clone(),
+        control,
+        ipv6: settings.apisix.enable_ipv6,
+        trusted_certificates: trusted_certificates(settings)?,
+        prefix: prefix.to_owned(),
+    })?;
+    Ok(Arc::new(registries))
+}
+
+/// `apisix.ssl.ssl_trusted_certificate`, PEM; `None`: the system's.
+fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let path = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|path| *path != "system");
+    path.map(std::fs::read_to_string).transpose().context("apisix.ssl.ssl_trusted_certificate cannot be read")
 }
 
 /// A compiler for these settings.
@@ -98,14 +123,15 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         env = env.with_control(control);
     }
     let http = &settings.nginx.http;
-    let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
-    let trusted_certificates = trusted
-        .map(std::fs::read_to_string)
-        .transpose()
-        .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    let trusted_certificates = trusted_certificates(settings)?;
     env.trusted_certificates = trusted_certificates.as_deref().map(Into::into);
     let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
     env = env.with_scripts(scripts);
+    let discovery = match services.discovery {
+        Some(registries) => registries,
+        None => registries(settings, None, Path::new("."))?,
+    };
+    let is_configured = !settings.discovery.registries.is_empty();
     let compile = CompileSettings {
         mode: router_mode(settings),
         rules: Arc::new(sluice_config::rules::read(settings)),
@@ -117,6 +143,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        discovery: is_configured.then_some(discovery as Arc<dyn sluice_upstream::Discover>),
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
         zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
@@ -353,6 +380,8 @@ struct Gateway {
     logs: Arc<LogQueues>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
+    /// The registries of `discovery`.
+    registries: Arc<Registries>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -393,8 +422,11 @@ impl Gateway {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
             None => Source::Store(crate::stores::open(settings, data_dir, &prefix, &control)?),
         };
+        let registries = registries(settings, Some(control.clone()), &prefix)?;
+        crate::figures::register_discovery(&metrics, &registries)?;
         let services = Services {
             control: Some(control),
+            discovery: Some(registries.clone()),
             metrics: metrics.clone(),
             resolver: resolver.clone(),
             prefix: prefix.clone(),
@@ -455,6 +487,7 @@ impl Gateway {
             metrics,
             logs,
             states,
+            registries,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -531,7 +564,7 @@ impl Gateway {
     /// The ports for operators, before there is a configuration: the status API says so.
     fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
         let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store())
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store(), &self.registries)
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {

@@ -304,9 +304,9 @@ impl Configuration {
         }
         let limit = if first { FIRST_SECRETS_LIMIT } else { SECRETS_LIMIT };
         let Change { before, snapshot, unresolved } = self.settle(change, limit).await;
-        if let Some(resolver) = self.resolver.as_ref().filter(|_| !unresolved.is_empty()) {
+        if !unresolved.is_empty() {
             let limit = if first { FIRST_RESOLVE_LIMIT } else { RESOLVE_LIMIT };
-            resolve(&unresolved, resolver, limit).await;
+            settle_nodes(&unresolved, self.resolver.as_ref(), limit).await;
         }
         crate::certificates::install(&self.tls, &before, &snapshot);
         tracing::info!(
@@ -320,7 +320,11 @@ impl Configuration {
 }
 
 fn report(what: &dyn std::fmt::Display, problem: &Problem) {
-    let fate = if problem.kept { "its last good form stays in force" } else { "it is left out" };
+    let fate = match problem.kept {
+        true => "its last good form stays in force",
+        false if problem.path.ends_with("/discovery_type") => "its upstream has no nodes",
+        false => "it is left out",
+    };
     tracing::error!("{what}; {fate}");
 }
 
@@ -371,17 +375,18 @@ fn change_set(batches: impl Iterator<Item = Batch>) -> (ChangeSet, Option<Enable
     (set, plugins)
 }
 
-async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Duration) {
+/// Waits for addresses of names and nodes of services.
+async fn settle_nodes(sets: &[Arc<NodeSet>], resolver: Option<&Arc<dyn Resolve>>, limit: Duration) {
     let all = async {
         let mut asking = tokio::task::JoinSet::new();
         for set in sets {
-            let (set, resolver) = (set.clone(), resolver.clone());
-            asking.spawn(async move { set.refresh(&resolver, std::time::Instant::now()).await });
+            let (set, resolver) = (set.clone(), resolver.cloned());
+            asking.spawn(async move { set.settle(resolver.as_ref()).await });
         }
         asking.join_all().await;
     };
     if tokio::time::timeout(limit, all).await.is_err() {
-        tracing::warn!("some nodes' names are not resolved yet");
+        tracing::warn!("some nodes' names are not resolved, or their services not known yet");
     }
 }
 

@@ -46,6 +46,22 @@ fn cors_answers_preflights_of_known_origins() {
 }
 
 #[test]
+fn discovery_dns_finds_its_node() {
+    let (upstream, server) = (Upstream::start().unwrap(), sluice_testkit::NameServer::start().unwrap());
+    server.set("local.internal", 60, &[sluice_testkit::Record::address("127.0.0.1")]);
+    server.set("api.internal", 60, &[sluice_testkit::Record::srv(0, 1, upstream.port(), "local.internal")]);
+    let settings = std::fs::read_to_string(folder().join("discovery-dns/config.yaml")).unwrap();
+    assert!(settings.contains("servers: [\"127.0.0.1:5353\"]"));
+    let text = std::fs::read_to_string(folder().join("discovery-dns/apisix.yaml")).unwrap();
+    let dns = serde_json::json!({"discovery": {"dns": {"servers": [server.addr().to_string()]}}});
+    let dir = ConfigDir::new(&dns, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    assert_eq!(gateway.connect().unwrap().get("/x").unwrap().status, 200);
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
 fn quickstart_answers_through_the_gateway() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "hello"));

@@ -9,6 +9,7 @@ mod control;
 mod debug;
 mod declarative;
 mod defaults;
+mod discovery;
 mod etcd;
 mod examples;
 mod explain;

@@ -44,6 +44,10 @@ pub trait Running: Send + Sync + 'static {
     fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
         None
     }
+    /// What a kind of registry of `discovery` has told; `None` where there is no such page.
+    fn discovery_dump(&self, kind: &str) -> Option<Value>;
+    /// What stands in its dump file; an error says why it cannot be shown.
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>>;
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
@@ -78,6 +82,15 @@ impl Control {
             ("GET", ["upstream", rest @ ..]) => resources::one(running, Kind::Upstream, rest, request),
             ("GET", ["plugin_metadatas"]) => resources::metadata(running),
             ("GET", ["plugin_metadata", rest @ ..]) => resources::metadata_of(running, rest),
+            ("GET", ["discovery", kind, "dump"]) => match running.discovery_dump(kind) {
+                Some(dump) => Reply::json(200, &dump).with_header("Content-Type", "application/json"),
+                None => not_found(),
+            },
+            ("GET", ["discovery", kind, "show_dump_file"]) => match running.discovery_dump_file(kind) {
+                Some(Ok(text)) => Reply::text(200, text),
+                Some(Err(why)) => Reply::text(503, why),
+                None => not_found(),
+            },
             ("PUT", ["plugins", "reload"]) => match running.reload_plugins().await {
                 Ok(()) => Reply::text(200, "done"),
                 Err(message) => Reply::error(503, message).with_header("Content-Type", "application/json"),

@@ -60,6 +60,7 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        discovery: None,
         health_checks: true,
         health_probes: 64,
         zone: None,

@@ -28,7 +28,7 @@ use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts}
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
-use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
+use sluice_upstream::{Discover, NodeSet, NodeStates, Resolve, Upstream};
 use std::sync::Arc;
 
 /// A resource as a source delivers it.
@@ -80,6 +80,8 @@ pub struct CompileSettings {
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// The registries of `discovery`.
+    pub discovery: Option<Arc<dyn Discover>>,
     /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
     pub health_checks: bool,
     /// Probes of the process at a time.
@@ -98,6 +100,7 @@ impl Default for CompileSettings {
             workers: 1,
             trusted_certificates: None,
             resolver: None,
+            discovery: None,
             health_checks: false,
             health_probes: 64,
             zone: None,
@@ -111,7 +114,7 @@ pub struct Applied {
     pub problems: Vec<Problem>,
     /// What was looked at: problems of these that are not named above are no more.
     pub compiled: HashSet<(Kind, Arc<str>)>,
-    /// New sets of nodes whose names should be resolved before the snapshot is published.
+    /// New sets of nodes whose names should be resolved, or whose services be known, before the snapshot is published.
     pub unresolved: Vec<Arc<NodeSet>>,
 }
 

@@ -145,13 +145,17 @@ fn upstream(upstream: &RouteUpstream) -> Value {
                 .iter()
                 .map(|n| json!({"host": &*n.host, "port": n.port, "weight": n.weight, "priority": n.priority}))
                 .collect();
-            json!({
+            let mut about = json!({
                 "from": &*upstream.key,
                 "scheme": upstream.scheme.as_str(),
                 "type": format!("{:?}", balancer.settings().algorithm).to_ascii_lowercase(),
                 "nodes": nodes,
                 "retry": retry(&upstream.retry, balancer.nodes().len()),
-            })
+            });
+            if let Some(service) = upstream.nodes.service() {
+                about["discovery"] = json!({"type": &*service.registry, "service_name": &*service.name});
+            }
+            about
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod balancing;
 mod consumer;
+pub mod discovery;
 mod graphql;
 mod healthcheck;
 mod parts;

@@ -8,6 +8,7 @@
 pub mod cases;
 pub mod certificates;
 pub mod directory;
+pub mod dns;
 pub mod gateway;
 pub mod ports;
 pub mod redis;
@@ -16,6 +17,7 @@ pub mod wire;
 
 pub use certificates::Authority;
 pub use directory::ConfigDir;
+pub use dns::{NameServer, Record};
 pub use gateway::Gateway;
 pub use redis::Redis;
 pub use upstream::{Behaviour, Seen, Upstream};

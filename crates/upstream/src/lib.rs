@@ -25,6 +25,7 @@ pub mod roundrobin;
 pub mod slow_start;
 pub mod status;
 pub mod sticky;
+pub mod service;
 pub mod tried;
 pub mod upstream;
 pub mod zone;
@@ -41,6 +42,7 @@ pub use retry::{Attempt, Failure, FailureKind, FailureSource, RetryDecision, Ret
 pub use slow_start::SlowStart;
 pub use status::NodeStatus;
 pub use sticky::{Sticky, StickySettings};
+pub use service::{Discover, DiscoverError, Following, Service, ServiceNode, ServiceNodes, ServiceQuery};
 pub use tried::Tried;
 pub use upstream::{Scheme, Timeouts, Tls, Upstream};
 pub use zone::ZonePreference;

@@ -3,15 +3,15 @@ use super::ssl::Ssls;
 use super::{CompileSettings, Compiler, Work, balancing};
 use serde_json::Value;
 use sluice_model::upstream as model;
-use sluice_model::{Kind, Service, Ssl};
+use sluice_model::{Kind, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
 use sluice_upstream::retry::{Backoff, Budget, DEFAULT_BODY_LIMIT};
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
-    Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
-    PassHost, RetryOn, RetryPolicy, Scheme, Timeouts, Upstream,
+    Algorithm, BalancerSettings, DiscoverError, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings,
+    NodeStates, PassHost, RetryOn, RetryPolicy, Scheme, Service, ServiceQuery, Timeouts, Upstream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,6 +58,37 @@ fn seconds(s: f64) -> Duration {
     Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::from_secs(86_400))
 }
 
+/// The service that an upstream names.
+fn query(upstream: &model::Upstream) -> Option<ServiceQuery> {
+    let args = |name: &str| upstream.discovery_args.as_ref()?.get(name)?.as_str().map(Into::into);
+    // `service_name` alone stands before `nodes` (apisix/upstream.lua `set_by_route`)
+    Some(ServiceQuery {
+        name: upstream.service_name.as_deref()?.into(),
+        registry: upstream.discovery_type.as_deref().unwrap_or_default().into(),
+        namespace_id: args("namespace_id"),
+        group_name: args("group_name"),
+        grpc: matches!(upstream.scheme, model::Scheme::Grpc | model::Scheme::Grpcs),
+    })
+}
+
+/// Begins to follow the upstream's service, where it has one.
+fn follow(upstream: &model::Upstream, settings: &CompileSettings) -> Result<Option<Service>, DiscoverError> {
+    let Some(query) = query(upstream) else { return Ok(None) };
+    let registries = settings.discovery.as_ref();
+    let following = registries.ok_or(DiscoverError::Nothing)?.follow(&query)?;
+    Ok(Some(Service { query, following, default_port: upstream.scheme.default_port() }))
+}
+
+/// Why the upstream's service cannot be followed. The upstream is used all the same, and has no nodes: requests get 503
+/// (apisix/upstream.lua `set_by_route`).
+fn undiscovered(upstream: &model::Upstream, settings: &CompileSettings) -> Option<String> {
+    let query = query(upstream)?;
+    match &settings.discovery {
+        None => Some(DiscoverError::Nothing.to_string()),
+        Some(registries) => registries.check(&query).err().map(|error| error.to_string()),
+    }
+}
+
 /// Compiles one upstream; `previous` is what it replaces, for the addresses of its names.
 pub(super) fn compile(
     key: &str,
@@ -101,18 +132,23 @@ pub(super) fn compile(
     });
     let mut set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
     set.health.clone_from(&health);
-    let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
-        .map_err(|e| e.to_string())?;
-    let nodes = Arc::new(nodes);
+    let (states, before) = (parts.states.clone(), previous.map(|u| &*u.nodes));
+    let nodes = match follow(upstream, settings) {
+        Ok(Some(service)) => NodeSet::follow(set, service, states, before),
+        Ok(None) => NodeSet::build(set, nodes.collect(), states, before),
+        Err(error) => {
+            tracing::error!(upstream = key, "{error}: the upstream has no nodes");
+            NodeSet::build(set, Vec::new(), states, before)
+        }
+    };
+    let nodes = Arc::new(nodes.map_err(|e| e.to_string())?);
     if let (Some(checker), Some(control)) = (&health, parts.control) {
         checker.start(control);
     }
-    let refresh = match (&settings.resolver, parts.control) {
-        (Some(resolver), Some(control)) if nodes.has_names() => {
-            Some(Refresh::new(control.spawn(nodes.clone().keep_fresh(resolver.clone())).abort_handle()))
-        }
-        _ => None,
-    };
+    let refresh = parts
+        .control
+        .filter(|_| nodes.moves())
+        .map(|control| Refresh::new(control.spawn(nodes.clone().keep_fresh(settings.resolver.clone())).abort_handle()));
     let pass_host = match upstream.pass_host {
         model::PassHost::Pass => PassHost::Pass,
         model::PassHost::Node => PassHost::Node,
@@ -291,10 +327,13 @@ impl Compiler {
                 continue;
             }
             let previous = all.get(&id).cloned();
+            if let Some(message) = typed.as_ref().ok().and_then(|typed| undiscovered(typed, &self.settings)) {
+                work.problem(Kind::Upstream, &id, "/discovery_type", message);
+            }
             let compiled = typed.and_then(|typed| compile(&key, &typed, &self.parts(), previous.as_deref()));
             match compiled {
                 Ok(upstream) => {
-                    if upstream.nodes.has_names() {
+                    if upstream.nodes.moves() {
                         work.unresolved.push(upstream.nodes.clone());
                     }
                     all.insert(id, Arc::new(upstream));
@@ -321,7 +360,7 @@ impl Compiler {
         }
     }
 
-    pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
+    pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &sluice_model::Service, work: &mut Work) {
         let previous = self.service_upstreams.remove(id);
         let Some(typed) = &service.upstream else {
             previous.iter().for_each(|upstream| self.end_checks(upstream));
@@ -355,8 +394,14 @@ impl Compiler {
         previous: Option<&Upstream>,
         work: &mut Work,
     ) -> Result<Arc<Upstream>, String> {
+        if let Some(message) = undiscovered(typed, &self.settings)
+            && let Some((dir, id)) = key.split_once('/')
+            && let Some(kind) = Kind::from_dir(dir)
+        {
+            work.problem(kind, &id.into(), "/upstream/discovery_type", message);
+        }
         let upstream = compile(key, typed, &self.parts(), previous)?;
-        if upstream.nodes.has_names() {
+        if upstream.nodes.moves() {
             work.unresolved.push(upstream.nodes.clone());
         }
         Ok(Arc::new(upstream))

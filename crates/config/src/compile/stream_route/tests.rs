@@ -49,6 +49,7 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        discovery: None,
         health_checks: true,
         health_probes: 64,
         zone: None,
