@@ -24,7 +24,7 @@ use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
-use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
+use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, LogQueues, OperatorLog};
 use sluice_upstream::Resolve;
 use sluice_upstream::pool::PoolSettings;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ pub struct Services {
     /// The registries of `discovery`; made here, and never asked, where they are not given.
     pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
+    pub logs: Arc<LogQueues>,
 }
 
 /// The registries of `discovery`; without `control` they are never asked.
@@ -112,16 +113,20 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
-        .with_registry(registry.clone());
+        .with_registry(registry.clone())
+        .with_logs(services.logs);
     env.prefix = services.prefix.into();
+    if let Some(resolver) = &services.resolver {
+        env = env.with_resolver(resolver.clone());
+    }
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
-    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
-    env = env.with_scripts(scripts);
     let http = &settings.nginx.http;
     let trusted_certificates = trusted_certificates(settings)?;
     env.trusted_certificates = trusted_certificates.as_deref().map(Into::into);
+    let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
+    env = env.with_scripts(scripts);
     let discovery = match services.discovery {
         Some(registries) => registries,
         None => registries(settings, None, Path::new("."))?,
@@ -372,6 +377,7 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    logs: Arc<LogQueues>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
@@ -396,6 +402,8 @@ impl Gateway {
     ) -> anyhow::Result<Gateway> {
         let metrics = sluice_telemetry::Registry::new();
         sluice_telemetry::process::register(&metrics)?;
+        let logs = Arc::new(LogQueues::new(settings.sluice.limits.log_pending_bytes));
+        logs.report(&metrics)?;
         let dns = DnsSettings {
             servers: settings.apisix.dns_resolver.clone(),
             timeout: settings.apisix.resolver_timeout,
@@ -422,6 +430,7 @@ impl Gateway {
             metrics: metrics.clone(),
             resolver: resolver.clone(),
             prefix: prefix.clone(),
+            logs: logs.clone(),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -476,6 +485,7 @@ impl Gateway {
             },
             workers,
             metrics,
+            logs,
             states,
             registries,
             source,
@@ -579,7 +589,8 @@ impl Gateway {
             return Ok(None);
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
-        let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
+        let env =
+            Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes).with_logs(self.logs.clone());
         let node = crate::figures::Node {
             drain: self.drain.clone(),
             figures: self.figures.clone(),
@@ -658,8 +669,13 @@ impl Gateway {
         }
         tracing::info!(connections = self.drain.open(), "finishing running requests");
         self.drain.start_drain();
-        if !self.drain.wait_idle(settings.nginx.worker_shutdown_timeout).await {
+        let (begun, limit) = (std::time::Instant::now(), settings.nginx.worker_shutdown_timeout);
+        if !self.drain.wait_idle(limit).await {
             tracing::warn!("requests were cut: worker_shutdown_timeout is over");
+        }
+        let left = self.logs.shutdown(limit.saturating_sub(begun.elapsed())).await;
+        if left > 0 {
+            tracing::warn!("{left} log entries were not delivered: worker_shutdown_timeout is over");
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod load;
+mod loggers;
 mod releases;
 mod reload;
 mod retries;

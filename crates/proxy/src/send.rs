@@ -163,7 +163,7 @@ impl Exchange<'_> {
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             cx.upstream.node_name = picked.endpoint.domain.clone();
             cx.upstream.node_metadata.clone_from(&picked.endpoint.metadata);
-            self.balancing.chosen(&upstream, &balancer, picked.index, input.sticky);
+            self.balancing.chosen(upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
             let error = match result {

@@ -9,7 +9,7 @@ pub mod process;
 pub mod time_format;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogWriter, Escape};
-pub use batch::{BatchError, BatchOptions, BatchQueue, BatchSink};
+pub use batch::{Account, BatchEntry, BatchError, BatchOptions, BatchQueue, BatchSink, Draining, LogQueues, LogTotals};
 pub use metrics::{
     Counter, CounterHandle, FamilyOptions, Gauge, GaugeHandle, Histogram, HistogramHandle, MetricError, Registry,
     register_worker,

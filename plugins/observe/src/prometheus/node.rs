@@ -75,6 +75,7 @@ pub trait NodeFigures: Send + Sync + 'static {
 /// Registers the metrics that no request moves (`collect` of apisix/plugins/prometheus/exporter.lua). Once, at start.
 pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), BuildError> {
     let prefix = Attributes::read(env.attribute("prometheus"))?.metric_prefix;
+    env.logs.report_buffered(&env.metrics, &prefix).map_err(BuildError::new)?;
     type Report = fn(&dyn NodeFigures, &mut dyn FnMut(&[&str], f64));
     let gauge = |name: &str, help: &str, labels: &[&str], report: Report| {
         let figures = figures.clone();
