@@ -10,6 +10,7 @@ use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Expect, Key, Note, Op, Store, Transaction};
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -51,6 +52,9 @@ impl Gateway for Running {
     }
     fn problems(&self) -> Vec<Problem> {
         self.configuration.problems()
+    }
+    fn nodes(&self, kind: Kind, id: &str) -> Option<Vec<NodeStatus>> {
+        self.configuration.nodes_of(kind, id)
     }
     fn check_lua(&self, purpose: sluice_model::Lua, source: &str) -> Result<(), String> {
         self.configuration.check_lua(purpose, source)

@@ -11,6 +11,7 @@ use sluice_config::settings::deployment::{ConfigProvider, Role};
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
+use sluice_discovery::Registries;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -23,7 +24,7 @@ use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
 use sluice_telemetry::access_log::{AccessLogOptions, AccessLogTarget};
 use sluice_telemetry::operator_log;
-use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, OperatorLog};
+use sluice_telemetry::{AccessLog, AccessLogFormat, Escape, LogQueues, OperatorLog};
 use sluice_upstream::Resolve;
 use sluice_upstream::pool::PoolSettings;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,32 @@ pub struct Services {
     pub control: Option<tokio::runtime::Handle>,
     pub metrics: sluice_telemetry::Registry,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// The registries of `discovery`; made here, and never asked, where they are not given.
+    pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
+    pub logs: Arc<LogQueues>,
+}
+
+/// The registries of `discovery`; without `control` they are never asked.
+fn registries(
+    settings: &Settings,
+    control: Option<tokio::runtime::Handle>,
+    prefix: &Path,
+) -> anyhow::Result<Arc<Registries>> {
+    let registries = Registries::start(&sluice_discovery::Settings {
+        registries: settings.discovery.registries.clone(),
+        control,
+        ipv6: settings.apisix.enable_ipv6,
+        trusted_certificates: trusted_certificates(settings)?,
+        prefix: prefix.to_owned(),
+    })?;
+    Ok(Arc::new(registries))
+}
+
+/// `apisix.ssl.ssl_trusted_certificate`, PEM; `None`: the system's.
+fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let path = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|path| *path != "system");
+    path.map(std::fs::read_to_string).transpose().context("apisix.ssl.ssl_trusted_certificate cannot be read")
 }
 
 /// A compiler for these settings.
@@ -86,19 +112,26 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
     let mut env = Env::new(Clock::default(), services.metrics)
         .with_attributes(serde_json::Value::Object(settings.plugins.plugin_attr.clone()))
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
-        .with_registry(registry.clone());
+        .with_real_ip_header(&settings.nginx.http.real_ip_header)
+        .with_registry(registry.clone())
+        .with_logs(services.logs);
     env.prefix = services.prefix.into();
+    if let Some(resolver) = &services.resolver {
+        env = env.with_resolver(resolver.clone());
+    }
     if let Some(control) = services.control {
         env = env.with_control(control);
     }
+    let http = &settings.nginx.http;
+    let trusted_certificates = trusted_certificates(settings)?;
+    env.trusted_certificates = trusted_certificates.as_deref().map(Into::into);
     let scripts = Arc::new(LuaScripts::new(&env, lua_limits(settings)));
     env = env.with_scripts(scripts);
-    let http = &settings.nginx.http;
-    let trusted = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|p| *p != "system");
-    let trusted_certificates = trusted
-        .map(std::fs::read_to_string)
-        .transpose()
-        .with_context(|| "apisix.ssl.ssl_trusted_certificate cannot be read")?;
+    let discovery = match services.discovery {
+        Some(registries) => registries,
+        None => registries(settings, None, Path::new("."))?,
+    };
+    let is_configured = !settings.discovery.registries.is_empty();
     let compile = CompileSettings {
         mode: router_mode(settings),
         rules: Arc::new(sluice_config::rules::read(settings)),
@@ -110,8 +143,10 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         workers: worker_count(settings) as u16,
         trusted_certificates,
         resolver: services.resolver,
+        discovery: is_configured.then_some(discovery as Arc<dyn sluice_upstream::Discover>),
         health_checks: !settings.apisix.disable_upstream_healthcheck,
         health_probes: settings.sluice.limits.health_probes as usize,
+        zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
     };
     let secrets = SecretStore::new(StoreSettings {
         ttl: settings.apisix.lru_secret.ttl,
@@ -342,8 +377,11 @@ struct Gateway {
     worker_settings: WorkerSettings,
     workers: usize,
     metrics: sluice_telemetry::Registry,
+    logs: Arc<LogQueues>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
+    /// The registries of `discovery`.
+    registries: Arc<Registries>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -364,6 +402,8 @@ impl Gateway {
     ) -> anyhow::Result<Gateway> {
         let metrics = sluice_telemetry::Registry::new();
         sluice_telemetry::process::register(&metrics)?;
+        let logs = Arc::new(LogQueues::new(settings.sluice.limits.log_pending_bytes));
+        logs.report(&metrics)?;
         let dns = DnsSettings {
             servers: settings.apisix.dns_resolver.clone(),
             timeout: settings.apisix.resolver_timeout,
@@ -382,11 +422,15 @@ impl Gateway {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
             None => Source::Store(crate::stores::open(settings, data_dir, &prefix, &control)?),
         };
+        let registries = registries(settings, Some(control.clone()), &prefix)?;
+        crate::figures::register_discovery(&metrics, &registries)?;
         let services = Services {
             control: Some(control),
+            discovery: Some(registries.clone()),
             metrics: metrics.clone(),
             resolver: resolver.clone(),
             prefix: prefix.clone(),
+            logs: logs.clone(),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -441,7 +485,9 @@ impl Gateway {
             },
             workers,
             metrics,
+            logs,
             states,
+            registries,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -518,7 +564,7 @@ impl Gateway {
     /// The ports for operators, before there is a configuration: the status API says so.
     fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
         let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store())
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store(), &self.registries)
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {
@@ -543,7 +589,8 @@ impl Gateway {
             return Ok(None);
         }
         let attributes = serde_json::Value::Object(settings.plugins.plugin_attr.clone());
-        let env = Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes);
+        let env =
+            Env::new(Clock::default(), self.metrics.clone()).with_attributes(attributes).with_logs(self.logs.clone());
         let node = crate::figures::Node {
             drain: self.drain.clone(),
             figures: self.figures.clone(),
@@ -622,8 +669,13 @@ impl Gateway {
         }
         tracing::info!(connections = self.drain.open(), "finishing running requests");
         self.drain.start_drain();
-        if !self.drain.wait_idle(settings.nginx.worker_shutdown_timeout).await {
+        let (begun, limit) = (std::time::Instant::now(), settings.nginx.worker_shutdown_timeout);
+        if !self.drain.wait_idle(limit).await {
             tracing::warn!("requests were cut: worker_shutdown_timeout is over");
+        }
+        let left = self.logs.shutdown(limit.saturating_sub(begun.elapsed())).await;
+        if left > 0 {
+            tracing::warn!("{left} log entries were not delivered: worker_shutdown_timeout is over");
         }
         Ok(())
     }

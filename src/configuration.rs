@@ -6,11 +6,12 @@ use sluice_config::settings::plugins::Plugins;
 use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, RouteUpstream, Snapshot};
 use sluice_model::{Body, Kind};
+use sluice_net::timer;
 use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
-use sluice_upstream::{NodeSet, Resolve, Upstream};
+use sluice_upstream::{NodeSet, NodeStates, NodeStatus, Resolve, Upstream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -130,6 +131,16 @@ impl Configuration {
             Kind::Service => lock(&self.compiler).service_upstream(id).cloned(),
             _ => None,
         }
+    }
+
+    /// What is remembered of every node and upstream.
+    pub fn states(&self) -> Arc<NodeStates> {
+        lock(&self.compiler).states().clone()
+    }
+
+    /// The state of the nodes of the upstream that a resource is or has, for status pages.
+    pub fn nodes_of(&self, kind: Kind, id: &str) -> Option<Vec<NodeStatus>> {
+        Some(self.upstream_of(kind, id)?.status(timer::unix_ms_coarse()))
     }
 
     /// Whether a configuration was taken in: a file that could be read, a store's state.
@@ -298,9 +309,9 @@ impl Configuration {
         }
         let limit = if first { FIRST_SECRETS_LIMIT } else { SECRETS_LIMIT };
         let Change { before, snapshot, unresolved } = self.settle(change, limit).await;
-        if let Some(resolver) = self.resolver.as_ref().filter(|_| !unresolved.is_empty()) {
+        if !unresolved.is_empty() {
             let limit = if first { FIRST_RESOLVE_LIMIT } else { RESOLVE_LIMIT };
-            resolve(&unresolved, resolver, limit).await;
+            settle_nodes(&unresolved, self.resolver.as_ref(), limit).await;
         }
         crate::certificates::install(&self.tls, &before, &snapshot);
         tracing::info!(
@@ -314,7 +325,11 @@ impl Configuration {
 }
 
 fn report(what: &dyn std::fmt::Display, problem: &Problem) {
-    let fate = if problem.kept { "its last good form stays in force" } else { "it is left out" };
+    let fate = match problem.kept {
+        true => "its last good form stays in force",
+        false if problem.path.ends_with("/discovery_type") => "its upstream has no nodes",
+        false => "it is left out",
+    };
     tracing::error!("{what}; {fate}");
 }
 
@@ -365,17 +380,18 @@ fn change_set(batches: impl Iterator<Item = Batch>) -> (ChangeSet, Option<Enable
     (set, plugins)
 }
 
-async fn resolve(sets: &[Arc<NodeSet>], resolver: &Arc<dyn Resolve>, limit: Duration) {
+/// Waits for addresses of names and nodes of services.
+async fn settle_nodes(sets: &[Arc<NodeSet>], resolver: Option<&Arc<dyn Resolve>>, limit: Duration) {
     let all = async {
         let mut asking = tokio::task::JoinSet::new();
         for set in sets {
-            let (set, resolver) = (set.clone(), resolver.clone());
-            asking.spawn(async move { set.refresh(&resolver, std::time::Instant::now()).await });
+            let (set, resolver) = (set.clone(), resolver.cloned());
+            asking.spawn(async move { set.settle(resolver.as_ref()).await });
         }
         asking.join_all().await;
     };
     if tokio::time::timeout(limit, all).await.is_err() {
-        tracing::warn!("some nodes' names are not resolved yet");
+        tracing::warn!("some nodes' names are not resolved, or their services not known yet");
     }
 }
 

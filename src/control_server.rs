@@ -8,10 +8,12 @@ use sluice_admin::control::{Resource, Running};
 use sluice_admin::{Control, Handler, Status};
 use sluice_config::PluginSecrets;
 use sluice_config::settings::Settings;
+use sluice_discovery::Registries;
 use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_secret::Keyring;
 use sluice_store::{Entry, Key, Store};
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ struct Node {
     config: PathBuf,
     prefix: String,
     keyring: Keyring,
+    registries: Arc<Registries>,
 }
 
 impl Node {
@@ -72,6 +75,23 @@ impl Running for Node {
         let report = self.configuration.upstream_of(kind, id).and_then(|upstream| upstream.health());
         report.into_iter().flat_map(|report| report.nodes).filter_map(|node| serde_json::to_value(node).ok()).collect()
     }
+    fn circuit_breakers(&self) -> Vec<Value> {
+        crate::breakers::reports(&self.configuration.states())
+    }
+    fn concurrency_limits(&self) -> Vec<Value> {
+        crate::breakers::limits(&self.configuration.states())
+    }
+    fn nodes(&self, kind: Kind, id: &str) -> Option<Vec<NodeStatus>> {
+        self.configuration.nodes_of(kind, id)
+    }
+
+    fn discovery_dump(&self, kind: &str) -> Option<Value> {
+        self.registries.get(kind)?.dump()
+    }
+
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>> {
+        self.registries.get(kind)?.dump_file()
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move { self.reload().await.map_err(|error| format!("{error:#}")) })
     }
@@ -116,18 +136,22 @@ pub fn start(
     config: PathBuf,
     configuration: &Arc<Configuration>,
     store: Option<Arc<dyn Store>>,
+    registries: &Arc<Registries>,
 ) -> anyhow::Result<()> {
     if let Some(listener) = bound.control {
         let prefix = if store.is_some() { settings.deployment.etcd.prefix.clone() } else { String::new() };
         let keyring = crate::boot::keyring(settings);
-        let node = Node { configuration: configuration.clone(), store, config, prefix, keyring };
+        let (configuration, registries) = (configuration.clone(), registries.clone());
+        let node = Node { configuration, store, config, prefix, keyring, registries };
         serve(listener, Arc::new(Control::new(Arc::new(node))))?;
     }
     if let Some(listener) = bound.status {
-        let configuration = configuration.clone();
+        let (configuration, registries) = (configuration.clone(), registries.clone());
         let ready = move || {
-            let ready = configuration.is_ready();
-            if ready { Ok(()) } else { Err("worker id: 0 has not received configuration".to_owned()) }
+            if !configuration.is_ready() {
+                return Err("worker id: 0 has not received configuration".to_owned());
+            }
+            registries.ready()
         };
         serve(listener, Arc::new(Status::new(Box::new(ready))))?;
     }

@@ -1,10 +1,44 @@
 //! The node's figures for `prometheus`: who owns what it shows.
+use sluice_discovery::{Registries, Report};
 use sluice_net::Drain;
+use sluice_plugins_observe::prometheus::{BreakerFigures, LimitFigures};
 use sluice_plugins_observe::prometheus::{ConfigSource, Connections, NodeFigures, NodeHealth};
 use sluice_proxy::Figures;
 use sluice_store::{Condition, Source, Store};
+use sluice_telemetry::metrics::Kind;
 use sluice_upstream::NodeStates;
 use std::sync::{Arc, PoisonError};
+
+/// How the registries of `discovery` do; nothing where none is configured.
+pub fn register_discovery(metrics: &sluice_telemetry::Registry, registries: &Arc<Registries>) -> anyhow::Result<()> {
+    if registries.reports().is_empty() {
+        return Ok(());
+    }
+    type Figure = (&'static str, &'static str, Kind, fn(&Report) -> f64);
+    let figures: [Figure; 4] = [
+        ("sluice_discovery_reachable", "Whether the registry answered when it was last asked", Kind::Gauge, |report| {
+            f64::from(u8::from(report.reachable))
+        }),
+        ("sluice_discovery_services", "Services that the registry told of", Kind::Gauge, |report| {
+            report.services as f64
+        }),
+        ("sluice_discovery_changes_total", "Changes of followed services' nodes", Kind::Counter, |report| {
+            report.changes as f64
+        }),
+        ("sluice_discovery_failures_total", "Failed attempts to ask the registry", Kind::Counter, |report| {
+            report.failures as f64
+        }),
+    ];
+    for (name, help, kind, value) in figures {
+        let registries = registries.clone();
+        metrics.callback(name, help, &["registry"], kind, move |samples| {
+            for report in registries.reports() {
+                samples.push(&[&report.name], value(&report));
+            }
+        })?;
+    }
+    Ok(())
+}
 
 /// See the file's head.
 pub struct Node {
@@ -45,6 +79,12 @@ impl NodeFigures for Node {
             })
         });
         nodes.collect()
+    }
+    fn breakers(&self) -> Vec<BreakerFigures> {
+        crate::breakers::figures(&self.states)
+    }
+    fn concurrency_limits(&self) -> Vec<LimitFigures> {
+        crate::breakers::limit_figures(&self.states)
     }
 }
 

@@ -3,6 +3,7 @@
 mod admin_key;
 mod admin_server;
 pub mod boot;
+mod breakers;
 mod certificates;
 pub mod cli;
 pub mod configuration;

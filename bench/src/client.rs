@@ -63,6 +63,16 @@ impl Client {
         self.write(request);
     }
 
+    /// Whether any byte of the current answer has come.
+    pub fn answered(&self) -> bool {
+        !self.head.is_empty()
+    }
+
+    /// Whether the answer says that its connection ends with it.
+    pub fn closes(&self) -> bool {
+        self.head.split(|b| *b == b'\n').any(|line| line.trim_ascii().eq_ignore_ascii_case(b"connection: close"))
+    }
+
     /// Sends what is left of the request, as far as the socket takes it.
     pub fn write(&mut self, request: &[u8]) {
         if !self.busy {

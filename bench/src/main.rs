@@ -4,10 +4,12 @@
 mod accounting;
 mod callgrind;
 mod change;
+mod chaos;
 mod client;
 mod control;
 mod engine;
 mod peers;
+mod ports;
 mod runs;
 mod setup;
 mod table;
@@ -25,10 +27,10 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 routes10k routes100k idle change control
-    #[arg(long, value_delimiter = ',', global = true)]
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers, comma-separated: nginx sluice prototype haproxy envoy apisix
-    #[arg(long, value_delimiter = ',', global = true)]
+    #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Rounds; every peer runs once in each, in random order
     #[arg(long, default_value_t = 7)]
@@ -42,7 +44,7 @@ pub struct Args {
     /// Requests per second of the open loop that measures latency; 0 leaves it out
     #[arg(long, default_value_t = 5000.0)]
     rate: f64,
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
     output: Output,
     /// The binary under test [default: target/release/sluice]
     #[arg(long, global = true)]
@@ -67,14 +69,22 @@ enum Output {
 enum Action {
     /// Count instructions per request of the plain path with valgrind and record them in bench/callgrind.txt
     Callgrind(callgrind::Args),
+    Chaos(chaos::Args),
+    #[command(hide = true)]
+    ChaosBackend(chaos::backend::Args),
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let sluice = args.sluice.clone().or_else(beside_us);
     raise_file_limit()?;
-    if let Some(Action::Callgrind(options)) = &args.action {
-        return callgrind::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
+    match &args.action {
+        Some(Action::Callgrind(options)) => {
+            return callgrind::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
+        }
+        Some(Action::Chaos(options)) => return chaos::run(options, args.output, sluice),
+        Some(Action::ChaosBackend(options)) => return chaos::backend::run(options),
+        None => {}
     }
     accounting::pin(1).context("the benchmark needs two cores")?;
     let site = certificate()?;

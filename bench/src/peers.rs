@@ -70,7 +70,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn start(name: &'static str, home: &Path, port: u16, tls: u16, mut command: Command) -> Result<Self> {
+    /// Starts it and waits until both ports accept.
+    pub fn start(name: &'static str, home: &Path, port: u16, tls: u16, mut command: Command) -> Result<Self> {
         let log = std::fs::File::create(home.join("output.log"))?;
         let process = command
             .stdin(Stdio::null())
@@ -97,6 +98,11 @@ impl Peer {
             }
         }
         Ok(peer)
+    }
+
+    /// The process that was started: of a master and its workers, the master.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Counts its workers instead of the master.

@@ -142,6 +142,10 @@ fn text(explanation: &Value) -> String {
         upstream["scheme"].as_str().unwrap_or(""),
         upstream["type"].as_str().unwrap_or("")
     );
+    if let Some(kind) = upstream["discovery"]["type"].as_str() {
+        let service = upstream["discovery"]["service_name"].as_str().unwrap_or("");
+        let _ = writeln!(out, "  nodes from discovery {kind}, service {service}");
+    }
     for n in upstream["nodes"].as_array().into_iter().flatten() {
         let _ = writeln!(
             out,

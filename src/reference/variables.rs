@@ -16,6 +16,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("upstream_http_NAME", "header of the upstream's response"),
     ("upstream_trailer_NAME", "trailer of the upstream's response"),
     ("upstream_cookie_NAME", "cookie set by the upstream's response"),
+    ("upstream_node_metadata_KEY", "field of the chosen node's `metadata`: text as it is, anything else as JSON"),
 ];
 
 /// `variables.md`.

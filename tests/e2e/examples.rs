@@ -46,6 +46,22 @@ fn cors_answers_preflights_of_known_origins() {
 }
 
 #[test]
+fn discovery_dns_finds_its_node() {
+    let (upstream, server) = (Upstream::start().unwrap(), sluice_testkit::NameServer::start().unwrap());
+    server.set("local.internal", 60, &[sluice_testkit::Record::address("127.0.0.1")]);
+    server.set("api.internal", 60, &[sluice_testkit::Record::srv(0, 1, upstream.port(), "local.internal")]);
+    let settings = std::fs::read_to_string(folder().join("discovery-dns/config.yaml")).unwrap();
+    assert!(settings.contains("servers: [\"127.0.0.1:5353\"]"));
+    let text = std::fs::read_to_string(folder().join("discovery-dns/apisix.yaml")).unwrap();
+    let dns = serde_json::json!({"discovery": {"dns": {"servers": [server.addr().to_string()]}}});
+    let dir = ConfigDir::new(&dns, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    assert_eq!(gateway.connect().unwrap().get("/x").unwrap().status, 200);
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
 fn quickstart_answers_through_the_gateway() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "hello"));
@@ -64,4 +80,46 @@ fn key_auth_limit_count_answers_401_200_503() {
     let statuses: Vec<u16> = (0..4).map(|_| wire.request(with_key).unwrap().status).collect();
     assert_eq!(statuses, [200, 200, 200, 503]);
     assert_eq!(upstream.requests(), 3);
+}
+
+#[test]
+fn circuit_breaker_hands_over_to_the_standby_and_answers_itself() {
+    let (upstream, standby) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    upstream.otherwise(Behaviour::answer(500, "ill"));
+    standby.otherwise(Behaviour::answer(200, "standby"));
+    let text = std::fs::read_to_string(folder().join("circuit-breaker/apisix.yaml")).unwrap();
+    let text = text.replace("127.0.0.1:1980", &upstream.addr().to_string());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1981", &standby.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    let mut statuses =
+        |target: &str, count: usize| -> Vec<u16> { (0..count).map(|_| wire.get(target).unwrap().status).collect() };
+    assert_eq!(statuses("/orders", 4), [500, 500, 500, 200]);
+    assert_eq!(statuses("/reports", 5), [500, 500, 500, 500, 503]);
+    let canned = wire.get("/reports").unwrap();
+    assert_eq!((canned.header("retry-after"), canned.header("content-type")), (Some("60"), Some("application/json")));
+    assert_eq!((upstream.requests(), standby.requests()), (7, 1));
+}
+
+#[test]
+fn sticky_session_comes_back_to_its_node() {
+    let (one, two) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    let text = std::fs::read_to_string(folder().join("sticky-session/apisix.yaml")).unwrap();
+    let ports = [("port: 1980", &one, "one"), ("port: 1981", &two, "two")];
+    let text = ports.iter().fold(text, |text, (written, node, name)| {
+        node.otherwise(Behaviour::answer(200, *name));
+        text.replace(written, &format!("port: {}", node.port()))
+    });
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    let first = wire.get("/shop").unwrap();
+    let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("shop-node="), "{cookie}");
+    for _ in 0..20 {
+        let again = wire.request(format!("GET /shop HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n")).unwrap();
+        assert_eq!((again.text(), again.header("set-cookie")), (first.text(), None));
+    }
 }

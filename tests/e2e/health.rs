@@ -288,3 +288,14 @@ fn a_stream_route_passes_over_a_node_that_takes_no_connection() {
     assert_eq!(failed, 1, "{}", gateway.log_text());
     gateway.wait_for_log("(upstream#/apisix/stream_routes/1) unhealthy TCP increment (1/1)", LIMIT).unwrap();
 }
+
+#[test]
+fn a_node_that_breaks_its_bodies_off_is_ejected() {
+    let (a, b) = (node("a"), node("b"));
+    b.otherwise(Behaviour::CloseMidBody { declared: 100, sent: 50 });
+    let checks = json!({"passive": {"unhealthy": {"tcp_failures": 2, "ejection_time": 600}}});
+    let gateway = gateway(&Value::Null, &to(&[&a, &b], "roundrobin", &checks));
+    // A connection each: one whose answer broke off is closed.
+    let broken = (0..20).filter(|_| gateway.connect().unwrap().get("/x").is_err()).count();
+    assert_eq!((broken, b.requests(), a.requests()), (2, 2, 18));
+}

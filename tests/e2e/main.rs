@@ -3,18 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod balancing;
 mod breakage;
+mod breaker;
 mod control;
 mod debug;
 mod declarative;
 mod defaults;
+mod discovery;
 mod etcd;
 mod examples;
 mod explain;
 mod health;
 mod lifecycle;
+mod limits;
 mod load;
+mod loggers;
+mod releases;
 mod reload;
+mod retries;
 mod secrets;
 mod slow;
 mod smuggling;

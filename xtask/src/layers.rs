@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["sluice-model", "sluice-expr", "sluice-parts"],
     &["sluice-telemetry", "sluice-net", "sluice-http", "sluice-secret"],
     &["sluice-router", "sluice-upstream", "sluice-plugin"],
-    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"],
+    &["sluice-store", "sluice-config", "sluice-discovery", "sluice-proxy", "sluice-admin", "sluice-declarative"],
 ];
 
 /// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire
@@ -42,7 +42,7 @@ const PLUGIN_PREFIX: &str = "sluice-plugins-";
 const ENGINE_PREFIX: &str = "sluice-engine-";
 /// Layers that plugins must not see.
 const HIDDEN_FROM_PLUGINS: &[&str] =
-    &["sluice-store", "sluice-config", "sluice-proxy", "sluice-admin", "sluice-declarative"];
+    &["sluice-store", "sluice-config", "sluice-discovery", "sluice-proxy", "sluice-admin", "sluice-declarative"];
 const KIT: &str = "sluice-testkit";
 /// Outside the product: they may depend on nothing of it.
 const TOOLS: &[&str] = &["xtask", "sluice-bench", KIT];

@@ -3,6 +3,7 @@
 //! It depends on no crate of the workspace, so that it builds in seconds and can check a tree that does not compile.
 
 mod bench;
+mod chaos;
 mod ci;
 mod compat;
 mod fuzz;
@@ -29,6 +30,7 @@ enum Task {
     Layers(layers::Args),
     Gen(reference::Args),
     Bench(bench::Args),
+    Chaos(chaos::Args),
     Test(test::Args),
     Compat(compat::Args),
     Fuzz(fuzz::Args),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Layers(args) => layers::run(&args),
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Chaos(args) => chaos::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),

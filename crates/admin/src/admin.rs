@@ -11,6 +11,7 @@ use sluice_config::{Problem, Snapshot};
 use sluice_model::{Kind, Lua};
 use sluice_plugin::Registry;
 use sluice_store::Store;
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
@@ -33,6 +34,10 @@ pub trait Gateway: Send + Sync + 'static {
     /// Objects that are left out or kept at their last good form, and why.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
+    }
+    /// The state of all nodes of the upstream that a resource is or has; `None` where it has none in force.
+    fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
+        None
     }
     /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
     fn taken(&self, _revision: u64) {}

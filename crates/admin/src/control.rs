@@ -1,6 +1,7 @@
 //! The Control API (apisix/control/router.lua, v1.lua): what an operator on the machine may look at and trigger. The
 //! surprises: endpoints of plugins come first, a method that is not offered is a path that is not there, and an empty list is
 //! `{}`, since that is what Lua prints for an empty table.
+mod breakers;
 mod health;
 mod resources;
 mod schema;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use sluice_model::{Body, Kind};
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{ControlRequest, Registry};
+use sluice_upstream::NodeStatus;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +41,22 @@ pub trait Running: Send + Sync + 'static {
     fn reveal(&self, kind: Kind, id: &str, body: &mut Value);
     /// The nodes that are checked, of the upstream that a resource is or has: `{ip, port, hostname, status, counter}`.
     fn health(&self, kind: Kind, id: &str) -> Vec<Value>;
+    /// The circuit breakers of the process by upstream: `{name, …}`.
+    fn circuit_breakers(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// The concurrency limits of the process by upstream: `{name, …}`.
+    fn concurrency_limits(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// The state of all nodes of the upstream that a resource is or has; `None` where it has none in force.
+    fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
+        None
+    }
+    /// What a kind of registry of `discovery` has told; `None` where there is no such page.
+    fn discovery_dump(&self, kind: &str) -> Option<Value>;
+    /// What stands in its dump file; an error says why it cannot be shown.
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>>;
     /// Reads config.yaml's lists and attributes of plugins again and puts them into force on this node.
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
@@ -64,15 +82,26 @@ impl Control {
             ("GET", ["schema"]) => schema::all(&running.registry()),
             ("GET", ["healthcheck"]) => health::all(running, request),
             ("GET", ["healthcheck", rest @ ..]) => health::one(running, request, rest),
+            ("GET", ["circuit_breakers", rest @ ..]) => breakers::answer(running.circuit_breakers(), rest),
+            ("GET", ["concurrency_limits", rest @ ..]) => breakers::answer(running.concurrency_limits(), rest),
             ("POST", ["gc"]) => Reply::empty(200),
-            ("GET", ["routes"]) => resources::all(running, Kind::Route),
-            ("GET", ["services"]) => resources::all(running, Kind::Service),
-            ("GET", ["upstreams"]) => resources::all(running, Kind::Upstream),
-            ("GET", ["route", rest @ ..]) => resources::one(running, Kind::Route, rest),
-            ("GET", ["service", rest @ ..]) => resources::one(running, Kind::Service, rest),
-            ("GET", ["upstream", rest @ ..]) => resources::one(running, Kind::Upstream, rest),
+            ("GET", ["routes"]) => resources::all(running, Kind::Route, request),
+            ("GET", ["services"]) => resources::all(running, Kind::Service, request),
+            ("GET", ["upstreams"]) => resources::all(running, Kind::Upstream, request),
+            ("GET", ["route", rest @ ..]) => resources::one(running, Kind::Route, rest, request),
+            ("GET", ["service", rest @ ..]) => resources::one(running, Kind::Service, rest, request),
+            ("GET", ["upstream", rest @ ..]) => resources::one(running, Kind::Upstream, rest, request),
             ("GET", ["plugin_metadatas"]) => resources::metadata(running),
             ("GET", ["plugin_metadata", rest @ ..]) => resources::metadata_of(running, rest),
+            ("GET", ["discovery", kind, "dump"]) => match running.discovery_dump(kind) {
+                Some(dump) => Reply::json(200, &dump).with_header("Content-Type", "application/json"),
+                None => not_found(),
+            },
+            ("GET", ["discovery", kind, "show_dump_file"]) => match running.discovery_dump_file(kind) {
+                Some(Ok(text)) => Reply::text(200, text),
+                Some(Err(why)) => Reply::text(503, why),
+                None => not_found(),
+            },
             ("PUT", ["plugins", "reload"]) => match running.reload_plugins().await {
                 Ok(()) => Reply::text(200, "done"),
                 Err(message) => Reply::error(503, message).with_header("Content-Type", "application/json"),

@@ -17,6 +17,7 @@ mod key_owners;
 mod lenient;
 pub mod listing;
 pub mod message;
+mod node_status;
 mod openapi;
 pub mod parsers;
 pub mod patch;

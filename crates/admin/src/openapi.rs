@@ -82,7 +82,10 @@ const WRITE: [(&str, &str, &str); 6] = [
     ("If-Match", "header", "The object's ETag; 412 when it was changed meanwhile"),
     ("X-Message", "header", "Why; kept in the history"),
 ];
-const LIST: [(&str, &str, &str); 5] = [
+const ONE: [(&str, &str, &str); 1] =
+    [("include", "query", "status: beside an object with an upstream, the state of its nodes")];
+const LIST: [(&str, &str, &str); 6] = [
+    ONE[0],
     ("page", "query", "Number of the page, from 1"),
     ("page_size", "query", "Objects of a page, 10 to 500"),
     ("name", "query", "Objects whose name matches this regular expression"),
@@ -106,7 +109,7 @@ fn resource(kind: Kind, paths: &mut Map<String, Value>) {
     }
     let summary = format!("Creates or replaces a {name}, whose id is in the body");
     add(paths, &all, "put", operation(&all, "put", &summary, Some(&body), &WRITE));
-    add(paths, &one, "get", operation(&one, "get", &format!("One {name}"), None, &[]));
+    add(paths, &one, "get", operation(&one, "get", &format!("One {name}"), None, &ONE));
     add(paths, &one, "put", operation(&one, "put", &format!("Creates or replaces a {name}"), Some(&body), &WRITE));
     if has("PATCH") {
         let summary = format!("Changes a {name}: what is given is merged, null deletes");

@@ -60,8 +60,10 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        discovery: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     Ok(Compiler::new(registry, env, settings))
 }

@@ -4,8 +4,11 @@
 //! The surprise: a resource that does not compile keeps its last good form if it had one, and is left out otherwise;
 //! either way it is reported and the rest goes on.
 mod accepted;
+mod balancing;
 mod chain;
 mod consumer;
+mod inline;
+mod resilience;
 mod route;
 mod secrets;
 mod ssl;
@@ -26,7 +29,7 @@ use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts}
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
-use sluice_upstream::{NodeSet, NodeStates, Resolve, Upstream};
+use sluice_upstream::{Discover, NodeSet, NodeStates, Resolve, Upstream};
 use std::sync::Arc;
 
 /// A resource as a source delivers it.
@@ -78,10 +81,14 @@ pub struct CompileSettings {
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
     pub resolver: Option<Arc<dyn Resolve>>,
+    /// The registries of `discovery`.
+    pub discovery: Option<Arc<dyn Discover>>,
     /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
     pub health_checks: bool,
     /// Probes of the process at a time.
     pub health_probes: usize,
+    /// Where this gateway runs, for `zone_preference`.
+    pub zone: Option<Arc<str>>,
 }
 
 /// One worker, and nothing that needs the network.
@@ -94,8 +101,10 @@ impl Default for CompileSettings {
             workers: 1,
             trusted_certificates: None,
             resolver: None,
+            discovery: None,
             health_checks: false,
             health_probes: 64,
+            zone: None,
         }
     }
 }
@@ -106,7 +115,7 @@ pub struct Applied {
     pub problems: Vec<Problem>,
     /// What was looked at: problems of these that are not named above are no more.
     pub compiled: HashSet<(Kind, Arc<str>)>,
-    /// New sets of nodes whose names should be resolved before the snapshot is published.
+    /// New sets of nodes whose names should be resolved, or whose services be known, before the snapshot is published.
     pub unresolved: Vec<Arc<NodeSet>>,
 }
 
@@ -146,6 +155,7 @@ pub struct Compiler {
     anew: bool,
     streams: stream_route::StreamRoutes,
     tls: upstream::TlsCache,
+    inline: inline::InlineUpstreams,
     /// All ssl objects that are valid.
     ssls: ssl::Ssls,
     /// Stored upstreams by the ssl object whose certificate they show, and the other way round.
@@ -199,6 +209,7 @@ impl Compiler {
             anew: false,
             streams: stream_route::StreamRoutes::default(),
             tls: upstream::TlsCache::default(),
+            inline: inline::InlineUpstreams::default(),
             ssls: ssl::Ssls::default(),
             showing: HashMap::new(),
             shown: HashMap::new(),
@@ -408,12 +419,13 @@ impl Compiler {
         }
         self.compile_upstreams(&mut work);
         next.upstreams = self.upstreams.clone();
-        let inline = Arc::new(upstream::InlineCompiler::new(
-            self.settings.clone(),
-            self.states.clone(),
-            self.tls.clone(),
-            self.ssls.clone(),
-        ));
+        let inline = Arc::new(inline::InlineCompiler {
+            settings: self.settings.clone(),
+            states: self.states.clone(),
+            tls: self.tls.clone(),
+            ssls: self.ssls.clone(),
+            known: self.inline.clone(),
+        });
         self.env = self.env.clone().with_upstreams(inline);
         self.compile_shared(&mut work, &kinds);
         if kinds.contains(&Kind::GlobalRule) || kinds.contains(&Kind::PluginMetadata) {
@@ -427,6 +439,7 @@ impl Compiler {
         next.router_reads_body = !self.body_readers.is_empty();
         next.stream_router = self.compile_stream_routes(&mut work, &kinds, &next.stream_router);
         self.snapshot = Arc::new(next);
+        work.unresolved.extend(self.inline.settle(&self.states));
         self.secrets.clean_up();
         self.secrets.redact(&mut work.problems);
         work.applied(self.snapshot.clone())

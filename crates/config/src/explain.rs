@@ -1,14 +1,17 @@
 //! What would become of a request, without sending it: for the command line and the Admin API. The surprise: requests are
 //! looked at in one go, as a context belongs to one thread.
+mod resilience;
 mod stream;
 
 use crate::{CompiledRoute, RouteUpstream, Snapshot};
 use serde_json::{Value, json};
 use sluice_plugin::{ChainEntry, Connection, Context, TlsInfo};
 use sluice_router::{Outcome, Request};
+use sluice_upstream::RetryPolicy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 pub use stream::{StreamQuestion, explain_stream};
 
 /// A request to explain.
@@ -143,14 +146,42 @@ fn upstream(upstream: &RouteUpstream) -> Value {
                 .iter()
                 .map(|n| json!({"host": &*n.host, "port": n.port, "weight": n.weight, "priority": n.priority}))
                 .collect();
-            json!({
+            let mut about = json!({
                 "from": &*upstream.key,
                 "scheme": upstream.scheme.as_str(),
                 "type": format!("{:?}", balancer.settings().algorithm).to_ascii_lowercase(),
                 "nodes": nodes,
-            })
+                "retry": retry(&upstream.retry, balancer.nodes().len()),
+            });
+            if let Some(service) = upstream.nodes.service() {
+                about["discovery"] = json!({"type": &*service.registry, "service_name": &*service.name});
+            }
+            resilience::describe(upstream, &balancer, &mut about);
+            about
         }
     }
+}
+
+/// The retry policy, with what it comes to for so many nodes.
+fn retry(policy: &RetryPolicy, nodes: usize) -> Value {
+    let (counts, seconds) = (policy.budget.as_ref().map(|b| b.window.counts(unix_ms())), |d: Duration| d.as_secs_f64());
+    json!({
+        "retries": policy.limit(u32::try_from(nodes).unwrap_or(u32::MAX)),
+        "retry_timeout": (!policy.retry_timeout.is_zero()).then(|| seconds(policy.retry_timeout)),
+        "retry_on": policy.on.words(),
+        "retry_backoff": policy.backoff.map(|b| json!({"base_interval": seconds(b.base), "max_interval": seconds(b.max)})),
+        "retry_budget": policy.budget.as_ref().zip(counts).map(|(budget, (requests, retries))| json!({
+            "percent": f64::from(budget.per_mille) / 10.0,
+            "min_retries_per_second": budget.min_per_second,
+            "last_10_seconds": {"requests": requests, "retries": retries},
+        })),
+        "retry_body_limit": policy.body_limit,
+    })
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn plugin(entry: &ChainEntry) -> Value {

@@ -3,6 +3,7 @@
 
 pub mod apisix;
 pub mod deployment;
+pub mod discovery;
 pub mod http;
 pub mod key;
 pub mod listen;
@@ -34,8 +35,7 @@ pub struct Settings {
     pub graphql_max_size: u64,
     /// `xrpc.protocols`: names that stream routes may have as their protocol. Such routes are stored, not served.
     pub xrpc_protocols: Vec<String>,
-    /// `discovery`, as written.
-    pub discovery: Value,
+    pub discovery: discovery::Discovery,
     /// What has no effect; by line.
     #[serde(skip)]
     pub notices: Vec<Notice>,
@@ -121,7 +121,7 @@ fn read(document: &Document, report: &Report, environment: &Environment) -> Sett
             graphql.finish();
             size
         },
-        discovery: root.raw("discovery"),
+        discovery: discovery::read(&root),
         sluice: sluice::read(root.section("sluice")),
         deployment,
         xrpc_protocols: read_protocols(&root),

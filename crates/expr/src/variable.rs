@@ -67,6 +67,8 @@ variables! {
         UpstreamTrailer,
         /// `upstream_cookie_NAME`: cookie set by the upstream's response.
         UpstreamCookie,
+        /// `upstream_node_metadata_KEY`: field of the chosen node's metadata (ours).
+        UpstreamNodeMetadata,
         /// Any other name: set by a plugin during the request, else nil.
         Custom,
     }
@@ -273,6 +275,9 @@ impl Variable {
         {
             return Variable::UpstreamCookie(rest.into());
         }
+        if let Some(rest) = name.strip_prefix("upstream_node_metadata_") {
+            return Variable::UpstreamNodeMetadata(rest.into());
+        }
         Variable::plain(&lower).unwrap_or_else(|| Variable::Custom(name.into()))
     }
 
@@ -298,6 +303,7 @@ impl fmt::Display for Variable {
             Variable::UpstreamHttp(n) => ("upstream_http_", n, true),
             Variable::UpstreamTrailer(n) => ("upstream_trailer_", n, true),
             Variable::UpstreamCookie(n) => ("upstream_cookie_", n, false),
+            Variable::UpstreamNodeMetadata(n) => ("upstream_node_metadata_", n, false),
             Variable::Custom(n) => ("", n, false),
             _ => return f.write_str(self.fixed_name().unwrap_or_default()),
         };
@@ -321,6 +327,9 @@ mod tests {
         assert_eq!(Variable::parse("sent_http_content_type"), Variable::SentHttp("content-type".into()));
         assert_eq!(Variable::parse("upstream_http_x_y"), Variable::UpstreamHttp("x-y".into()));
         assert_eq!(Variable::parse("upstream_cookie_Sid"), Variable::UpstreamCookie("Sid".into()));
+        let metadata = Variable::UpstreamNodeMetadata("Zone".into());
+        assert_eq!(Variable::parse("upstream_node_metadata_Zone"), metadata);
+        assert_eq!(metadata.to_string(), "upstream_node_metadata_Zone");
         assert_eq!(Variable::parse("graphql_name"), Variable::Graphql("name".into()));
         assert_eq!(Variable::parse("REQUEST_METHOD"), Variable::RequestMethod);
         assert_eq!(Variable::parse("http2"), Variable::Http2);

@@ -2,6 +2,7 @@
 //! own wording, and the typed forms that the rest of the gateway runs on. No I/O: whatever a check needs from outside
 //! (plugins, other resources, parsers) comes through the traits of [`validate`].
 
+pub mod balancing;
 pub mod body;
 pub mod consumer;
 pub mod global_rule;
@@ -12,6 +13,7 @@ pub mod meta;
 pub mod node;
 pub mod plugin_config;
 pub mod proto;
+pub mod resilience;
 pub mod route;
 pub mod schema;
 pub mod schemas;

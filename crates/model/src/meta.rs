@@ -33,6 +33,14 @@ fn meta() -> Value {
                 "description": "filter determines whether the plugin needs to be executed at runtime",
                 "type": "array"
             },
+            "override": {
+                "description": "on a route's plugin: stands in for the global rule's of the same name, where that one allows it",
+                "type": "boolean"
+            },
+            "allow_override": {
+                "description": "on a global rule's plugin: routes may put theirs in its place",
+                "type": "boolean"
+            },
             "pre_function": {
                 "description": "function to be executed in each phase before execution of plugins. The pre_function will have access to two arguments: `conf` and `ctx`.",
                 "type": "string"
@@ -56,6 +64,7 @@ mod tests {
         assert_eq!(document, once);
         let schema = Schema::new(document).unwrap();
         assert!(schema.check(&mut json!({"_meta": {"disable": true}})).is_ok());
+        assert!(schema.check(&mut json!({"_meta": {"override": true, "allow_override": false}})).is_ok());
         let violation = schema.check(&mut json!({"_meta": {"disabled": true}})).unwrap_err();
         assert_eq!(
             violation.message,

@@ -1,13 +1,16 @@
 //! The JSON Schema of each resource, equal in meaning to APISIX 3.18's (apisix/schema_def.lua). Surprise: plugin metadata
 //! and secrets have no schema of their own kind: the plugin, and the secret manager, decide (see `secret::manager`).
 
+mod balancing;
 mod consumer;
+pub mod discovery;
 mod graphql;
 mod healthcheck;
 mod parts;
 mod plugins;
 mod proto;
 mod protocol;
+mod resilience;
 mod route;
 pub mod secret;
 mod service;
@@ -76,6 +79,8 @@ pub fn part(name: &str) -> Option<Value> {
     })
 }
 
+/// Schema of an upstream that stands in another's `circuit_breaker.fallback`.
+pub static FALLBACK: LazyLock<Schema> = LazyLock::new(|| built_in(upstream::plain()));
 /// Schema of an upstream's `key` when it hashes variables.
 pub static HASH_VARS: LazyLock<Schema> = LazyLock::new(|| built_in(upstream::hash_vars()));
 /// Schema of an upstream's `key` when it hashes a header or a cookie.

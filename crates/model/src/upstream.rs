@@ -1,7 +1,9 @@
 //! An upstream as it runs: nodes in one form, enumerations resolved. Surprise: retries unset means "one try on every
 //! other node", which only the proxy can count, so it stays `None`.
 
+use crate::balancing::{LoadReport, SlowStart, Sticky, ZonePreference};
 use crate::node::{Node, Written};
+use crate::resilience::{CircuitBreaker, ConcurrencyLimit};
 use crate::timeout::Timeout;
 use crate::{id, lenient};
 use serde::Deserialize;
@@ -20,6 +22,10 @@ pub struct Upstream {
     pub balancer: Balancer,
     pub hash_on: HashOn,
     pub key: Option<String>,
+    pub slow_start: Option<SlowStart>,
+    pub sticky: Option<Sticky>,
+    pub zone_preference: Option<ZonePreference>,
+    pub load_report: Option<LoadReport>,
     pub scheme: Scheme,
     pub pass_host: PassHost,
     pub upstream_host: Option<String>,
@@ -27,10 +33,18 @@ pub struct Upstream {
     pub retries: Option<u64>,
     /// Seconds; `None` for no limit.
     pub retry_timeout: Option<f64>,
+    /// What is retried; `None`: as APISIX does. Ours, like the three that follow.
+    pub retry_on: Option<Vec<String>>,
+    pub retry_backoff: Option<RetryBackoff>,
+    pub retry_budget: Option<RetryBudget>,
+    /// Bytes of a request's body kept for a retry.
+    pub retry_body_limit: Option<u64>,
     pub keepalive_pool: Option<KeepalivePool>,
     pub tls: Option<Tls>,
     /// Health checks, for the checker to read.
     pub checks: Option<Value>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub concurrency_limit: Option<ConcurrencyLimit>,
     pub service_name: Option<String>,
     pub discovery_type: Option<String>,
     pub discovery_args: Option<Value>,
@@ -45,6 +59,8 @@ pub enum Balancer {
     LeastConn,
     Ewma,
     Random,
+    P2c,
+    Adaptive,
     /// Refused when a request needs it, as in APISIX.
     Unknown(String),
 }
@@ -57,6 +73,8 @@ impl Balancer {
             "least_conn" => Balancer::LeastConn,
             "ewma" => Balancer::Ewma,
             "random" => Balancer::Random,
+            "p2c" => Balancer::P2c,
+            "adaptive" => Balancer::Adaptive,
             other => Balancer::Unknown(other.to_owned()),
         }
     }
@@ -68,6 +86,8 @@ impl Balancer {
             Balancer::LeastConn => "least_conn",
             Balancer::Ewma => "ewma",
             Balancer::Random => "random",
+            Balancer::P2c => "p2c",
+            Balancer::Adaptive => "adaptive",
             Balancer::Unknown(name) => name,
         }
     }
@@ -83,6 +103,10 @@ pub enum HashOn {
     Cookie,
     Consumer,
     VarsCombinations,
+    /// The last three are ours.
+    ClientIp,
+    QueryArg,
+    Uri,
 }
 
 /// The protocol spoken to the nodes.
@@ -155,6 +179,31 @@ impl Default for KeepalivePool {
     }
 }
 
+/// Waits between tries, each drawn from zero up to a bound that doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct RetryBackoff {
+    /// Bound of the first wait, seconds.
+    pub base_interval: f64,
+    /// Largest bound, seconds; `None`: ten times the first.
+    pub max_interval: Option<f64>,
+}
+
+/// How many retries there may be beside the requests of the last ten seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RetryBudget {
+    /// Share of the requests.
+    pub percent: f64,
+    /// Always allowed.
+    pub min_retries_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> RetryBudget {
+        RetryBudget { percent: 20.0, min_retries_per_second: 10 }
+    }
+}
+
 /// TLS towards the nodes. `ca_certs` and `sni` go beyond APISIX.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize)]
 #[serde(default)]
@@ -183,15 +232,25 @@ struct Raw {
     balancer: Option<String>,
     hash_on: HashOn,
     key: Option<String>,
+    slow_start: Option<SlowStart>,
+    sticky: Option<Sticky>,
+    zone_preference: Option<ZonePreference>,
+    load_report: Option<LoadReport>,
     scheme: Scheme,
     pass_host: PassHost,
     upstream_host: Option<String>,
     timeout: Option<Timeout>,
     retries: Option<u64>,
     retry_timeout: Option<f64>,
+    retry_on: Option<Vec<String>>,
+    retry_backoff: Option<RetryBackoff>,
+    retry_budget: Option<RetryBudget>,
+    retry_body_limit: Option<u64>,
     keepalive_pool: Option<KeepalivePool>,
     tls: Option<Tls>,
     checks: Option<Value>,
+    circuit_breaker: Option<CircuitBreaker>,
+    concurrency_limit: Option<ConcurrencyLimit>,
     service_name: Option<String>,
     discovery_type: Option<String>,
     discovery_args: Option<Value>,
@@ -208,15 +267,25 @@ impl From<Raw> for Upstream {
             balancer: raw.balancer.as_deref().map_or(Balancer::RoundRobin, Balancer::from_name),
             hash_on: raw.hash_on,
             key: raw.key,
+            slow_start: raw.slow_start,
+            sticky: raw.sticky,
+            zone_preference: raw.zone_preference,
+            load_report: raw.load_report,
             scheme: raw.scheme,
             pass_host: raw.pass_host,
             upstream_host: raw.upstream_host,
             timeout: raw.timeout,
             retries: raw.retries,
             retry_timeout: raw.retry_timeout.filter(|seconds| *seconds > 0.0),
+            retry_on: raw.retry_on,
+            retry_backoff: raw.retry_backoff,
+            retry_budget: raw.retry_budget,
+            retry_body_limit: raw.retry_body_limit,
             keepalive_pool: raw.keepalive_pool,
             tls: raw.tls,
             checks: raw.checks,
+            circuit_breaker: raw.circuit_breaker,
+            concurrency_limit: raw.concurrency_limit,
             service_name: raw.service_name,
             discovery_type: raw.discovery_type,
             discovery_args: raw.discovery_args,
@@ -247,6 +316,34 @@ mod tests {
         assert_eq!((nodes[0].address(), nodes[0].port, nodes[0].weight), ("::1", Some(80), 1));
         assert_eq!(nodes[0].metadata.as_ref().unwrap()["zone"], "a");
         assert_eq!(upstream(json!({"nodes": {}})).nodes, Some(Vec::new()));
+    }
+
+    #[test]
+    fn retry_settings_are_checked() {
+        let nodes = json!({"a.com": 1});
+        let good =
+            upstream(json!({"nodes": nodes, "retry_on": ["timeout", "http_5xx", "http_429"], "retry_budget": {},
+            "retry_backoff": {"base_interval": 0.025}, "retry_body_limit": 0}));
+        assert_eq!(good.retry_on.as_deref().map(<[_]>::len), Some(3));
+        assert_eq!(good.retry_budget, Some(RetryBudget::default()));
+        assert_eq!(good.retry_backoff, Some(RetryBackoff { base_interval: 0.025, max_interval: None }));
+        assert_eq!(good.retry_body_limit, Some(0));
+        for (field, bad) in [
+            ("retry_on", json!(["http_200"])),
+            ("retry_on", json!(["error"])),
+            ("retry_on", json!("timeout")),
+            ("retry_backoff", json!({})),
+            ("retry_backoff", json!({"base_interval": 0})),
+            ("retry_backoff", json!({"base_interval": 1, "jitter": true})),
+            ("retry_budget", json!({"percent": 101})),
+            ("retry_budget", json!({"min_retries_per_second": -1})),
+            ("retry_body_limit", json!(-1)),
+        ] {
+            let mut body = json!({"nodes": nodes});
+            body[field] = bad;
+            let error = schemas::schema(Kind::Upstream).check(&mut body).unwrap_err();
+            assert!(error.to_string().contains(field), "{error}");
+        }
     }
 
     #[test]

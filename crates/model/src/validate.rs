@@ -2,6 +2,7 @@
 //! Surprise: a check injects defaults into the body it is given, while APISIX's Admin API stores the body as it was sent
 //! (plus its `id`): check a clone, store the original.
 
+mod balancing;
 mod consumer;
 mod plugins;
 mod route;

@@ -35,6 +35,8 @@ pub struct ChainEntry {
     pub source: ChainSource,
     /// The configuration as completed by the schema's defaults.
     pub config: Arc<Value>,
+    /// `_meta.override`, or `_meta.allow_override` on a global rule's plugin: the one stands in for the other.
+    pub overrides: bool,
     /// `_meta.filter` reads the request's body. What the plugin reads, it says itself ([`Info::request_body`]).
     pub filter_reads_body: bool,
 }
@@ -52,7 +54,7 @@ pub struct Chain {
     phases: [Box<[u16]>; 6],
     /// How many hooks at the end of `header_filter` and `body_filter` encode.
     encoders: [usize; 2],
-    /// Some entry gives way to a route's ([`Info::prefer_route`]).
+    /// Some entry may give way to a route's ([`Info::prefer_route`], [`ChainEntry::overrides`]).
     gives_way: bool,
 }
 
@@ -86,7 +88,7 @@ impl Chain {
         let phases = Phase::ALL.map(indexes);
         let encoders = [Phase::HeaderFilter, Phase::BodyFilter]
             .map(|phase| phases.get(phase as usize).map_or(0, |hooks| hooks.iter().filter(|i| encodes(i)).count()));
-        let gives_way = entries.iter().any(|e| e.info.prefer_route);
+        let gives_way = entries.iter().any(|e| e.info.prefer_route || e.overrides);
         Chain { entries, phases, encoders, gives_way }
     }
 
@@ -122,13 +124,16 @@ impl Chain {
         self.entries.iter().any(|e| e.info.name == name)
     }
     /// The entries that do not run beside `route`'s chain, as a bit set for `skip`: those that prefer the route's
-    /// configuration. Entries from the 65th on always run.
+    /// configuration, and those that let it stand in for theirs. Entries from the 65th on always run.
     #[inline]
     pub fn preferring(&self, route: &Chain) -> u64 {
         if !self.gives_way {
             return 0;
         }
-        let preferring = |(_, e): &(usize, &ChainEntry)| e.info.prefer_route && route.contains(e.info.name);
+        let same = |e: &ChainEntry| route.entries.iter().find(|own| own.info.name == e.info.name);
+        let preferring = |(_, e): &(usize, &ChainEntry)| {
+            (e.info.prefer_route || e.overrides) && same(e).is_some_and(|own| e.info.prefer_route || own.overrides)
+        };
         self.entries.iter().enumerate().take(64).filter(preferring).fold(0, |set, (i, _)| set | 1 << i)
     }
 

@@ -3,6 +3,7 @@
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
 use crate::consumer::{ConsumerMatch, Consumers};
 use crate::reply::{Reply, ReplyBody};
+use crate::tap::RequestTap;
 use crate::trace::Trace;
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
@@ -109,6 +110,8 @@ pub struct UpstreamRequest {
     pub body: Option<Vec<u8>>,
     /// The chosen node's name as configured, when it is not an address. The gateway sets it at each try.
     pub node_name: Option<Arc<str>>,
+    /// The chosen node's `metadata` as configured. The gateway sets it at each try.
+    pub node_metadata: Option<Arc<serde_json::Value>>,
     withheld: u32,
 }
 
@@ -204,6 +207,8 @@ pub struct Context {
     pub rate_limiting: Option<RateLimiting>,
     /// Plugins that run no more for this request (a `workflow` action ran them already).
     pub skip_plugins: SmallVec<[&'static str; 2]>,
+    /// Watches the request on its way to the upstream.
+    pub tap: Option<Box<dyn RequestTap>>,
     /// Which hooks ran, where debug mode asks for it.
     pub trace: Option<Box<Trace>>,
     client: Option<(IpAddr, u16, Box<str>)>,
@@ -242,6 +247,7 @@ impl Context {
             max_body_size: None,
             rate_limiting: None,
             skip_plugins: SmallVec::new(),
+            tap: None,
             trace: None,
             client: None,
             variables: Vec::new(),
@@ -274,6 +280,7 @@ impl Context {
         self.max_body_size = None;
         self.rate_limiting = None;
         self.skip_plugins.clear();
+        self.tap = None;
         self.trace = None;
         self.client = None;
         self.variables.clear();

@@ -15,6 +15,9 @@ pub struct Endpoint {
     pub methods: &'static [&'static str],
     /// The exact path, or a prefix that ends in `*`.
     pub uri: String,
+    /// The handler reads the request's body, up to so many bytes: one that is known to be longer is not read. 0 where it
+    /// reads none.
+    pub body_limit: u64,
     pub handler: EndpointHandler,
 }
 
@@ -46,7 +49,8 @@ mod tests {
 
     #[test]
     fn matching() {
-        let mut endpoint = Endpoint { methods: &["GET"], uri: "/a/b".into(), handler: Arc::new(|_| Flow::Next) };
+        let mut endpoint =
+            Endpoint { methods: &["GET"], uri: "/a/b".into(), body_limit: 0, handler: Arc::new(|_| Flow::Next) };
         assert!(endpoint.matches("GET", b"/a/b"));
         assert!(!endpoint.matches("POST", b"/a/b"));
         assert!(!endpoint.matches("GET", b"/a/b/"));

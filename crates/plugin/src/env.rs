@@ -1,8 +1,11 @@
 //! What a plugin may use of the world: clock, randomness, metrics, shared state, other resources. Never globals, so that
 //! tests can drive everything.
 use crate::context::UpstreamRef;
+use crate::http_client::{FakeHttp, HttpClient, HttpClients, HttpOptions};
 use foldhash::HashMap;
 use serde_json::Value;
+use sluice_telemetry::LogQueues;
+use sluice_upstream::Resolve;
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +101,15 @@ pub struct Env {
     pub prefix: Arc<std::path::Path>,
     /// Ports that serve TLS (`apisix.ssl.listen`); empty where TLS is off.
     pub https_ports: Arc<[u16]>,
+    /// Where loggers queue what they send: one memory budget for all of them.
+    pub logs: Arc<LogQueues>,
+    http: HttpClients,
+    resolver: Option<Arc<dyn Resolve>>,
+    /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
+    pub real_ip_header: Arc<str>,
+    /// `apisix.ssl.ssl_trusted_certificate`, PEM: what servers that plugins speak TLS to are checked against. The system's
+    /// authorities where there is none.
+    pub trusted_certificates: Option<Arc<str>>,
     attributes: Arc<Value>,
     metadata: Arc<HashMap<String, Value>>,
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
@@ -121,6 +133,11 @@ impl Env {
             version: 0,
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
+            logs: Arc::default(),
+            http: HttpClients::default(),
+            resolver: None,
+            real_ip_header: "X-Real-IP".into(),
+            trusted_certificates: None,
             attributes: Arc::new(Value::Null),
             metadata: Arc::default(),
             upstreams: None,
@@ -139,6 +156,22 @@ impl Env {
     pub fn with_https_ports(self, ports: impl Into<Arc<[u16]>>) -> Env {
         Env { https_ports: ports.into(), ..self }
     }
+    pub fn with_logs(self, logs: Arc<LogQueues>) -> Env {
+        Env { logs, ..self }
+    }
+    /// The gateway's resolver of names, for what plugins connect to.
+    pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Env {
+        Env { resolver: Some(resolver), ..self }
+    }
+    /// Answers all HTTP requests of plugins, for tests.
+    pub fn with_http(self, fake: impl FakeHttp + 'static) -> Env {
+        let http = HttpClients { fake: Some(Arc::new(fake)), ..self.http };
+        Env { http, ..self }
+    }
+    /// `nginx_config.http.real_ip_header`.
+    pub fn with_real_ip_header(self, name: &str) -> Env {
+        Env { real_ip_header: name.into(), ..self }
+    }
     /// All `plugin_metadata` by plugin name.
     pub fn with_metadata(self, metadata: Arc<HashMap<String, Value>>) -> Env {
         Env { metadata, ..self }
@@ -155,6 +188,15 @@ impl Env {
     /// The same environment for the plugins of another stored object.
     pub fn for_resource(&self, key: &str, version: u64) -> Env {
         Env { resource_key: key.into(), version, ..self.clone() }
+    }
+
+    /// The HTTP client for these options; equal ones share connections.
+    pub fn http_client(&self, options: &HttpOptions) -> HttpClient {
+        self.http.get(options, self.control.as_ref(), self.resolver.as_ref(), self.trusted_certificates.as_deref())
+    }
+    /// The gateway's resolver, where there is one.
+    pub fn resolver(&self) -> Option<&Arc<dyn Resolve>> {
+        self.resolver.as_ref()
     }
 
     /// `plugin_attr.NAME` of config.yaml; null where it is not set.

@@ -231,9 +231,12 @@ impl Context {
             }
             Variable::UpstreamConnectTime => each(&|a| time(a.connect_time)),
             Variable::UpstreamHeaderTime => each(&|a| time(a.header_time)),
-            Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived if !self.attempts.is_empty() => {
-                number(self.upstream_body_bytes)
-            }
+            Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived => match self.attempts.len() {
+                0 => None,
+                1 => number(self.upstream_body_bytes),
+                // only the last attempt's body is read
+                n => Some(Value::owned(format!("{}{}", "0, ".repeat(n - 1), self.upstream_body_bytes))),
+            },
             Variable::BalancerIp => {
                 self.attempts.last().map(|a| Value::owned(a.address.ip().to_canonical().to_string()))
             }
@@ -248,7 +251,16 @@ impl Context {
             },
             Variable::UpstreamScheme => text(self.upstream.scheme.as_deref().unwrap_or("http")),
             Variable::UpstreamUri => self.upstream.target.as_deref().map(Value::bytes),
+            Variable::UpstreamNodeMetadata(key) => self.node_metadata(key),
             _ => None,
+        }
+    }
+
+    /// A field of the chosen node's metadata (ours): text as it is, anything else as JSON.
+    fn node_metadata(&self, key: &str) -> Option<Value<'_>> {
+        match self.upstream.node_metadata.as_ref()?.get(key)? {
+            serde_json::Value::String(text) => Some(Value::str(text)),
+            other => Some(Value::owned(other.to_string())),
         }
     }
 

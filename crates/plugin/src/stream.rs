@@ -2,16 +2,18 @@
 //!
 //! The surprise: they are a kind of their own, listed apart from the plugins of HTTP requests (APISIX: `stream_plugins`).
 //! One name may be in both lists, with another schema and priority in each.
-use crate::context::Connection;
+use crate::context::{Connection, UpstreamRef};
 use crate::definition::{BuildError, parse, schema_of};
 use crate::env::Env;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sluice_expr::{Lookup, Value as Variables, Variable};
+use std::any::Any;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A connection on a stream route before any byte of it has been passed on.
 pub struct StreamContext {
@@ -20,17 +22,32 @@ pub struct StreamContext {
     pub route_id: Arc<str>,
     /// What the client has sent so far; it goes to the upstream untouched.
     pub head: Vec<u8>,
+    /// Another upstream than the route's, chosen by a plugin.
+    pub upstream: Option<UpstreamRef>,
     variables: Vec<(&'static str, Vec<u8>)>,
+    held: Vec<Box<dyn Any>>,
 }
 
 impl StreamContext {
     pub fn new(connection: Connection, route_id: Arc<str>) -> StreamContext {
-        StreamContext { connection, route_id, head: Vec::new(), variables: Vec::new() }
+        StreamContext {
+            connection,
+            route_id,
+            head: Vec::new(),
+            upstream: None,
+            variables: Vec::new(),
+            held: Vec::new(),
+        }
     }
 
     /// The client's address.
     pub fn client_ip(&self) -> IpAddr {
         self.connection.peer.ip().to_canonical()
+    }
+
+    /// Keeps a value until the connection ends, in whatever way: what has to be done then is its `Drop`.
+    pub fn hold(&mut self, value: impl Any) {
+        self.held.push(Box::new(value));
     }
 
     /// Sets a variable, for `chash` and for plugins that come later.
@@ -73,6 +90,8 @@ impl Lookup for StreamContext {
 pub enum StreamFlow {
     /// Go on with the next plugin.
     Next,
+    /// Go on with the next plugin after this time.
+    Wait(Duration),
     /// Ask again when [`StreamContext::head`] has this many bytes.
     NeedBytes(usize),
     /// Close the connection; the reason is for the operator's log.

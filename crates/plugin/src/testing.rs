@@ -33,6 +33,7 @@ impl Harness {
             info: definition.info,
             priority: definition.info.priority,
             filter_reads_body: false,
+            overrides: false,
             plugin,
             filter: None,
             error_response: None,

@@ -62,7 +62,8 @@ impl Exchange<'_> {
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
-        let event = poll_fn(|task| self.poll_head(task, cx, outgoing, &mut before, &mut relay, timeouts)).await?;
+        let event = poll_fn(|task| self.poll_head(task, cx, upstream, outgoing, &mut before, &mut relay)).await?;
+        let timeouts = self.own_timeouts(upstream);
         // From here on nothing is sent twice: the request's bytes can go.
         client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
         let elapsed = match event {
@@ -104,10 +105,10 @@ impl Exchange<'_> {
         &mut self,
         task: &mut Task<'_>,
         cx: &mut Context,
+        upstream: &Upstream,
         outgoing: &mut Outgoing,
         before: &mut Vec<u8>,
         relay: &mut Relay,
-        timeouts: Timeouts,
     ) -> Poll<Result<Event, AttemptError>> {
         let to_head = cx.request.method == Method::Head;
         scratch::with(|scratch| {
@@ -149,7 +150,7 @@ impl Exchange<'_> {
                     };
                     if cx.response.is_interim() {
                         start += head;
-                        self.client.timeout.arm(timeouts.read);
+                        self.client.timeout.arm(self.timeouts(cx, upstream).read);
                         // 100 was the gateway's to say; the rest is for clients that know it (RFC 9110 section 15.2).
                         if cx.response.status != 100 && cx.request.version >= Version::Http11 {
                             scratch.out.clear();
@@ -178,10 +179,11 @@ impl Exchange<'_> {
                     cx.attempts.push(AttemptLog {
                         address,
                         status,
-                        connect_time: None,
+                        connect_time: self.tries.connect_time,
                         header_time: time,
                         response_time: elapsed,
                     });
+                    self.heard(upstream, status, elapsed);
                     let rest = data.get(head..).unwrap_or_default();
                     if status == 101 {
                         if !self.upgrades(cx) {
@@ -192,6 +194,13 @@ impl Exchange<'_> {
                             self.start_switched(task, cx, &mut scratch.out)
                                 .map(|()| Event::Switched { elapsed, early }),
                         );
+                    }
+                    if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status) {
+                        let mut body = BodyReader::new(cx.response.framing);
+                        let ended = body.scan(rest).is_ok_and(|used| used == rest.len()) && body.is_done();
+                        outgoing.drained =
+                            ended && self.body.is_done() && outgoing.pending.is_empty() && cx_reusable(upstream, cx);
+                        return Poll::Ready(Err(AttemptError::Dropped(status)));
                     }
                     relay.reader = BodyReader::new(cx.response.framing);
                     // The body's beginning is checked before a byte is sent: a bad one still can become a 502.
@@ -210,7 +219,7 @@ impl Exchange<'_> {
 
     /// Nothing from the upstream yet: has the client gone, or the time run out?
     fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
-        if self.client.is_gone(task) || self.worker.drain.is_forced() {
+        if self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
             return Poll::Ready(AttemptError::Gone);
         }
         self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
@@ -249,6 +258,7 @@ impl Exchange<'_> {
     /// Decides the client's framing and writes the head, after the plugins have seen it.
     fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
         self.tell_upstream_status(cx);
+        self.balancing.head(cx);
         self.header_filter(cx);
         let body = !(cx.client_sent_head() || matches!(cx.response.status, 100..200 | 204 | 304));
         relay.filtered = body
@@ -387,6 +397,7 @@ impl Exchange<'_> {
 
     /// Tells the client that protocols are switched.
     fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
+        self.balancing.head(cx);
         self.header_filter(cx);
         write::status_line(&cx.response, out);
         if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {
@@ -403,6 +414,8 @@ impl Exchange<'_> {
     /// The gateway's own response.
     pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
         let to_head = cx.client_sent_head();
+        // What was kept of the body will not be sent any more, and must not pass for the next request.
+        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
         // The upstream's status is told even where its answer could not be used.
         cx.response.clear();
         cx.own_response = true;

@@ -150,12 +150,12 @@ impl Client {
     }
 
     /// Whether the client has left while something else is waited for. On TLS that shows only in reading: what comes, such as a
-    /// pipelined request, is kept.
-    pub fn is_gone(&mut self, task: &mut Task<'_>) -> bool {
+    /// pipelined request, is kept, beside `kept` bytes that are there for another reason.
+    pub fn is_gone(&mut self, task: &mut Task<'_>, kept: usize) -> bool {
         if !self.stream.is_tls() {
             return matches!(self.stream.poll_readable(task), Poll::Ready(Readable::Eof | Readable::Error));
         }
-        while self.buffered.len() < READ_AHEAD {
+        while self.buffered.len() < READ_AHEAD.saturating_add(kept) {
             let mut bytes = [0; 1024];
             let mut part = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(task, &mut part) {

@@ -1,8 +1,10 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
 use crate::debug::Hooks;
 use crate::rescue::{self, Trouble};
+use crate::retry::Tries;
 use crate::worker::{Held, Worker};
 use sluice_config::{CompiledRoute, Snapshot};
 use sluice_http::Known;
@@ -10,6 +12,7 @@ use sluice_http::h1::{BodyReader, Framing};
 use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
+use sluice_upstream::breaker::Permit;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -40,17 +43,23 @@ pub struct Exchange<'a> {
     pub(crate) keep: bool,
     /// The response's head has been written.
     pub(crate) answered: bool,
-    /// Body bytes in the client's buffer that were sent with the head, kept until the answer begins.
+    /// Body bytes in the client's buffer that were sent to a node, kept until the answer begins.
     pub(crate) first_part: usize,
     /// Wire bytes of the request's head.
     pub(crate) head_bytes: u64,
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
+    pub(crate) tries: Tries,
+    /// How far a tap has followed the body.
+    pub(crate) tapped: Option<BodyReader>,
     continued: bool,
+    /// The attempt under way, where a circuit breaker watches it.
+    pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
     /// Debug mode logs this request's phases.
     pub(crate) hooks: Option<Arc<Hooks>>,
+    pub(crate) balancing: Balancing,
 }
 
 /// Serves one request; says whether the connection can carry another.
@@ -85,9 +94,13 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tries: Tries::default(),
+        tapped: None,
         continued: false,
+        permit: None,
         waited: false,
         hooks: None,
+        balancing: Balancing::default(),
     };
     let result = exchange.serve(cx).await;
     if result.is_err() {
@@ -139,9 +152,13 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         first_part: 0,
         head_bytes: cx.request.received,
         streamed: false,
+        tries: Tries::default(),
+        tapped: None,
         continued: false,
+        permit: None,
         waited: false,
         hooks: None,
+        balancing: Balancing::default(),
     };
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;

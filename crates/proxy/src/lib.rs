@@ -6,6 +6,8 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
+mod balancing;
+mod breaking;
 pub mod client;
 mod client_certificate;
 pub mod connection;
@@ -14,10 +16,12 @@ mod exchange;
 mod figures;
 mod forwarded;
 pub mod rescue;
+mod retry;
 mod scratch;
 mod send;
 pub mod settings;
 mod stream;
+mod tap;
 mod tunnel;
 pub mod worker;
 

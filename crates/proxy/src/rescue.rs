@@ -28,6 +28,8 @@ pub enum Trouble {
     Unresolved,
     /// All nodes were tried.
     Exhausted,
+    /// A circuit breaker lets nothing pass.
+    Broken,
     /// A node failed.
     Upstream(Failure),
     /// The request's body could not be read.
@@ -42,7 +44,7 @@ pub fn reply(trouble: &Trouble) -> Option<Reply> {
         Trouble::NoRoute => Reply::error_msg(404, "404 Route Not Found"),
         Trouble::MissingService => Reply::status(404),
         Trouble::MissingPluginConfig | Trouble::MissingConsumerGroup => Reply::status(503),
-        Trouble::NoUpstream | Trouble::NoNode | Trouble::Unresolved => Reply::status(503),
+        Trouble::NoUpstream | Trouble::NoNode | Trouble::Unresolved | Trouble::Broken => Reply::status(503),
         Trouble::MissingChoice(id) => Reply::text(500, format!("failed to fetch upstream info by upstream id: {id}")),
         Trouble::MissingUpstream | Trouble::Exhausted => Reply::status(502),
         Trouble::Upstream(failure) => Reply::status(failure.status()),

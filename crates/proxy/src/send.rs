@@ -1,26 +1,32 @@
 //! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::balancing::Balancing;
+use crate::breaking::Gate;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
 use crate::rescue::{self, Trouble};
 use crate::scratch;
+use crate::tap;
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
 use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
 use sluice_upstream::{
-    Algorithm, Attempt, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Tried, Upstream,
+    Algorithm, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Timeouts, Upstream,
 };
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Why an attempt ended without a response.
 pub(crate) enum AttemptError {
     Failed(Failure),
+    /// An answer came, and another node is to give a better one.
+    Dropped(u16),
     /// The request's body could not be read, so that there is nothing to send.
     Body(BodyError),
     /// The client went away.
@@ -41,6 +47,8 @@ pub(crate) struct Outgoing {
     /// When the attempt began.
     pub begun: Instant,
     pub address: SocketAddr,
+    /// A dropped answer was whole: the connection can carry another request.
+    pub drained: bool,
 }
 
 fn say(trouble: Trouble) -> Result<Option<Reply>, Gone> {
@@ -76,98 +84,167 @@ impl Exchange<'_> {
             Ok(upstream) => upstream,
             Err(trouble) => return say(trouble),
         };
+        let trouble = match self.send_to(cx, &upstream).await? {
+            Ok(reply) => return Ok(reply),
+            Err(trouble) => trouble,
+        };
+        self.count_refused(&upstream, &trouble);
+        // Once: who stands in for another has nobody to stand in for it.
+        if let Some(other) = self.fallback(&upstream) {
+            self.tries.begin_elsewhere();
+            return match Box::pin(self.send_to(cx, &other)).await? {
+                Ok(reply) => Ok(reply),
+                Err(trouble) => self.nobody(cx, &other, trouble),
+            };
+        }
+        self.nobody(cx, &upstream, trouble)
+    }
+
+    /// The same to one upstream. A trouble says that it has no node to ask, so that another upstream may be.
+    async fn send_to(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Arc<Upstream>,
+    ) -> Result<Result<Option<Reply>, Trouble>, Gone> {
         let balancer = upstream.nodes.balancer().to_arc();
         if balancer.nodes().is_empty() {
-            return say(if upstream.nodes.has_names() { Trouble::Unresolved } else { Trouble::NoNode });
+            return Ok(Err(if upstream.nodes.has_names() { Trouble::Unresolved } else { Trouble::NoNode }));
         }
+        let _slot = match &upstream.concurrency {
+            None => None,
+            Some(limit) => match self.enter(limit).await? {
+                Ok(slot) => Some(slot),
+                Err(refusal) => return Ok(Ok(Some(refusal))),
+            },
+        };
         let mut hash = Vec::new();
         if balancer.settings().algorithm == Algorithm::Chash {
             sluice_upstream::hash_key(&balancer.settings().hash, cx, &mut hash);
         }
-        let mut tried = Tried::new();
-        let (mut retried, mut fresh) = (0, false);
+        if let Some(budget) = &upstream.retry.budget {
+            budget.request(timer::unix_ms_coarse());
+        }
+        self.tries.nodes = u32::try_from(balancer.nodes().len()).unwrap_or(u32::MAX);
+        let (mut fresh, mut asked, mut broken) = (false, false, false);
         loop {
             let input = PickInput {
                 hash_key: Some(&hash),
                 random: self.worker.random(),
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
+                sticky: Balancing::asked(&balancer, cx),
             };
-            let Some(picked) = balancer.pick(&input, &tried) else {
-                return say(if balancer.is_out() { Trouble::NoNode } else { Trouble::Exhausted });
+            let Some(picked) = balancer.pick(&input, &self.tries.tried) else {
+                // A round in which every node turned out broken is the last.
+                let another = asked || upstream.breaking.is_none();
+                if upstream.retry.rounds && another && !balancer.is_out() && self.tries.begin_again() {
+                    asked = false;
+                    continue;
+                }
+                return match (broken, balancer.is_out()) {
+                    (true, _) => Ok(Err(Trouble::Broken)),
+                    (false, true) => Ok(Err(Trouble::NoNode)),
+                    (false, false) => say(Trouble::Exhausted).map(Ok),
+                };
             };
             let held = balancer.hold(&picked);
-            let Some(address) = picked.endpoint.address else { return say(Trouble::Unresolved) };
+            match self.gate(upstream, picked.endpoint, input.now_ms) {
+                Gate::Open => asked = true,
+                // A lone node is picked again and again.
+                Gate::Node if !self.tries.tried.contains(picked.index) => {
+                    broken = true;
+                    self.tries.tried.insert(picked.index);
+                    continue;
+                }
+                Gate::Node | Gate::Shut => return Ok(Err(Trouble::Broken)),
+            }
+            let Some(address) = picked.endpoint.address else { return Ok(Err(Trouble::Unresolved)) };
             // A clock read costs as much as a look-up: the request's own start serves where nothing came between.
             let begun = if std::mem::replace(&mut self.waited, true) { Instant::now() } else { cx.started };
             cx.upstream.node_name = picked.endpoint.domain.clone();
+            cx.upstream.node_metadata.clone_from(&picked.endpoint.metadata);
+            self.balancing.chosen(upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
-            let result = self.attempt(cx, &upstream, address, host, fresh, begun).await;
+            let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
             let error = match result {
                 Ok(latency) => {
-                    held.done(&Outcome { latency, ok: true, now_ms: input.now_ms });
+                    let status = cx.attempts.last().map_or(0, |attempt| attempt.status);
+                    let outcome = Outcome { latency, ok: true, now_ms: timer::unix_ms_coarse() };
+                    held.answered(status, self.balancing.load, &outcome);
                     if let Some(checker) = &upstream.health
                         && let Some(attempt) = cx.attempts.last()
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    return Ok(None);
+                    return Ok(Ok(None));
                 }
                 Err(error) if self.answered => {
-                    // the node's status went out already; that its body broke off is not counted, as in APISIX
-                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last())
-                        && !matches!(error.0, AttemptError::Body(_))
-                    {
-                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                    // the node's status went out already
+                    if let (Some(checker), Some(attempt)) = (&upstream.health, cx.attempts.last()) {
+                        let (node, status, now) = (picked.endpoint, attempt.status, input.now_ms);
+                        match &error {
+                            AttemptError::Failed(failure) => checker.broke_off(node, failure, status, now),
+                            AttemptError::Gone => checker.answered(node, status, now),
+                            AttemptError::Body(_) | AttemptError::Dropped(_) => {}
+                        }
+                    }
+                    if matches!(error, AttemptError::Failed(_)) {
+                        held.failed(input.now_ms);
                     }
                     return Err(Gone);
                 }
                 Err(error) => error,
             };
-            drop(held);
-            let (failure, was_pooled) = match error {
-                (AttemptError::Gone, _) => return Err(Gone),
-                (AttemptError::Body(e), _) => return say(Trouble::Body(e)),
-                (AttemptError::Failed(failure), was_pooled) => (failure, was_pooled),
-            };
-            let status = failure.status();
-            let response_time = begun.elapsed();
-            cx.attempts.push(AttemptLog { address, status, connect_time: None, header_time: None, response_time });
-            let attempt = Attempt {
-                failure,
-                method: cx.request.method_text().as_bytes(),
-                body_replayable: self.replayable(cx),
-                response_started: self.answered,
-                pooled: was_pooled,
-                retried,
-                nodes: balancer.nodes().len() as u32,
-                elapsed: cx.started.elapsed(),
-            };
-            let decision = upstream.retry.may_retry(&attempt);
-            tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
-            if let Some(checker) = &upstream.health
-                && decision != (RetryDecision::Retry { counts: false })
-            {
-                let last = matches!(decision, RetryDecision::Stop | RetryDecision::TimedOut);
-                checker.failed(picked.endpoint, &failure, last, input.now_ms);
+            match error {
+                AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
+                AttemptError::Gone | AttemptError::Body(_) => drop(held),
             }
+            let decision = match error {
+                AttemptError::Gone => return Err(Gone),
+                AttemptError::Body(e) => return say(Trouble::Body(e)).map(Ok),
+                AttemptError::Dropped(status) => {
+                    tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
+                    if let Some(checker) = &upstream.health {
+                        checker.answered(picked.endpoint, status, input.now_ms);
+                    }
+                    RetryDecision::Retry { counts: true }
+                }
+                AttemptError::Failed(failure) => {
+                    let status = failure.status();
+                    let (response_time, connect_time) = (begun.elapsed(), self.tries.connect_time);
+                    cx.attempts.push(AttemptLog { address, status, connect_time, header_time: None, response_time });
+                    let decision = self.decide(cx, upstream, failure);
+                    match decision {
+                        // A stale connection says nothing of the node.
+                        RetryDecision::Retry { counts: false } => self.permit = None,
+                        _ => self.unheard(upstream, &failure, response_time),
+                    }
+                    tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
+                    if let Some(checker) = &upstream.health
+                        && decision != (RetryDecision::Retry { counts: false })
+                    {
+                        let last = matches!(decision, RetryDecision::Stop | RetryDecision::TimedOut);
+                        checker.failed(picked.endpoint, &failure, last, input.now_ms);
+                    }
+                    if decision == RetryDecision::Stop {
+                        return say(Trouble::Upstream(failure)).map(Ok);
+                    }
+                    decision
+                }
+            };
             match decision {
                 RetryDecision::Retry { counts: true } => {
-                    retried += 1;
-                    tried.insert(picked.index);
+                    self.tries.failed(picked.index);
                     fresh = false;
+                    if !self.tries.wait.is_zero() {
+                        self.back_off().await?;
+                    }
                 }
                 // The connection was stale, not the node: the same node may be asked again, on a new connection.
                 RetryDecision::Retry { counts: false } => fresh = true,
-                RetryDecision::Stop => return say(Trouble::Upstream(failure)),
-                RetryDecision::TimedOut => return say(Trouble::Exhausted),
+                RetryDecision::Stop | RetryDecision::TimedOut => return say(Trouble::Exhausted).map(Ok),
             }
         }
-    }
-
-    /// Whether the body can be sent again from its start.
-    fn replayable(&self, cx: &Context) -> bool {
-        cx.upstream.body.is_some() || cx.request_body.is_some() || !self.streamed
     }
 
     /// One try on one node; the time until the response's head.
@@ -179,40 +256,45 @@ impl Exchange<'_> {
         host: Option<&str>,
         fresh: bool,
         begun: Instant,
-    ) -> Result<std::time::Duration, (AttemptError, bool)> {
+    ) -> Result<Duration, AttemptError> {
         let tls = match cx.upstream.scheme.as_deref() {
             None => upstream.scheme.is_tls(),
             Some(scheme) => matches!(scheme, "https" | "grpcs"),
         };
         let key = PoolKey { address: Address::Ip(address), tls: if tls { upstream.tls.identity } else { 0 } };
         let reused = if fresh { None } else { self.worker.pool.borrow_mut().take(&key) };
-        let was_pooled = reused.is_some();
+        self.tries.pooled = reused.is_some();
+        self.tries.connect_time = None;
         let pooled = match reused {
-            Some(pooled) => pooled,
-            None => Box::pin(self.connect(cx, upstream, &key, tls, host)).await.map_err(|e| (e, false))?,
-        };
-        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address };
-        let result = self.converse(cx, upstream, host, &mut outgoing).await;
-        match result {
-            Ok((latency, true)) => {
-                outgoing.pooled.requests += 1;
-                self.worker.pool.borrow_mut().put(&key, outgoing.pooled, &upstream.pool, timer::now_coarse());
-                Ok(latency)
+            Some(pooled) => {
+                self.tries.connect_time = Some(Duration::ZERO);
+                pooled
             }
-            Ok((latency, false)) => Ok(latency),
-            Err(e) => Err((e, was_pooled)),
+            None => {
+                let pooled = Box::pin(self.connect(cx, upstream, &key, tls, host)).await?;
+                self.tries.connect_time = Some(begun.elapsed());
+                pooled
+            }
+        };
+        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false };
+        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        if outgoing.drained || matches!(result, Ok((_, true))) {
+            outgoing.pooled.requests += 1;
+            self.worker.pool.borrow_mut().put(&key, outgoing.pooled, &upstream.pool, timer::now_coarse());
         }
+        result.map(|(latency, _)| latency)
     }
 
+    /// A new connection; a client that leaves meanwhile ends the wait for it.
     async fn connect(
-        &self,
+        &mut self,
         cx: &Context,
         upstream: &Upstream,
         key: &PoolKey,
         tls: bool,
         host: Option<&str>,
     ) -> Result<Pooled, AttemptError> {
-        let options = ConnectOptions { timeout: self.timeouts(upstream).connect, ..ConnectOptions::default() };
+        let options = ConnectOptions { timeout: self.timeouts(cx, upstream).connect, ..ConnectOptions::default() };
         let name = match (&upstream.tls.sni, host) {
             (Some(sni), _) => sni.to_string(),
             (None, Some(host)) => host.to_string(),
@@ -227,7 +309,13 @@ impl Exchange<'_> {
         let bare =
             sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
         let tls = tls.then_some((&upstream.tls.client, bare));
-        match connect(&key.address, &options, tls).await {
+        let mut connecting = pin!(connect(&key.address, &options, tls));
+        let (client, kept) = (&mut *self.client, self.first_part);
+        let connected = poll_fn(|task| match connecting.as_mut().poll(task) {
+            Poll::Pending if client.is_gone(task, kept) => Poll::Ready(None),
+            other => other.map(Some),
+        });
+        match connected.await.ok_or(AttemptError::Gone)? {
             Ok(stream) => Ok(Pooled { stream, requests: 0 }),
             Err(e) => {
                 tracing::warn!(upstream = %upstream.key, error = %e, "no connection to the upstream");
@@ -241,8 +329,15 @@ impl Exchange<'_> {
         }
     }
 
-    pub(crate) fn timeouts(&self, upstream: &Upstream) -> sluice_upstream::Timeouts {
+    /// The route's limits, or the upstream's.
+    pub(crate) fn own_timeouts(&self, upstream: &Upstream) -> Timeouts {
         self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts)
+    }
+
+    /// What may be waited for now: less than the limits say where the whole request's is near.
+    pub(crate) fn timeouts(&self, cx: &Context, upstream: &Upstream) -> Timeouts {
+        let own = self.own_timeouts(upstream);
+        own.request.map_or(own, |limit| own.within(limit.saturating_sub(cx.started.elapsed())))
     }
 
     /// Sends the request on a connection and relays the answer; also says whether the connection can be used again.
@@ -252,20 +347,29 @@ impl Exchange<'_> {
         upstream: &Upstream,
         host: Option<&str>,
         outgoing: &mut Outgoing,
-    ) -> Result<(std::time::Duration, bool), AttemptError> {
+    ) -> Result<(Duration, bool), AttemptError> {
         self.send_head(cx, host, outgoing).await?;
-        let timeouts = self.timeouts(upstream);
+        let timeouts = self.timeouts(cx, upstream);
         if !self.body.is_done() {
-            self.streamed = true;
-            client::consume(&mut self.client.buffered, self.first_part);
-            self.first_part = 0;
+            self.tries.keep_body = self.keeps_body(cx, upstream) && self.first_part <= upstream.retry.body_limit;
+            if !self.tries.keep_body {
+                self.forget_body();
+            }
             self.send_continue(cx).await.map_err(AttemptError::Body)?;
-            Box::pin(self.stream_body(cx, outgoing, timeouts)).await?;
+            Box::pin(self.stream_body(cx, outgoing, timeouts, upstream.retry.body_limit)).await?;
         }
         if !outgoing.pending.is_empty() || outgoing.pooled.stream.is_tls() {
             self.flush_request(outgoing, timeouts).await?;
         }
+        let timeouts = self.timeouts(cx, upstream);
         self.answer(cx, upstream, outgoing, timeouts).await
+    }
+
+    /// Body bytes that were sent are not kept: from here on there is nothing to send a second time.
+    fn forget_body(&mut self) {
+        self.tries.keep_body = false;
+        self.streamed = true;
+        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
     }
 
     /// Head and what is there of the body, in one piece. Body bytes stay in the client's buffer until the answer begins,
@@ -276,8 +380,7 @@ impl Exchange<'_> {
         host: Option<&str>,
         outgoing: &mut Outgoing,
     ) -> Result<(), AttemptError> {
-        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
-        if own_body.is_none() {
+        if cx.upstream.body.is_none() && cx.request_body.is_none() {
             // A retry scans the same bytes again.
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
@@ -287,7 +390,11 @@ impl Exchange<'_> {
             }
             cx.request.received = self.head_bytes + self.first_part as u64;
         }
+        if cx.tap.is_some() {
+            self.tap_begin(cx, host);
+        }
         let upgrade = self.upgrades(cx);
+        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
         let own_length = own_body.map(<[u8]>::len);
         let body = match own_body {
             Some(body) => body,
@@ -310,7 +417,8 @@ impl Exchange<'_> {
         &mut self,
         cx: &mut Context,
         outgoing: &mut Outgoing,
-        timeouts: sluice_upstream::Timeouts,
+        timeouts: Timeouts,
+        keep_limit: usize,
     ) -> Result<(), AttemptError> {
         let mut total = cx.request.received;
         let read_limit = self.worker.settings.body_timeout;
@@ -319,7 +427,8 @@ impl Exchange<'_> {
                 self.flush_request(outgoing, timeouts).await?;
             }
             let client = &mut *self.client;
-            let body = &mut self.body;
+            let (body, tapped) = (&mut self.body, &mut self.tapped);
+            let (keep, kept) = (self.tries.keep_body, &mut self.first_part);
             client.timeout.arm(read_limit);
             let early = poll_fn(|task| {
                 if outgoing.pooled.stream.poll_readable(task).is_ready() {
@@ -339,8 +448,18 @@ impl Exchange<'_> {
                         Err(_) => return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))),
                     };
                     total += used as u64;
-                    client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
-                    scratch.out.extend_from_slice(data.get(..used).unwrap_or_default());
+                    if keep {
+                        // all that was there before is body
+                        *kept += used;
+                        client.buffered.extend_from_slice(data);
+                    } else {
+                        client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
+                    }
+                    let part = data.get(..used).unwrap_or_default();
+                    if let Some(tap) = &mut cx.tap {
+                        tap::follow(tap, tapped, part);
+                    }
+                    scratch.out.extend_from_slice(part);
                     let sent =
                         scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
                     // A node that closes while we send may have answered: the answer is looked for next.
@@ -352,23 +471,25 @@ impl Exchange<'_> {
             if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
+            if keep && self.first_part > keep_limit {
+                self.forget_body();
+            }
             if early {
-                self.keep = false;
                 outgoing.pending.clear();
+                cx.tap = None;
                 return Ok(());
             }
         }
+        tap::finish(cx);
         Ok(())
     }
 
     /// Sends what is pending to the node; an early answer ends the wait.
-    async fn flush_request(
-        &mut self,
-        outgoing: &mut Outgoing,
-        timeouts: sluice_upstream::Timeouts,
-    ) -> Result<(), AttemptError> {
-        let timeout = &self.client.timeout;
-        timeout.arm(timeouts.send);
+    async fn flush_request(&mut self, outgoing: &mut Outgoing, timeouts: Timeouts) -> Result<(), AttemptError> {
+        let (client, kept) = (&mut *self.client, self.first_part);
+        // what a client sends before its body ended is no sign of life to look for, but the body
+        let whole = self.body.is_done();
+        client.timeout.arm(timeouts.send);
         poll_fn(|task| {
             if let Poll::Ready(result) = scratch::poll_flush(&mut outgoing.pooled.stream, task, &mut outgoing.pending) {
                 return Poll::Ready(result.map_err(|_| AttemptError::upstream(FailureKind::Reset, true)));
@@ -379,9 +500,22 @@ impl Exchange<'_> {
                 outgoing.pending.clear();
                 return Poll::Ready(Ok(()));
             }
-            timeout.poll(task).map(|()| Err(AttemptError::upstream(FailureKind::Timeout, true)))
+            if whole && client.is_gone(task, kept) {
+                return Poll::Ready(Err(AttemptError::Gone));
+            }
+            client.timeout.poll(task).map(|()| Err(AttemptError::upstream(FailureKind::Timeout, true)))
         })
         .await
+    }
+}
+
+/// The `Host` that the node gets; `host` is what `pass_host` says.
+#[inline]
+pub(crate) fn host_field<'a>(cx: &'a Context, host: Option<&'a str>) -> &'a [u8] {
+    match (host, &cx.upstream.host) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(host)) => host,
+        (None, None) => cx.request.headers.known(Known::Host).unwrap_or(cx.request.host().as_bytes()),
     }
 }
 
@@ -390,11 +524,7 @@ impl Exchange<'_> {
 fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgrade: bool, out: &mut Vec<u8>) {
     let request = &cx.request;
     write::request_line(request, cx.upstream_target(), out);
-    let host = match (host, &cx.upstream.host) {
-        (Some(host), _) => host.as_bytes(),
-        (None, Some(host)) => host,
-        (None, None) => request.headers.known(Known::Host).unwrap_or(request.host().as_bytes()),
-    };
+    let host = host_field(cx, host);
     // HTTP/1.0 requests may have none; nginx sends no empty field.
     if !host.is_empty() {
         write::field(b"Host", host, out);

@@ -10,9 +10,11 @@ use crate::worker::Worker;
 use sluice_config::{RouteUpstream, Snapshot};
 use sluice_net::proxy_protocol::write_v1;
 use sluice_net::{Address, Stream, Timeout};
-use sluice_plugin::{Connection, StreamContext};
+use sluice_plugin::{Connection, StreamContext, UpstreamRef};
 use sluice_router::StreamRequest;
+use sluice_upstream::Upstream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -85,7 +87,7 @@ async fn close(stream: &mut Stream, timeout: &Timeout) {
 impl Session {
     async fn run(&mut self, announce: bool) -> Result<(), Refused> {
         // The snapshot is let go before the bytes flow: a session may outlive many of them.
-        let (route, upstream) = {
+        let route = {
             let snapshot = self.worker.snapshot();
             if !self.certificate_accepted(&snapshot) {
                 return Err(Refused::Certificate);
@@ -101,14 +103,10 @@ impl Session {
             if route.missing_service {
                 return Err(Refused::MissingService);
             }
-            let upstream = match &route.upstream {
-                RouteUpstream::Found(upstream) => upstream.clone(),
-                RouteUpstream::Missing => return Err(Refused::MissingUpstream),
-                RouteUpstream::None => return Err(Refused::NoUpstream),
-            };
-            (route, upstream)
+            route
         };
         self.preread(&route.plugins).await?;
+        let upstream = self.upstream(&route.upstream)?;
         drop(route);
         let balancer = upstream.nodes.balancer().to_arc();
         let (mut node, held, latency) = self.connect(&upstream, &balancer).await?;
@@ -122,13 +120,26 @@ impl Session {
         let client = End { stream: &mut self.client, pending: &mut to_client };
         let up = End { stream: &mut node, pending: &mut to_upstream };
         let passed = tunnel::run(client, up, &self.timeout, upstream.stream_idle, &self.worker.drain).await;
-        held.done(&upstream::outcome(latency));
+        held.answered(0, None, &upstream::outcome(latency));
         tracing::debug!(
             peer = %self.cx.connection.peer, route = &*self.cx.route_id, sent = passed.to_client,
             received = passed.to_upstream, ended = ?passed.ended, "stream connection ended"
         );
         close(&mut node, &self.timeout).await;
         Ok(())
+    }
+
+    /// A plugin's choice, or the route's.
+    fn upstream(&mut self, own: &RouteUpstream) -> Result<Arc<Upstream>, Refused> {
+        match (self.cx.upstream.take(), own) {
+            (Some(UpstreamRef::Inline(upstream)), _) => Ok(upstream),
+            (Some(UpstreamRef::Id(id)), _) => {
+                self.worker.snapshot().upstreams.get(&id).cloned().ok_or(Refused::MissingUpstream)
+            }
+            (None, RouteUpstream::Found(upstream)) => Ok(upstream.clone()),
+            (None, RouteUpstream::Missing) => Err(Refused::MissingUpstream),
+            (None, RouteUpstream::None) => Err(Refused::NoUpstream),
+        }
     }
 
     /// An ssl object with `skip_mtls_uri_regex` lets everybody through the handshake; here there is no URI to except.

@@ -1,16 +1,25 @@
 //! Batches for loggers, with the semantics of apisix/utils/batch-processor.lua. The surprise: ages are kept exactly, where
 //! APISIX looks at them only every `inactive_timeout` seconds.
 //!
-//! What it guarantees: [`BatchQueue::push`] never waits. At most `max_pending_entries` are neither delivered nor given up;
-//! more are discarded and counted. Batches are delivered by up to `max_in_flight` tasks, so their order may change.
+//! What it guarantees: [`BatchQueue::push`] never waits for a sink, and wakes another thread only for the first entry of a
+//! batch and for a full one. What is neither delivered nor given up is bounded twice: in entries per plugin and in bytes over
+//! all queues of the process ([`LogQueues`]); more is discarded and counted. Batches are delivered by up to `max_in_flight`
+//! tasks, so their order may change.
+mod queues;
+#[cfg(test)]
+mod tests;
+
+pub use queues::{Account, Draining, LogQueues, LogTotals};
+
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Settings under APISIX's names and defaults (docs/en/latest/batch-processor.md).
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +34,6 @@ pub struct BatchOptions {
     /// Deliveries after the first before the entries are dropped.
     pub max_retry_count: u32,
     pub retry_delay: Duration,
-    /// Entries neither delivered nor dropped; more are discarded.
-    pub max_pending_entries: usize,
     /// Batches being delivered at a time.
     pub max_in_flight: usize,
 }
@@ -40,7 +47,6 @@ impl Default for BatchOptions {
             buffer_duration: Duration::from_secs(60),
             max_retry_count: 0,
             retry_delay: Duration::from_secs(1),
-            max_pending_entries: 8192,
             max_in_flight: 4,
         }
     }
@@ -55,209 +61,271 @@ pub struct BatchError {
     pub delivered: usize,
 }
 
+impl BatchError {
+    /// Nothing was delivered.
+    pub fn new(message: impl Into<String>) -> BatchError {
+        BatchError { message: message.into(), delivered: 0 }
+    }
+}
+
+/// What a queue holds.
+pub trait BatchEntry: Send + Sync + 'static {
+    /// Bytes that it keeps in memory, roughly; counted against the budget until it is gone.
+    fn bytes(&self) -> usize;
+}
+
+impl BatchEntry for Vec<u8> {
+    fn bytes(&self) -> usize {
+        self.capacity()
+    }
+}
+
 /// Where batches go.
 pub trait BatchSink<T>: Send + Sync + 'static {
-    /// Delivers entries in order.
+    /// Delivers entries in order. It bounds its own time.
     fn deliver(&self, entries: &[T]) -> impl Future<Output = Result<(), BatchError>> + Send;
 }
 
-/// Entries so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BatchStats {
-    pub pushed: u64,
-    pub delivered: u64,
-    /// Given up after the retries or at shutdown.
-    pub dropped: u64,
-    /// Refused because too many were pending.
-    pub discarded: u64,
+/// Bytes that an entry costs beside its own.
+const OVERHEAD: usize = 64;
+
+/// The queue's handle. When it is dropped, what is queued is still delivered.
+pub struct BatchQueue<T: BatchEntry> {
+    state: Arc<State<T>>,
 }
 
-#[derive(Default)]
-struct Counts {
-    pushed: AtomicU64,
-    delivered: AtomicU64,
-    dropped: AtomicU64,
-    discarded: AtomicU64,
-    buffered: AtomicU64,
+struct State<T> {
+    name: String,
+    buffer: Mutex<Buffer<T>>,
+    wake: Notify,
+    account: Arc<Account>,
+    size: usize,
+    /// Entries of this queue that are neither delivered nor given up.
+    pending: AtomicU64,
+    /// `route_id` and `server_addr` of the first entry.
+    labels: OnceLock<(Box<str>, Box<str>)>,
 }
 
-impl Counts {
-    fn pending(&self) -> u64 {
-        let gone = self.delivered.load(Relaxed) + self.dropped.load(Relaxed);
-        self.pushed.load(Relaxed).saturating_sub(gone)
+struct Buffer<T> {
+    entries: Vec<T>,
+    first: Instant,
+    last: Instant,
+    ready: VecDeque<Vec<T>>,
+    closed: bool,
+}
+
+impl<T> State<T> {
+    fn buffer(&self) -> MutexGuard<'_, Buffer<T>> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The queue's handle. Cloning shares it; when the last clone is dropped, what is queued is still delivered.
-pub struct BatchQueue<T> {
-    sender: mpsc::Sender<T>,
-    counts: Arc<Counts>,
-    limit: u64,
-    stop: Arc<watch::Sender<bool>>,
-    ended: watch::Receiver<bool>,
-}
-
-impl<T> Clone for BatchQueue<T> {
-    fn clone(&self) -> Self {
-        let (sender, counts, stop) = (self.sender.clone(), self.counts.clone(), self.stop.clone());
-        BatchQueue { sender, counts, limit: self.limit, stop, ended: self.ended.clone() }
+impl<T: BatchEntry> Draining for State<T> {
+    fn close(&self) {
+        self.buffer().closed = true;
+        self.wake.notify_one();
+    }
+    fn left(&self) -> u64 {
+        self.pending.load(Relaxed)
+    }
+    fn buffered(&self, show: &mut dyn FnMut(&str, &str, &str, u64)) {
+        if let Some((route, address)) = self.labels.get() {
+            let buffered = self.buffer().entries.len() as u64;
+            show(&self.name, route, address, buffered);
+        }
     }
 }
 
-impl<T: Send + Sync + 'static> BatchQueue<T> {
+impl<T: BatchEntry> BatchQueue<T> {
     /// Starts the queue's task on `runtime`, the control threads' one.
-    pub fn start(runtime: &Handle, options: BatchOptions, sink: impl BatchSink<T>) -> BatchQueue<T> {
-        let limit = options.max_pending_entries.max(1);
-        let (sender, receiver) = mpsc::channel(limit);
-        let counts = Arc::new(Counts::default());
-        let (stop, stopped) = watch::channel(false);
-        let (end, ended) = watch::channel(false);
-        let batcher = Batcher { options: Arc::new(options), sink: Arc::new(sink), counts: counts.clone(), stopped };
-        runtime.spawn(async move {
-            batcher.run(receiver).await;
-            end.send_replace(true);
+    pub fn start(
+        runtime: &Handle,
+        options: BatchOptions,
+        account: Arc<Account>,
+        sink: impl BatchSink<T>,
+    ) -> BatchQueue<T> {
+        let now = Instant::now();
+        let state = Arc::new(State {
+            name: options.name.clone(),
+            buffer: Mutex::new(Buffer {
+                entries: Vec::new(),
+                first: now,
+                last: now,
+                ready: VecDeque::new(),
+                closed: false,
+            }),
+            wake: Notify::new(),
+            account,
+            size: options.batch_max_size.max(1),
+            pending: AtomicU64::new(0),
+            labels: OnceLock::new(),
         });
-        BatchQueue { sender, counts, limit: limit as u64, stop: Arc::new(stop), ended }
+        let batcher = Batcher { options: Arc::new(options), sink: Arc::new(sink), state: state.clone() };
+        runtime.spawn(batcher.run());
+        BatchQueue { state }
     }
 
-    /// Queues an entry; `false` when it was discarded. Never waits; workers may call it.
+    /// Queues an entry; `false` when it was discarded. Never waits for a sink; workers may call it.
     pub fn push(&self, entry: T) -> bool {
-        // Not exact among racing threads; the channel's capacity is the hard limit.
-        if self.counts.pending() < self.limit {
-            self.counts.pushed.fetch_add(1, Relaxed);
-            if self.sender.try_send(entry).is_ok() {
-                return true;
-            }
-            self.counts.pushed.fetch_sub(1, Relaxed);
+        let state = &*self.state;
+        let bytes = entry.bytes() + OVERHEAD;
+        if !state.account.admit(bytes) {
+            return false;
         }
-        self.counts.discarded.fetch_add(1, Relaxed);
-        false
+        let mut buffer = state.buffer();
+        if buffer.closed {
+            drop(buffer);
+            state.account.discard(bytes);
+            return false;
+        }
+        state.pending.fetch_add(1, Relaxed);
+        buffer.last = Instant::now();
+        let mut wake = buffer.entries.is_empty();
+        if wake {
+            buffer.first = buffer.last;
+        }
+        buffer.entries.push(entry);
+        if buffer.entries.len() >= state.size {
+            let batch = std::mem::take(&mut buffer.entries);
+            buffer.ready.push_back(batch);
+            wake = true;
+        }
+        drop(buffer);
+        if wake {
+            state.wake.notify_one();
+        }
+        true
     }
 
-    pub fn stats(&self) -> BatchStats {
-        let counts = &self.counts;
-        BatchStats {
-            pushed: counts.pushed.load(Relaxed),
-            delivered: counts.delivered.load(Relaxed),
-            dropped: counts.dropped.load(Relaxed),
-            discarded: counts.discarded.load(Relaxed),
+    /// Counts an entry that the logger does not want as discarded.
+    pub fn refuse(&self) {
+        self.state.account.refuse();
+    }
+
+    /// Names route and server of the queue's entries, for the gauge `batch_process_entries`; asked for once.
+    #[inline]
+    pub fn label(&self, labels: impl FnOnce() -> (Box<str>, Box<str>)) {
+        if self.state.labels.get().is_none() {
+            let _ = self.state.labels.set(labels());
         }
     }
 
-    /// Entries in the batch being filled: the gauge `batch_process_entries`.
+    /// Entries in the batch being filled.
     pub fn buffered(&self) -> u64 {
-        self.counts.buffered.load(Relaxed)
+        self.state.buffer().entries.len() as u64
     }
 
-    /// Takes no more entries, delivers what is queued, and waits at most `deadline`. Returns how many were left then;
-    /// their deliveries go on until the runtime ends.
-    pub async fn shutdown(&self, deadline: Duration) -> u64 {
-        self.stop.send_replace(true);
-        let mut ended = self.ended.clone();
-        let _ = timeout(deadline, ended.wait_for(|ended| *ended)).await;
-        self.counts.pending()
+    pub(crate) fn draining(&self) -> Arc<dyn Draining> {
+        self.state.clone()
     }
 }
 
-struct Batcher<S> {
+impl<T: BatchEntry> Drop for BatchQueue<T> {
+    fn drop(&mut self) {
+        self.state.close();
+    }
+}
+
+struct Batcher<T, S> {
     options: Arc<BatchOptions>,
     sink: Arc<S>,
-    counts: Arc<Counts>,
-    stopped: watch::Receiver<bool>,
+    state: Arc<State<T>>,
 }
 
-impl<S> Batcher<S> {
-    async fn run<T>(mut self, mut receiver: mpsc::Receiver<T>)
-    where
-        T: Send + Sync + 'static,
-        S: BatchSink<T>,
-    {
-        let size = self.options.batch_max_size.max(1);
+enum Next<T> {
+    Deliver(Vec<T>),
+    Wait(Option<Instant>),
+    End,
+}
+
+impl<T: BatchEntry, S: BatchSink<T>> Batcher<T, S> {
+    async fn run(self) {
         let mut tasks = JoinSet::new();
-        let mut buffer = Vec::new();
-        let mut first = Instant::now();
-        let mut last = first;
-        let mut stopped = self.stopped.clone();
-        let mut stopping = false;
         loop {
-            let due = (last + self.options.inactive_timeout).min(first + self.options.buffer_duration);
-            tokio::select! {
-                biased;
-                // A dropped handle shows as a closed channel, below.
-                true = async { stopped.wait_for(|stop| *stop).await.is_ok() }, if !stopping => {
-                    stopping = true;
-                    receiver.close();
-                }
-                () = sleep_until(due), if !buffer.is_empty() => self.send(&mut buffer, &mut tasks).await,
-                entry = receiver.recv() => match entry {
-                    Some(entry) => {
-                        last = Instant::now();
-                        if buffer.is_empty() {
-                            first = last;
-                        }
-                        buffer.push(entry);
-                        self.counts.buffered.store(buffer.len() as u64, Relaxed);
-                        if buffer.len() >= size {
-                            self.send(&mut buffer, &mut tasks).await;
-                        }
-                    }
-                    None => break,
+            match self.next() {
+                Next::Deliver(batch) => self.send(batch, &mut tasks).await,
+                Next::Wait(None) => self.state.wake.notified().await,
+                Next::Wait(Some(due)) => tokio::select! {
+                    () = self.state.wake.notified() => {}
+                    () = sleep_until(due) => {}
                 },
+                Next::End => break,
             }
         }
-        self.send(&mut buffer, &mut tasks).await;
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn send<T>(&mut self, buffer: &mut Vec<T>, tasks: &mut JoinSet<()>)
-    where
-        T: Send + Sync + 'static,
-        S: BatchSink<T>,
-    {
+    fn next(&self) -> Next<T> {
+        let mut buffer = self.state.buffer();
+        if let Some(batch) = buffer.ready.pop_front() {
+            return Next::Deliver(batch);
+        }
+        if buffer.entries.is_empty() {
+            return if buffer.closed { Next::End } else { Next::Wait(None) };
+        }
+        let due = (buffer.last + self.options.inactive_timeout).min(buffer.first + self.options.buffer_duration);
+        if buffer.closed || due <= Instant::now() {
+            return Next::Deliver(std::mem::take(&mut buffer.entries));
+        }
+        Next::Wait(Some(due))
+    }
+
+    async fn send(&self, batch: Vec<T>, tasks: &mut JoinSet<()>) {
         while tasks.try_join_next().is_some() {}
         while tasks.len() >= self.options.max_in_flight.max(1) {
             tasks.join_next().await;
         }
-        let batch = std::mem::take(buffer);
-        self.counts.buffered.store(0, Relaxed);
-        if !batch.is_empty() {
-            let (options, sink, counts) = (self.options.clone(), self.sink.clone(), self.counts.clone());
-            tasks.spawn(deliver(options, sink, counts, batch));
-        }
+        tasks.spawn(deliver(
+            self.options.clone(),
+            self.sink.clone(),
+            Batch { entries: batch, state: self.state.clone() },
+        ));
     }
 }
 
-async fn deliver<T, S>(options: Arc<BatchOptions>, sink: Arc<S>, counts: Arc<Counts>, mut batch: Vec<T>)
-where
-    T: Send + Sync + 'static,
-    S: BatchSink<T>,
-{
+/// Entries on their way. What is still here when it goes (a sink that panics, a runtime that ends) is counted as dropped.
+struct Batch<T: BatchEntry> {
+    entries: Vec<T>,
+    state: Arc<State<T>>,
+}
+
+impl<T: BatchEntry> Batch<T> {
+    /// The first `count` entries are delivered, or given up.
+    fn gone(&mut self, count: usize, delivered: bool) {
+        let count = count.min(self.entries.len());
+        let bytes = self.entries.drain(..count).map(|e| e.bytes() + OVERHEAD).sum();
+        self.state.account.gone(count as u64, bytes, delivered);
+        self.state.pending.fetch_sub(count as u64, Relaxed);
+    }
+}
+
+impl<T: BatchEntry> Drop for Batch<T> {
+    fn drop(&mut self) {
+        self.gone(usize::MAX, false);
+    }
+}
+
+async fn deliver<T: BatchEntry, S: BatchSink<T>>(options: Arc<BatchOptions>, sink: Arc<S>, mut batch: Batch<T>) {
     let name = &options.name;
     let mut failures = 0_u32;
     loop {
-        let Err(error) = sink.deliver(&batch).await else {
-            counts.delivered.fetch_add(batch.len() as u64, Relaxed);
+        let Err(error) = sink.deliver(&batch.entries).await else {
+            batch.gone(usize::MAX, true);
             return;
         };
-        let done = error.delivered.min(batch.len());
+        let (done, all) = (error.delivered.min(batch.entries.len()), batch.entries.len());
         // The wording is APISIX's: people search their logs for it.
         if done > 0 {
-            let (left, all) = (batch.len() - done, batch.len());
-            tracing::error!("Batch Processor[{name}] failed to process entries [{left}/{all}]: {error}");
+            tracing::error!("Batch Processor[{name}] failed to process entries [{}/{all}]: {error}", all - done);
         } else {
             tracing::error!("Batch Processor[{name}] failed to process entries: {error}");
         }
-        batch.drain(..done);
-        counts.delivered.fetch_add(done as u64, Relaxed);
+        batch.gone(done, true);
         failures += 1;
-        if failures > options.max_retry_count || batch.is_empty() {
-            counts.dropped.fetch_add(batch.len() as u64, Relaxed);
+        if failures > options.max_retry_count || batch.entries.is_empty() {
             tracing::error!("Batch Processor[{name}] exceeded the max_retry_count[{failures}] dropping the entries");
             return;
         }
         sleep(options.retry_delay).await;
     }
 }
-
-#[cfg(test)]
-mod tests;

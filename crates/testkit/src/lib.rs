@@ -8,13 +8,17 @@
 pub mod cases;
 pub mod certificates;
 pub mod directory;
+pub mod dns;
 pub mod gateway;
 pub mod ports;
+pub mod redis;
 pub mod upstream;
 pub mod wire;
 
 pub use certificates::Authority;
 pub use directory::ConfigDir;
+pub use dns::{NameServer, Record};
 pub use gateway::Gateway;
+pub use redis::Redis;
 pub use upstream::{Behaviour, Seen, Upstream};
 pub use wire::{Answer, Wire, WireError};

@@ -19,6 +19,11 @@ fn main() -> Result<(), BalancerError> {
         (Algorithm::LeastConn, 4, 1),
         (Algorithm::Ewma, 4, 1),
         (Algorithm::Random, 4, 1),
+        (Algorithm::P2c, 5, 1),
+        (Algorithm::P2c, 40, 1000),
+        (Algorithm::Adaptive, 5, 1),
+        (Algorithm::Adaptive, 8, 1),
+        (Algorithm::Adaptive, 40, 1000),
         (Algorithm::Random, 40, 1000),
     ] {
         let nodes = (0..count).map(|port| Endpoint::new("10.0.0.1", 1 + port, weight + u32::from(port) * (weight - 1)));
@@ -30,9 +35,10 @@ fn main() -> Result<(), BalancerError> {
             for pick in 0..PICKS {
                 let random = u64::from(batch * PICKS + pick).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let key = random.to_le_bytes();
-                let input = PickInput { hash_key: Some(&key), random, now_ms: 1, worker: 0 };
+                let input = PickInput { hash_key: Some(&key), random, now_ms: 1, ..Default::default() };
                 if let Some(picked) = black_box(balancer.pick(black_box(&input), &tried)) {
-                    balancer.done(picked.index, &Outcome { latency: Duration::ZERO, ok: false, now_ms: 1 });
+                    let latency = Duration::from_millis(u64::from(picked.index));
+                    balancer.hold(&picked).answered(200, None, &Outcome { latency, ok: true, now_ms: 1 });
                 }
             }
             best = best.min(started.elapsed());

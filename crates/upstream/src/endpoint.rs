@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::breaker::Breaker;
 use crate::health::Target;
+use crate::measured::Measured;
 
 static HEALTH_EPOCH: AtomicU64 = AtomicU64::new(1);
 
@@ -42,6 +44,8 @@ pub struct Endpoint {
     pub state: Arc<NodeState>,
     /// What health checks know of it; `None` where there are none.
     pub health: Option<Arc<Target>>,
+    /// Its circuit breaker; `None` unless the upstream breaks node by node.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 impl Endpoint {
@@ -67,6 +71,7 @@ impl Endpoint {
             metadata: None,
             state: Arc::default(),
             health: None,
+            breaker: None,
         }
     }
 
@@ -86,10 +91,14 @@ pub struct NodeState {
     active: AtomicU32,
     /// Latency average, see [`crate::ewma`] for the layout.
     pub(crate) ewma: AtomicU64,
+    /// For `p2c` and `adaptive`.
+    pub(crate) measured: Measured,
+    /// When a balancer with `slow_start` first saw it up, in milliseconds of the picks' clock; 0 while it is not.
+    pub(crate) up_since: AtomicU64,
 }
 
 impl NodeState {
-    /// Requests in flight; counted for `least_conn` only.
+    /// Requests in flight; counted for `least_conn`, `p2c` and `adaptive` only.
     #[inline]
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)

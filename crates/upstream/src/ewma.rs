@@ -22,7 +22,7 @@ pub struct Ewma {
 
 impl Ewma {
     pub fn build(nodes: &[Endpoint], members: &[u32]) -> Ewma {
-        Ewma { members: effective_weights(nodes, members).0.into() }
+        Ewma { members: effective_weights(nodes, members, &[]).0.into() }
     }
 
     /// Two different nodes by chance, the one with the lower decayed average.

@@ -4,7 +4,7 @@
 //! `vars_combinations` falls back when none of its variables had a value.
 use sluice_expr::{Lookup, Template, Variable};
 
-/// An upstream's `hash_on`.
+/// An upstream's `hash_on`: APISIX's names, and ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashOn {
     #[default]
@@ -13,10 +13,16 @@ pub enum HashOn {
     Cookie,
     Consumer,
     VarsCombinations,
+    /// Ours: `remote_addr`, without a key.
+    ClientIp,
+    /// Ours: the argument that `key` names.
+    QueryArg,
+    /// Ours: the path, without a key.
+    Uri,
 }
 
 impl HashOn {
-    /// By APISIX's name.
+    /// By its name.
     pub fn parse(name: &str) -> Option<HashOn> {
         Some(match name {
             "vars" => HashOn::Vars,
@@ -24,6 +30,9 @@ impl HashOn {
             "cookie" => HashOn::Cookie,
             "consumer" => HashOn::Consumer,
             "vars_combinations" => HashOn::VarsCombinations,
+            "client_ip" => HashOn::ClientIp,
+            "query_arg" => HashOn::QueryArg,
+            "uri" => HashOn::Uri,
             _ => return None,
         })
     }
@@ -47,13 +56,16 @@ impl Default for HashKey {
 }
 
 impl HashKey {
-    /// `key` as configured; ignored for `consumer`.
+    /// `key` as configured; ignored for `consumer`, `client_ip` and `uri`.
     pub fn compile(hash_on: HashOn, key: &str) -> HashKey {
         HashKey(match hash_on {
             HashOn::Vars => Source::Variable(Variable::parse(key)),
             HashOn::Header => Source::Variable(Variable::Http(key.to_ascii_lowercase().replace('_', "-").into())),
             HashOn::Cookie => Source::Variable(Variable::Cookie(key.into())),
             HashOn::Consumer => Source::Variable(Variable::ConsumerName),
+            HashOn::ClientIp => return HashKey::default(),
+            HashOn::QueryArg => Source::Variable(Variable::Arg(key.into())),
+            HashOn::Uri => Source::Variable(Variable::Uri),
             // without a variable nothing is resolved, so the address is used
             HashOn::VarsCombinations if !key.contains('$') => return HashKey::default(),
             HashOn::VarsCombinations => Source::Template(Template::compile(key)),
@@ -103,6 +115,7 @@ mod tests {
             (Variable::Cookie("Sid".into()), "c1"),
             (Variable::ConsumerName, "joe"),
             (Variable::Arg("a".into()), "1"),
+            (Variable::Uri, "/path"),
         ]);
         let mut out = Vec::new();
         hash_key(&HashKey::compile(hash_on, key), &map, &mut out);
@@ -118,6 +131,9 @@ mod tests {
         assert_eq!(key(HashOn::Cookie, "Sid"), "c1");
         assert_eq!(key(HashOn::Consumer, ""), "joe");
         assert_eq!(key(HashOn::VarsCombinations, "$http_x_user-$arg_a"), "jack-1");
+        assert_eq!(key(HashOn::ClientIp, ""), "10.0.0.1");
+        assert_eq!(key(HashOn::QueryArg, "a"), "1");
+        assert_eq!(key(HashOn::Uri, ""), "/path");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The surprise: APISIX uses one address of a name per resolution (apisix/utils/upstream.lua), Sluice all of them;
 //! they share the node's weight. When a name stops resolving, the last addresses stay (APISIX drops the node).
+//! Nodes may also come from a service's registry; then they change while the upstream stays.
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::health::Checker;
 use crate::host_header::node_host;
 use crate::registry::NodeStates;
+use crate::service::{Service, ServiceNodes, ServiceQuery};
 
 /// Weights are spread exactly over up to this many addresses per name (all divisors of it, to be exact), else rounded.
 const WEIGHT_UNITS: u64 = 840;
@@ -73,6 +75,8 @@ pub struct NodeSetSettings {
     /// Addresses used of one name; more are ignored.
     pub max_addresses: usize,
     pub health: Option<Arc<Checker>>,
+    /// Each node has a circuit breaker.
+    pub breakers: bool,
 }
 
 impl NodeSetSettings {
@@ -87,6 +91,7 @@ impl NodeSetSettings {
             retry_after: Duration::from_secs(5),
             max_addresses: 64,
             health: None,
+            breakers: false,
         }
     }
 }
@@ -99,11 +104,18 @@ struct Name {
 
 type Names = HashMap<Arc<str>, Name>;
 
+/// Nodes that may change while their upstream stays.
+#[derive(Debug)]
+struct Moving {
+    configs: Arc<[NodeConfig]>,
+    names: Names,
+}
+
 /// Nodes and their current balancer. Shared by workers and the task that keeps names fresh.
 #[derive(Debug)]
 pub struct NodeSet {
     settings: NodeSetSettings,
-    configs: Vec<NodeConfig>,
+    service: Option<Service>,
     states: Arc<NodeStates>,
     /// Which form of the upstream this is, for its checker.
     form: u64,
@@ -113,9 +125,12 @@ pub struct NodeSet {
 #[derive(Debug)]
 enum Current {
     /// Addresses only: nothing ever changes.
-    Fixed(Arc<Balancer>),
-    Names {
-        names: Mutex<Names>,
+    Fixed {
+        configs: Arc<[NodeConfig]>,
+        balancer: Arc<Balancer>,
+    },
+    Moving {
+        moving: Mutex<Moving>,
         balancer: ArcSwap<Balancer>,
     },
 }
@@ -152,8 +167,15 @@ fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
-fn lock(names: &Mutex<Names>) -> MutexGuard<'_, Names> {
-    names.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(moving: &Mutex<Moving>) -> MutexGuard<'_, Moving> {
+    moving.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The names among nodes, with the addresses that are known of them already.
+fn names(configs: &[NodeConfig], known: impl Fn(&Arc<str>) -> Option<Name>) -> Names {
+    let named = configs.iter().filter(|config| address(&config.host).is_none());
+    let fresh = || Name { addresses: Vec::new(), due: None };
+    named.map(|config| (config.host.clone(), known(&config.host).unwrap_or_else(fresh))).collect()
 }
 
 impl NodeSet {
@@ -165,55 +187,135 @@ impl NodeSet {
         states: Arc<NodeStates>,
         previous: Option<&NodeSet>,
     ) -> Result<NodeSet, BalancerError> {
-        let mut names = Names::new();
-        for config in configs.iter().filter(|config| address(&config.host).is_none()) {
-            let known = previous.map(|set| set.addresses(&config.host)).unwrap_or_default();
-            names.insert(config.host.clone(), Name { addresses: known, due: None });
-        }
+        Self::compiled(settings, configs, None, states, previous)
+    }
+
+    /// Compiles a set whose nodes are those of a service, now and later.
+    pub fn follow(
+        settings: NodeSetSettings,
+        service: Service,
+        states: Arc<NodeStates>,
+        previous: Option<&NodeSet>,
+    ) -> Result<NodeSet, BalancerError> {
+        let configs = service.nodes(&service.following.borrow());
+        Self::compiled(settings, configs, Some(service), states, previous)
+    }
+
+    fn compiled(
+        settings: NodeSetSettings,
+        configs: Vec<NodeConfig>,
+        service: Option<Service>,
+        states: Arc<NodeStates>,
+        previous: Option<&NodeSet>,
+    ) -> Result<NodeSet, BalancerError> {
+        let names = names(&configs, |host| {
+            let addresses = previous.map(|set| set.addresses(host)).unwrap_or_default();
+            Some(Name { addresses, due: None })
+        });
         let form = settings.health.as_ref().map_or(0, |checker| checker.enter());
         let balancer = compile(&settings, form, &configs, &names, &states)?;
-        let current = if names.is_empty() {
-            Current::Fixed(balancer)
+        let configs: Arc<[NodeConfig]> = configs.into();
+        let current = if names.is_empty() && service.is_none() {
+            Current::Fixed { configs, balancer }
         } else {
-            Current::Names { names: Mutex::new(names), balancer: ArcSwap::new(balancer) }
+            Current::Moving { moving: Mutex::new(Moving { configs, names }), balancer: ArcSwap::new(balancer) }
         };
-        Ok(NodeSet { settings, configs, states, form, current })
+        Ok(NodeSet { settings, service, states, form, current })
     }
 
     /// The balancer to pick from.
     #[inline]
     pub fn balancer(&self) -> BalancerRef<'_> {
         match &self.current {
-            Current::Fixed(balancer) => BalancerRef::Fixed(balancer),
-            Current::Names { balancer, .. } => BalancerRef::Swapped(balancer.load()),
+            Current::Fixed { balancer, .. } => BalancerRef::Fixed(balancer),
+            Current::Moving { balancer, .. } => BalancerRef::Swapped(balancer.load()),
         }
     }
 
-    /// The nodes as configured.
-    pub fn configs(&self) -> &[NodeConfig] {
-        &self.configs
+    /// The nodes as configured, or as their service's registry tells now.
+    pub fn configs(&self) -> Arc<[NodeConfig]> {
+        match &self.current {
+            Current::Fixed { configs, .. } => configs.clone(),
+            Current::Moving { moving, .. } => lock(moving).configs.clone(),
+        }
     }
 
-    /// Whether [`NodeSet::refresh`] ever has something to do.
+    /// The service that the nodes are of.
+    pub fn service(&self) -> Option<&ServiceQuery> {
+        self.service.as_ref().map(|service| &service.query)
+    }
+
+    /// Whether anything but a change of the configuration changes the nodes: names, or a service.
+    pub fn moves(&self) -> bool {
+        matches!(self.current, Current::Moving { .. })
+    }
+
+    /// Whether there are names, which may not be resolved.
     pub fn has_names(&self) -> bool {
-        matches!(self.current, Current::Names { .. })
+        match &self.current {
+            Current::Fixed { .. } => false,
+            Current::Moving { moving, .. } => !lock(moving).names.is_empty(),
+        }
     }
 
     /// A name's addresses now in use.
     pub fn addresses(&self, host: &str) -> Vec<IpAddr> {
         match &self.current {
-            Current::Fixed(_) => Vec::new(),
-            Current::Names { names, .. } => {
-                lock(names).get(host).map(|name| name.addresses.clone()).unwrap_or_default()
+            Current::Fixed { .. } => Vec::new(),
+            Current::Moving { moving, .. } => {
+                lock(moving).names.get(host).map(|name| name.addresses.clone()).unwrap_or_default()
             }
+        }
+    }
+
+    /// Takes in what the registry tells now. Nodes that stay keep their state and their names' addresses; so does a set
+    /// that is told the same again.
+    fn take_service(&self, service: &Service, known: &ServiceNodes) {
+        let Current::Moving { moving, balancer } = &self.current else { return };
+        let configs = service.nodes(known);
+        let mut moving = lock(moving);
+        if *moving.configs == *configs {
+            return;
+        }
+        let names = {
+            let before = &moving.names;
+            names(&configs, |host| before.get(host).map(|n| Name { addresses: n.addresses.clone(), due: n.due }))
+        };
+        match compile(&self.settings, self.form, &configs, &names, &self.states) {
+            Ok(compiled) => {
+                let (count, service) = (configs.len(), &service.query.name);
+                tracing::info!(upstream = %self.settings.key, %service, nodes = count, "the service's nodes changed");
+                *moving = Moving { configs: configs.into(), names };
+                // None of the new names is resolved yet: until then the nodes before serve on.
+                if !compiled.nodes().is_empty() || count == 0 {
+                    balancer.store(compiled);
+                }
+            }
+            Err(error) => tracing::error!(upstream = %self.settings.key, %error, "nodes left as they were"),
+        }
+    }
+
+    /// Waits until the registry was asked for the service, and the nodes' names were resolved once.
+    pub async fn settle(&self, resolver: Option<&Arc<dyn Resolve>>) {
+        if let Some(service) = &self.service {
+            let mut following = service.following.clone();
+            // an error: the registry is no more, and nothing will ever come
+            let known = following.wait_for(|known| known.asked).await.map(|known| known.clone());
+            if let Ok(known) = known {
+                self.take_service(service, &known);
+            }
+        }
+        if let Some(resolver) = resolver {
+            self.refresh(resolver, Instant::now()).await;
         }
     }
 
     /// Asks for the names that are due at `now` and swaps the balancer if addresses changed. Returns when to come
     /// again; `None` when there are no names. Names that failed keep their addresses.
     pub async fn refresh(&self, resolver: &Arc<dyn Resolve>, now: Instant) -> Option<Instant> {
-        let Current::Names { names, balancer } = &self.current else { return None };
-        let due: Vec<Arc<str>> = lock(names)
+        let Current::Moving { moving, balancer } = &self.current else { return None };
+        let due: Vec<Arc<str>> = lock(moving)
+            .names
             .iter()
             .filter(|(_, name)| name.due.is_none_or(|due| due <= now))
             .map(|(host, _)| host.clone())
@@ -231,30 +333,30 @@ impl NodeSet {
             while let Some(joined) = lookups.join_next().await {
                 // a resolver that panicked leaves its name due, asked again after `retry_after`
                 let Ok((host, answer)) = joined else { continue };
-                changed |= self.take(names, &host, answer, now);
+                changed |= self.take(moving, &host, answer, now);
             }
         }
-        let mut names = lock(names);
+        let mut moving = lock(moving);
         for host in &due {
-            if let Some(name) = names.get_mut(host)
+            if let Some(name) = moving.names.get_mut(host)
                 && name.due.is_none_or(|due| due <= now)
             {
                 name.due = Some(now + self.settings.retry_after.max(Duration::from_millis(100)));
             }
         }
         if changed {
-            match compile(&self.settings, self.form, &self.configs, &names, &self.states) {
+            match compile(&self.settings, self.form, &moving.configs, &moving.names, &self.states) {
                 Ok(compiled) => balancer.store(compiled),
                 Err(error) => tracing::error!(upstream = %self.settings.key, %error, "nodes left as they were"),
             }
         }
-        names.values().filter_map(|name| name.due).min()
+        moving.names.values().filter_map(|name| name.due).min()
     }
 
     /// Takes in one answer; whether the addresses changed.
     fn take(
         &self,
-        names: &Mutex<Names>,
+        moving: &Mutex<Moving>,
         host: &Arc<str>,
         answer: Result<Resolved, ResolveError>,
         now: Instant,
@@ -265,8 +367,8 @@ impl NodeSet {
                 resolved.addresses.sort_unstable();
                 resolved.addresses.dedup();
                 resolved.addresses.truncate(self.settings.max_addresses.max(1));
-                let mut names = lock(names);
-                let Some(name) = names.get_mut(host) else { return false };
+                let mut moving = lock(moving);
+                let Some(name) = moving.names.get_mut(host) else { return false };
                 let ttl = resolved.ttl.min(self.settings.max_ttl).max(self.settings.min_ttl);
                 name.due = Some(now + ttl.max(Duration::from_millis(100)));
                 let changed = name.addresses != resolved.addresses;
@@ -276,15 +378,37 @@ impl NodeSet {
             Ok(_) => "no address".to_owned(),
             Err(error) => error.reason,
         };
-        let kept = lock(names).get(host).map_or(0, |name| name.addresses.len());
+        let kept = lock(moving).names.get(host).map_or(0, |name| name.addresses.len());
         tracing::error!(upstream = %self.settings.key, kept, "dns resolver domain: {host} error: {reason}");
         false
     }
 
-    /// Keeps names fresh for ever; run it on a control thread and abort it when the set is replaced.
-    pub async fn keep_fresh(self: Arc<Self>, resolver: Arc<dyn Resolve>) {
-        while let Some(next) = self.refresh(&resolver, Instant::now()).await {
-            tokio::time::sleep_until(next.into()).await;
+    /// Follows the service and keeps names fresh for ever; run it on a control thread and abort it when the set is
+    /// replaced.
+    pub async fn keep_fresh(self: Arc<Self>, resolver: Option<Arc<dyn Resolve>>) {
+        let mut following = self.service.as_ref().map(|service| service.following.clone());
+        loop {
+            if let (Some(service), Some(following)) = (&self.service, &mut following) {
+                let known = following.borrow_and_update().clone();
+                self.take_service(service, &known);
+            }
+            let due = match &resolver {
+                Some(resolver) => self.refresh(resolver, Instant::now()).await,
+                None => None,
+            };
+            match (&mut following, due) {
+                (None, None) => return,
+                (None, Some(due)) => tokio::time::sleep_until(due.into()).await,
+                (Some(told), due) => {
+                    let changed = match due {
+                        Some(due) => tokio::time::timeout_at(due.into(), told.changed()).await.unwrap_or(Ok(())),
+                        None => told.changed().await,
+                    };
+                    if changed.is_err() {
+                        following = None;
+                    }
+                }
+            }
         }
     }
 }
@@ -325,6 +449,7 @@ fn compile(
             });
             endpoints.push(Endpoint {
                 state: states.get(&settings.key, &host, config.port),
+                breaker: settings.breakers.then(|| states.breaker(&settings.key, Some((&host, config.port)))),
                 host,
                 port: config.port,
                 weight: scale(config.weight, addresses.len()),

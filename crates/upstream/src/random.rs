@@ -18,8 +18,8 @@ pub(crate) fn scale(random: u64, bound: u64) -> u64 {
 }
 
 impl Random {
-    pub fn build(nodes: &[Endpoint], members: &[u32]) -> Random {
-        let (members, weights) = effective_weights(nodes, members);
+    pub fn build(nodes: &[Endpoint], members: &[u32], percents: &[u8]) -> Random {
+        let (members, weights) = effective_weights(nodes, members, percents);
         let mut end = 0;
         let equal = weights.iter().all(|weight| *weight == 1);
         let mut cumulate = |weight| {
@@ -72,7 +72,7 @@ mod tests {
 
     fn shares(weights: [u32; 3], tried: &Tried) -> [u32; 3] {
         let nodes = weights.map(|weight| Endpoint::new("127.0.0.1", 80, weight));
-        let picker = Random::build(&nodes, &[0, 1, 2]);
+        let picker = Random::build(&nodes, &[0, 1, 2], &[]);
         let mut counts = [0; 3];
         for step in 0..600u64 {
             let random = step * (u64::MAX / 600) + 1000;

@@ -8,13 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
+use crate::breaker::{Breaker, BreakerReport};
+use crate::concurrency::{ConcurrencyReport, Limiter};
 use crate::endpoint::NodeState;
 use crate::health::{Checker, CheckerSettings, HealthReport, Target};
+use crate::retry::BudgetWindow;
 
 type Key = (Arc<str>, Arc<str>, u16);
 
 /// A probed address: upstream key, address, hostname (lua-resty-healthcheck's identity of a target).
 type TargetKey = (Arc<str>, SocketAddr, Option<Arc<str>>);
+
+/// A breaker: upstream key, and the node where it is a node's.
+type BreakerKey = (Arc<str>, Option<(Arc<str>, u16)>);
 
 /// Probes of the process at a time where nothing else is said.
 pub const MAX_PROBES: usize = 256;
@@ -34,6 +40,22 @@ struct Inner {
     sweep_targets_at: usize,
     checkers: HashMap<Arc<str>, Weak<Checker>, foldhash::fast::RandomState>,
     sweep_checkers_at: usize,
+    breakers: HashMap<BreakerKey, Weak<Breaker>, foldhash::fast::RandomState>,
+    sweep_breakers_at: usize,
+    limiters: HashMap<Arc<str>, Weak<Limiter>, foldhash::fast::RandomState>,
+    sweep_limiters_at: usize,
+    budgets: HashMap<Arc<str>, Weak<BudgetWindow>, foldhash::fast::RandomState>,
+    sweep_budgets_at: usize,
+}
+
+/// A breaker of the process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedBreaker {
+    /// The upstream's resource key: `upstreams/1`.
+    pub upstream: Arc<str>,
+    /// Address and port; `None`: it is the whole upstream's.
+    pub node: Option<(Arc<str>, u16)>,
+    pub report: BreakerReport,
 }
 
 impl Default for NodeStates {
@@ -114,6 +136,22 @@ impl NodeStates {
         checker
     }
 
+    /// What an upstream's retry budget has counted, while anybody still uses it, else nothing yet.
+    pub fn budget(&self, upstream: &str) -> Arc<BudgetWindow> {
+        let mut inner = self.lock();
+        if inner.budgets.len() >= inner.sweep_budgets_at {
+            inner.budgets.retain(|_, window| window.strong_count() > 0);
+            inner.sweep_budgets_at = (inner.budgets.len() * 2).max(64);
+        }
+        let place = inner.budgets.entry(upstream.into()).or_default();
+        if let Some(window) = place.upgrade() {
+            return window;
+        }
+        let window = Arc::default();
+        *place = Arc::downgrade(&window);
+        window
+    }
+
     /// The upstream has no checks any more, whoever still uses an older form of it.
     pub fn no_checker(&self, upstream: &str) {
         let before = self.lock().checkers.remove(upstream);
@@ -132,6 +170,48 @@ impl NodeStates {
         reports
     }
 
+    /// The breaker of an upstream, or of one of its nodes, as it was while anybody still uses it, else new.
+    pub fn breaker(&self, upstream: &Arc<str>, node: Option<(&Arc<str>, u16)>) -> Arc<Breaker> {
+        let mut inner = self.lock();
+        if inner.breakers.len() >= inner.sweep_breakers_at {
+            inner.breakers.retain(|_, breaker| breaker.strong_count() > 0);
+            inner.sweep_breakers_at = (inner.breakers.len() * 2).max(64);
+        }
+        let node = node.map(|(host, port)| (host.clone(), port));
+        let place = inner.breakers.entry((upstream.clone(), node)).or_default();
+        found_again(place)
+    }
+
+    /// The count of an upstream's requests under way, as it was while anybody still uses it, else new.
+    pub fn limiter(&self, upstream: &Arc<str>) -> Arc<Limiter> {
+        let mut inner = self.lock();
+        if inner.limiters.len() >= inner.sweep_limiters_at {
+            inner.limiters.retain(|_, limiter| limiter.strong_count() > 0);
+            inner.sweep_limiters_at = (inner.limiters.len() * 2).max(64);
+        }
+        found_again(inner.limiters.entry(upstream.clone()).or_default())
+    }
+
+    /// All breakers of the process, by upstream and node.
+    pub fn breakers(&self, now_ms: u64) -> Vec<NamedBreaker> {
+        let live = |(key, breaker): (&BreakerKey, &Weak<Breaker>)| Some((key.clone(), breaker.upgrade()?));
+        let mut breakers: Vec<_> = self.lock().breakers.iter().filter_map(live).collect();
+        breakers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let report = |((upstream, node), breaker): (BreakerKey, Arc<Breaker>)| {
+            let report = BreakerReport::of(&breaker, now_ms);
+            NamedBreaker { upstream, node, report }
+        };
+        breakers.into_iter().map(report).collect()
+    }
+
+    /// All concurrency limits of the process, by upstream.
+    pub fn concurrency_limits(&self) -> Vec<(Arc<str>, ConcurrencyReport)> {
+        let live = |(key, limiter): (&Arc<str>, &Weak<Limiter>)| Some((key.clone(), limiter.upgrade()?));
+        let mut limiters: Vec<_> = self.lock().limiters.iter().filter_map(live).collect();
+        limiters.sort_by(|(a, _), (b, _)| a.cmp(b));
+        limiters.into_iter().map(|(key, limiter)| (key, ConcurrencyReport::of(&limiter))).collect()
+    }
+
     /// The state of a node in use, for status pages and health reports.
     pub fn find(&self, upstream: &str, host: &str, port: u16) -> Option<Arc<NodeState>> {
         self.lock().states.get(&(upstream.into(), host.into(), port)).and_then(Weak::upgrade)
@@ -146,6 +226,16 @@ impl NodeStates {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// What is in use at this place, else a new one.
+fn found_again<T: Default>(place: &mut Weak<T>) -> Arc<T> {
+    if let Some(known) = place.upgrade() {
+        return known;
+    }
+    let new = Arc::default();
+    *place = Arc::downgrade(&new);
+    new
 }
 
 #[cfg(test)]
@@ -166,6 +256,34 @@ mod tests {
         drop(first);
         assert!(states.is_empty() && states.find("/upstreams/1", "10.0.0.1", 80).is_none());
         assert_eq!(states.get(&key, &host, 80).active(), 0);
+    }
+
+    #[test]
+    fn breakers_and_limiters_are_found_again_and_listed() {
+        let states = NodeStates::new();
+        let (key, host): (Arc<str>, Arc<str>) = ("upstreams/1".into(), "10.0.0.1".into());
+        let (whole, node) = (states.breaker(&key, None), states.breaker(&key, Some((&host, 80))));
+        assert!(Arc::ptr_eq(&whole, &states.breaker(&key, None)) && !Arc::ptr_eq(&whole, &node));
+        assert!(Arc::ptr_eq(&node, &states.breaker(&key, Some((&host, 80)))));
+        let nodes: Vec<_> = states.breakers(0).into_iter().map(|breaker| breaker.node).collect();
+        assert_eq!(nodes, [None, Some((host.clone(), 80))]);
+        drop(node);
+        assert_eq!(states.breakers(0).len(), 1);
+        let limiter = states.limiter(&key);
+        assert!(Arc::ptr_eq(&limiter, &states.limiter(&key)));
+        assert_eq!(states.concurrency_limits().len(), 1);
+    }
+
+    #[test]
+    fn budgets_outlive_a_change_of_the_upstream() {
+        let states = NodeStates::new();
+        let window = states.budget("upstreams/1");
+        assert!(Arc::ptr_eq(&window, &states.budget("upstreams/1")));
+        assert!(!Arc::ptr_eq(&window, &states.budget("upstreams/2")));
+        for n in 0..10_000 {
+            states.budget(&format!("upstreams/{n}"));
+        }
+        assert!(states.lock().budgets.len() <= 65);
     }
 
     #[test]

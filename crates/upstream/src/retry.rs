@@ -1,10 +1,18 @@
 //! Whether a failed attempt may go to another node: nginx's `proxy_next_upstream error timeout` with APISIX's
-//! `retries` and `retry_timeout`.
+//! `retries` and `retry_timeout`, and what an upstream's `retry_on`, `retry_backoff` and `retry_budget` add.
 //!
 //! The surprise: a connection of the pool that was found closed costs no try, as in nginx (`peer.cached`), but a POST
 //! already sent on it is still not sent twice. A malformed response head is not an "error" in nginx's sense and is not
-//! retried; once the response head came, nothing is.
+//! retried; once the response's head went to the client, nothing is.
+mod backoff;
+mod budget;
+mod conditions;
+
 use std::time::Duration;
+
+pub use backoff::Backoff;
+pub use budget::{Budget, BudgetWindow};
+pub use conditions::{BadCondition, RetryOn};
 
 /// Who failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub enum FailureKind {
     Closed,
     /// A response head that is no HTTP or breaks a limit.
     BadResponse,
+    /// An answer whose status is none to pass on while another node may have a better one.
+    Status(u16),
     /// No node to choose: none configured, none resolved, or all tried.
     NoNode,
     Other,
@@ -46,24 +56,57 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The status a client gets when no attempt is left: 504 for a time-out, else 502.
+    /// A node's answer with a status that is to be retried.
+    pub fn status_of(status: u16) -> Failure {
+        Failure { source: FailureSource::Upstream, kind: FailureKind::Status(status), sent_bytes: true }
+    }
+
+    /// The status a client gets when no attempt is left: 504 for a time-out, the node's own, else 502.
     pub fn status(&self) -> u16 {
         match (self.source, self.kind) {
             (FailureSource::Internal, _) => 500,
             (FailureSource::Downstream, _) => 400,
             (FailureSource::Upstream, FailureKind::Timeout) => 504,
+            (FailureSource::Upstream, FailureKind::Status(status)) => status,
             (FailureSource::Upstream, _) => 502,
         }
     }
 }
 
-/// `retries` and `retry_timeout` of an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Most bytes of a request's body that are kept for a retry, where `retry_body_limit` is not set.
+pub const DEFAULT_BODY_LIMIT: usize = 64 * 1024;
+
+/// What an upstream says about retries. The default is APISIX's behaviour.
+#[derive(Clone, Debug)]
 pub struct RetryPolicy {
     /// `None`: the number of nodes less one.
     pub retries: Option<u32>,
     /// Zero: no limit.
     pub retry_timeout: Duration,
+    /// `retry_on`
+    pub on: RetryOn,
+    /// `retry_backoff`; `None`: another node is asked at once, as nginx does.
+    pub backoff: Option<Backoff>,
+    /// When every node was tried and `retries` allow more: begin anew, after a wait (ours), or answer 502 (APISIX's).
+    pub rounds: bool,
+    /// `retry_budget`
+    pub budget: Option<Budget>,
+    /// `retry_body_limit`: bytes of a body that is still coming which are kept to be sent again.
+    pub body_limit: usize,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> RetryPolicy {
+        RetryPolicy {
+            retries: None,
+            retry_timeout: Duration::ZERO,
+            on: RetryOn::default(),
+            backoff: None,
+            rounds: false,
+            budget: None,
+            body_limit: DEFAULT_BODY_LIMIT,
+        }
+    }
 }
 
 /// Where the request stands after a failure.
@@ -84,6 +127,8 @@ pub struct Attempt<'a> {
     pub nodes: u32,
     /// Since the first attempt began.
     pub elapsed: Duration,
+    /// How long a retry would wait first, see [`RetryPolicy::wait`].
+    pub wait: Duration,
 }
 
 /// What to do next.
@@ -109,27 +154,45 @@ impl RetryPolicy {
         self.retries.unwrap_or_else(|| nodes.saturating_sub(1))
     }
 
+    /// How long to wait before retry number `retried` (from 0). `again`: no node is left that was not tried.
+    pub fn wait(&self, retried: u32, again: bool, random: u64) -> Duration {
+        match &self.backoff {
+            Some(backoff) => backoff.wait(retried, random),
+            None if again && self.rounds => Backoff::SAME_NODE.wait(retried, random),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Whether a request with this method may be sent again after the node may have seen it.
+    #[inline]
+    pub fn repeatable(&self, method: &[u8]) -> bool {
+        self.on.non_idempotent || !is_non_idempotent(method)
+    }
+
+    /// Whether a body that is still coming, of so many bytes where that is known, is worth keeping while it is sent.
+    pub fn keeps_body(&self, method: &[u8], length: Option<u64>, retried: u32, nodes: u32, pooled: bool) -> bool {
+        self.repeatable(method)
+            && (pooled || retried < self.limit(nodes) && self.on.after_sending())
+            && length.unwrap_or(1) <= self.body_limit as u64
+    }
+
     /// Decides. A stale pooled connection does not count, so callers must open a fresh one for that retry: then the
-    /// number of attempts is bounded by twice the counted ones.
+    /// number of attempts is bounded by twice the counted ones. The budget is asked last, by the caller.
     pub fn may_retry(&self, attempt: &Attempt<'_>) -> RetryDecision {
         let Failure { source, kind, sent_bytes } = attempt.failure;
-        let transient = matches!(
-            kind,
-            FailureKind::Connect | FailureKind::Tls | FailureKind::Timeout | FailureKind::Reset | FailureKind::Closed
-        );
-        if source != FailureSource::Upstream || !transient || attempt.response_started {
+        if source != FailureSource::Upstream || attempt.response_started {
             return RetryDecision::Stop;
         }
-        if sent_bytes && (is_non_idempotent(attempt.method) || !attempt.body_replayable) {
+        if sent_bytes && !(self.repeatable(attempt.method) && attempt.body_replayable) {
             return RetryDecision::Stop;
         }
         let stale = attempt.pooled && matches!(kind, FailureKind::Reset | FailureKind::Closed);
         let limit = self.limit(attempt.nodes);
-        if !stale && attempt.retried >= limit {
+        if !stale && (!self.on.covers(&attempt.failure) || attempt.retried >= limit) {
             return RetryDecision::Stop;
         }
         // APISIX sets the deadline only where there are retries
-        if limit > 0 && !self.retry_timeout.is_zero() && attempt.elapsed > self.retry_timeout {
+        if limit > 0 && !self.retry_timeout.is_zero() && attempt.elapsed + attempt.wait > self.retry_timeout {
             return RetryDecision::TimedOut;
         }
         RetryDecision::Retry { counts: !stale }
@@ -137,106 +200,4 @@ impl RetryPolicy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use FailureKind::*;
-    use FailureSource::*;
-    use RetryDecision::*;
-
-    const COUNTS: RetryDecision = Retry { counts: true };
-
-    fn attempt(kind: FailureKind, sent_bytes: bool) -> Attempt<'static> {
-        Attempt {
-            failure: Failure { source: Upstream, kind, sent_bytes },
-            method: b"GET",
-            body_replayable: true,
-            response_started: false,
-            pooled: false,
-            retried: 0,
-            nodes: 2,
-            elapsed: Duration::from_secs(3),
-        }
-    }
-
-    fn decide(attempt: Attempt<'_>) -> RetryDecision {
-        RetryPolicy::default().may_retry(&attempt)
-    }
-
-    #[test]
-    fn kinds() {
-        for (kind, wanted) in [
-            (Connect, COUNTS),
-            (Tls, COUNTS),
-            (Timeout, COUNTS),
-            (Reset, COUNTS),
-            (Closed, COUNTS),
-            (BadResponse, Stop),
-            (NoNode, Stop),
-            (Other, Stop),
-        ] {
-            assert_eq!(decide(attempt(kind, true)), wanted, "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn methods() {
-        for (method, sent, wanted) in [
-            (&b"POST"[..], true, Stop),
-            (b"POST", false, COUNTS),
-            (b"PATCH", true, Stop),
-            (b"LOCK", true, Stop),
-            (b"PATCH", false, COUNTS),
-            (b"PUT", true, COUNTS),
-            (b"DELETE", true, COUNTS),
-            (b"GET", true, COUNTS),
-        ] {
-            let got = decide(Attempt { method, ..attempt(Reset, sent) });
-            assert_eq!(got, wanted, "{} {sent}", String::from_utf8_lossy(method));
-        }
-    }
-
-    #[test]
-    fn not_the_nodes_fault_or_too_late() {
-        for source in [Downstream, Internal] {
-            let failure = Failure { source, kind: Reset, sent_bytes: false };
-            assert_eq!(decide(Attempt { failure, ..attempt(Reset, false) }), Stop);
-        }
-        assert_eq!(decide(Attempt { response_started: true, ..attempt(Reset, true) }), Stop);
-        assert_eq!(decide(Attempt { body_replayable: false, ..attempt(Reset, true) }), Stop);
-        assert_eq!(decide(Attempt { body_replayable: false, ..attempt(Connect, false) }), COUNTS);
-    }
-
-    #[test]
-    fn counts() {
-        assert_eq!(decide(Attempt { retried: 1, ..attempt(Connect, false) }), Stop);
-        assert_eq!(decide(Attempt { nodes: 1, ..attempt(Connect, false) }), Stop);
-        let three = RetryPolicy { retries: Some(3), ..RetryPolicy::default() };
-        assert_eq!(three.may_retry(&Attempt { retried: 2, nodes: 1, ..attempt(Connect, false) }), COUNTS);
-        assert_eq!(three.may_retry(&Attempt { retried: 3, nodes: 9, ..attempt(Connect, false) }), Stop);
-        let never = RetryPolicy { retries: Some(0), ..RetryPolicy::default() };
-        assert_eq!(never.may_retry(&attempt(Connect, false)), Stop);
-    }
-
-    #[test]
-    fn a_stale_pooled_connection_costs_no_try() {
-        let stale = Attempt { pooled: true, nodes: 1, ..attempt(Closed, true) };
-        assert_eq!(decide(stale), Retry { counts: false });
-        assert_eq!(decide(Attempt { method: b"POST", ..stale }), Stop);
-        assert_eq!(decide(Attempt { failure: attempt(Timeout, true).failure, ..stale }), Stop);
-    }
-
-    #[test]
-    fn retry_timeout() {
-        let policy = |seconds| RetryPolicy { retries: None, retry_timeout: Duration::from_secs(seconds) };
-        assert_eq!(policy(2).may_retry(&attempt(Connect, false)), TimedOut);
-        assert_eq!(policy(3).may_retry(&attempt(Connect, false)), COUNTS);
-        assert_eq!(policy(0).may_retry(&attempt(Connect, false)), COUNTS);
-    }
-
-    #[test]
-    fn statuses() {
-        assert_eq!(attempt(Timeout, false).failure.status(), 504);
-        assert_eq!(attempt(Closed, false).failure.status(), 502);
-        assert_eq!(Failure { source: Internal, kind: Other, sent_bytes: false }.status(), 500);
-    }
-}
+mod tests;

@@ -39,8 +39,10 @@ pub(crate) fn gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// Weights of `members` as used: divided by their common divisor; all zero counts as all one, because APISIX goes
 /// on with weight-0 nodes when nothing else is left (t/node/healthcheck-passive). Nodes without weight are left out.
-pub(crate) fn effective_weights(nodes: &[Endpoint], members: &[u32]) -> (Vec<u32>, Vec<u64>) {
-    let weight = |index: &u32| nodes.get(*index as usize).map_or(0, |node| u64::from(node.weight));
+/// `percents`: of its weight that each node has by its index, see [`crate::slow_start`]; empty for all of it.
+pub(crate) fn effective_weights(nodes: &[Endpoint], members: &[u32], percents: &[u8]) -> (Vec<u32>, Vec<u64>) {
+    let percent = |index: &u32| percents.get(*index as usize).map_or(100, |percent| u64::from(*percent));
+    let weight = |index: &u32| nodes.get(*index as usize).map_or(0, |node| u64::from(node.weight)) * percent(index);
     let divisor = members.iter().map(weight).fold(0, gcd);
     if divisor == 0 {
         return (members.to_vec(), vec![1; members.len()]);
@@ -51,7 +53,18 @@ pub(crate) fn effective_weights(nodes: &[Endpoint], members: &[u32]) -> (Vec<u32
 impl RoundRobin {
     /// `shards`: counters to spread workers over (1 = one order for all). `start`: where the cycle begins.
     pub fn build(nodes: &[Endpoint], members: &[u32], shards: u16, start: u64) -> RoundRobin {
-        let (members, weights) = effective_weights(nodes, members);
+        RoundRobin::build_warming(nodes, members, &[], shards, start)
+    }
+
+    /// With shares of weights, see [`crate::slow_start`].
+    pub(crate) fn build_warming(
+        nodes: &[Endpoint],
+        members: &[u32],
+        percents: &[u8],
+        shards: u16,
+        start: u64,
+    ) -> RoundRobin {
+        let (members, weights) = effective_weights(nodes, members, percents);
         let total: u64 = weights.iter().sum();
         let cycle = if total <= SEQUENCE_LIMIT {
             Cycle::Written(smooth(&members, &weights, total))

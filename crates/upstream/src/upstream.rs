@@ -1,7 +1,9 @@
 //! A compiled upstream: its nodes and everything a request needs to know to talk to one.
+use crate::breaker::Breaking;
+use crate::concurrency::ConcurrencyLimit;
 use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
-use crate::{HostHeader, NodeSet, RetryPolicy};
+use crate::{HostHeader, LoadReport, NodeSet, NodeStatus, RetryPolicy};
 use sluice_net::tls::ClientTls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,13 +58,24 @@ pub struct Timeouts {
     pub send: Duration,
     /// Between two reads of the response.
     pub read: Duration,
+    /// From the request's head to the response's, all attempts and waits included; ours.
+    pub request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The same where only so much time is left. Nothing is shorter than a millisecond, as zero may mean no limit.
+    pub fn within(self, left: Duration) -> Timeouts {
+        let left = left.max(Duration::from_millis(1));
+        let Timeouts { connect, send, read, request } = self;
+        Timeouts { connect: connect.min(left), send: send.min(left), read: read.min(left), request }
+    }
 }
 
 impl Default for Timeouts {
     /// nginx's `proxy_*_timeout`.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Timeouts { connect: minute, send: minute, read: minute }
+        Timeouts { connect: minute, send: minute, read: minute, request: None }
     }
 }
 
@@ -83,6 +96,10 @@ pub struct Upstream {
     pub tls: Tls,
     /// The health checks of its nodes.
     pub health: Option<Arc<Checker>>,
+    pub breaking: Option<Box<Breaking>>,
+    pub concurrency: Option<Box<ConcurrencyLimit>>,
+    /// Where nodes tell their load.
+    pub load_report: Option<Arc<LoadReport>>,
     /// Keeps the nodes' names resolved for as long as the upstream exists.
     pub _refresh: Option<Refresh>,
 }
@@ -91,6 +108,11 @@ impl Upstream {
     /// What its health checks have found; `None` where it has none.
     pub fn health(&self) -> Option<HealthReport> {
         self.health.as_ref().map(|checker| checker.report())
+    }
+
+    /// The state of its nodes; `now_ms` as for picks.
+    pub fn status(&self, now_ms: u64) -> Vec<NodeStatus> {
+        self.nodes.balancer().status(now_ms)
     }
 }
 

@@ -237,8 +237,17 @@ impl Actions {
             "initcol" | "setuid" | "setsid" | "setrsc" | "expirevar" | "deprecatevar" => {
                 return Ok(Some(format!("{name}: collections live as long as the request")));
             }
-            "exec" | "append" | "prepend" | "pause" | "xmlns" | "sanitisearg" | "sanitisematched"
-            | "sanitisematchedbytes" | "sanitiserequestheader" | "sanitiseresponseheader" | "setenv" => {
+            "exec"
+            | "append"
+            | "prepend"
+            | "pause"
+            | "xmlns"
+            | "sanitisearg"
+            | "sanitisematched"
+            | "sanitisematchedbytes"
+            | "sanitiserequestheader"
+            | "sanitiseresponseheader"
+            | "setenv" => {
                 return Ok(Some(format!("{name} has no effect")));
             }
             "proxy" => return Err("proxying to another server is a route's work".to_owned()),
@@ -328,8 +337,14 @@ fn control(text: &str) -> Result<Result<Control, String>, String> {
         "requestbodyaccess" => Control::RequestBodyAccess(on_off(value)?),
         "responsebodyaccess" => Control::ResponseBodyAccess(on_off(value)?),
         "auditengine" => Control::Audit(crate::settings::AuditEngine::parse(value)?),
-        "auditlogparts" | "debugloglevel" | "hashengine" | "hashenforcement" | "requestbodylimit" | "responsebodylimit"
-        | "responsebodymimetype" | "parsexmlintoargs" => return Ok(Err(format!("ctl:{name} has no effect"))),
+        "auditlogparts"
+        | "debugloglevel"
+        | "hashengine"
+        | "hashenforcement"
+        | "requestbodylimit"
+        | "responsebodylimit"
+        | "responsebodymimetype"
+        | "parsexmlintoargs" => return Ok(Err(format!("ctl:{name} has no effect"))),
         _ => return Err(format!("unknown control {name}")),
     }))
 }

@@ -297,13 +297,7 @@ impl<'a> Compiler<'a> {
             let prefilter = Prefilter::build(&mut rules);
             PhaseRules { rules, prefilter }
         });
-        Ok(Ruleset {
-            settings: self.settings,
-            names: self.names,
-            chains: self.chains,
-            phases,
-            notices: self.notices,
-        })
+        Ok(Ruleset { settings: self.settings, names: self.names, chains: self.chains, phases, notices: self.notices })
     }
 
     /// A text that may hold macros, for what [`update`] changes.

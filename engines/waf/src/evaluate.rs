@@ -11,6 +11,17 @@ use crate::transaction::Transaction;
 use crate::transformation::ChainId;
 use crate::variable::{Life, Target, Variable};
 
+/// A link of a rule on its way over values.
+#[derive(Clone, Copy)]
+struct Test<'a> {
+    rules: &'a Ruleset,
+    rule: &'a Rule,
+    link: &'a Link,
+    operator: &'a Operator,
+    /// The operator's parameter, expanded.
+    parameter: &'a [u8],
+}
+
 impl Transaction {
     /// Whether all links of a rule match. What a link writes is written even where a later one does not match, as in
     /// ModSecurity.
@@ -31,41 +42,38 @@ impl Transaction {
                 None => Bytes::from_vec(self.expand(expansion, Some(rule))),
             },
         };
+        let test = Test { rules, rule, link, operator, parameter: &parameter };
         let mut any = false;
         for target in &link.targets.wanted {
-            any |= self.target_matches(rules, rule, link, operator, target, &parameter);
+            any |= self.target_matches(test, target);
         }
         any
     }
 
-    fn target_matches(
-        &mut self,
-        rules: &Ruleset,
-        rule: &Rule,
-        link: &Link,
-        operator: &Operator,
-        target: &Target,
-        parameter: &[u8],
-    ) -> bool {
+    fn target_matches(&mut self, test: Test<'_>, target: &Target) -> bool {
+        let Test { rules, rule, link, operator, parameter } = test;
         if target.count {
             let count = self.count(rules, rule, link, target).to_string();
-            return self.test_one(rule, link, operator, parameter, &target.text, count.as_bytes());
+            return self.test_one(test, &target.text, count.as_bytes());
         }
         if let Some(slot) = target.slot {
             let Some(value) = self.values.tx(slot) else { return false };
             // the common case: a score or a level is compared as it is
-            if matches!(link.steps.as_slice(), [0]) && (operator.test(value, parameter, false).is_some() == link.negated) {
+            if matches!(link.steps.as_slice(), [0])
+                && (operator.test(value, parameter, false).is_some() == link.negated)
+            {
                 return false;
             }
             let value = value.to_vec();
-            return self.test_moving(rules, rule, link, operator, parameter, &target.text, value);
+            return self.test_moving(test, &target.text, value);
         }
         if target.variable.life() == Life::Moving {
             let mut any = false;
             for (name, value) in self.moving(rules, target) {
-                if !link.targets.excludes(target.variable, &name) && !self.controls.hides(rule, target.variable, &name) {
+                if !link.targets.excludes(target.variable, &name) && !self.controls.hides(rule, target.variable, &name)
+                {
                     let shown = full_name(target.variable, &name);
-                    any |= self.test_moving(rules, rule, link, operator, parameter, &shown, value);
+                    any |= self.test_moving(test, &shown, value);
                 }
             }
             return any;
@@ -76,7 +84,7 @@ impl Transaction {
             for i in 0..self.values.of(variable).len() {
                 let Some(index) = self.values.of(variable).get(i).copied() else { break };
                 if self.takes(rule, link, target, variable, index) {
-                    any |= self.test_member(rules, rule, link, operator, parameter, target, index);
+                    any |= self.test_member(test, target, index);
                 }
             }
         }
@@ -104,76 +112,50 @@ impl Transaction {
         members.filter(|(v, i)| self.takes(rule, link, target, *v, *i)).count()
     }
 
-    fn test_member(
-        &mut self,
-        rules: &Ruleset,
-        rule: &Rule,
-        link: &Link,
-        operator: &Operator,
-        parameter: &[u8],
-        target: &Target,
-        index: u32,
-    ) -> bool {
+    fn test_member(&mut self, test: Test<'_>, target: &Target, index: u32) -> bool {
         let mut before: Option<Span> = None;
         let mut any = false;
-        for chain in &link.steps {
-            let span = self.values.transformed(index, *chain, &rules.chains);
+        for chain in &test.link.steps {
+            let span = self.values.transformed(index, *chain, &test.rules.chains);
             if before.replace(span) == Some(span) {
                 continue;
             }
             let value = self.values.arena.get(span);
-            let Some(captures) = tested(operator, link, value, parameter) else { continue };
+            let Some(captures) = test.apply(value) else { continue };
             let value = value.to_vec();
             let name = full_name(target.variable, self.values.arena.get(self.values.member(index).name));
-            self.matched_by(rule, link, &name, value, captures);
+            self.matched_by(test, &name, value, captures);
             any = true;
         }
         any
     }
 
-    fn test_moving(
-        &mut self,
-        rules: &Ruleset,
-        rule: &Rule,
-        link: &Link,
-        operator: &Operator,
-        parameter: &[u8],
-        name: &str,
-        value: Vec<u8>,
-    ) -> bool {
+    fn test_moving(&mut self, test: Test<'_>, name: &str, value: Vec<u8>) -> bool {
         let mut any = false;
-        for chain in &link.steps {
-            let value = transform(rules, *chain, value.clone());
-            any |= self.test_one(rule, link, operator, parameter, name, &value);
+        for chain in &test.link.steps {
+            let value = transform(test.rules, *chain, value.clone());
+            any |= self.test_one(test, name, &value);
         }
         any
     }
 
-    fn test_one(
-        &mut self,
-        rule: &Rule,
-        link: &Link,
-        operator: &Operator,
-        parameter: &[u8],
-        name: &str,
-        value: &[u8],
-    ) -> bool {
-        let Some(captures) = tested(operator, link, value, parameter) else { return false };
-        self.matched_by(rule, link, name, value.to_vec(), captures);
+    fn test_one(&mut self, test: Test<'_>, name: &str, value: &[u8]) -> bool {
+        let Some(captures) = test.apply(value) else { return false };
+        self.matched_by(test, name, value.to_vec(), captures);
         true
     }
 
-    fn matched_by(&mut self, rule: &Rule, link: &Link, name: &str, value: Vec<u8>, captures: Captures) {
+    fn matched_by(&mut self, test: Test<'_>, name: &str, value: Vec<u8>, captures: Captures) {
         self.matched.name = name.as_bytes().to_vec();
         self.matched.value.clone_from(&value);
         self.matched.all.push((name.as_bytes().to_vec(), value));
-        if link.capture {
+        if test.link.capture {
             for group in 0..10u32 {
                 let captured = captures.get(group as usize).cloned().flatten();
                 self.values.set_tx(Slot(group), captured.map(Bytes::from_vec));
             }
         }
-        self.write(rule, link);
+        self.write(test.rule, test.link);
     }
 
     /// What a link does when it matches, besides deciding.
@@ -271,9 +253,7 @@ impl Transaction {
             Variable::MatchedVars => self.matched.all.clone(),
             Variable::MatchedVarsNames => self.matched.all.iter().map(|(n, _)| (n.clone(), n.clone())).collect(),
             Variable::Duration => one(self.begun.elapsed().as_micros().to_string().into_bytes()),
-            Variable::HighestSeverity => {
-                one(self.highest_severity.map_or(255, |s| s as u16).to_string().into_bytes())
-            }
+            Variable::HighestSeverity => one(self.highest_severity.map_or(255, |s| s as u16).to_string().into_bytes()),
             Variable::ReqbodyProcessor => {
                 one(self.values.first(Variable::ReqbodyProcessor, None).unwrap_or_default().to_vec())
             }
@@ -282,12 +262,14 @@ impl Transaction {
     }
 }
 
-/// The operator's answer, turned round where the rule says `!`.
-fn tested(operator: &Operator, link: &Link, value: &[u8], parameter: &[u8]) -> Option<Captures> {
-    match (operator.test(value, parameter, link.capture), link.negated) {
-        (Some(captures), false) => Some(captures),
-        (None, true) => Some(Vec::new()),
-        _ => None,
+impl Test<'_> {
+    /// The operator's answer, turned round where the rule says `!`.
+    fn apply(&self, value: &[u8]) -> Option<Captures> {
+        match (self.operator.test(value, self.parameter, self.link.capture), self.link.negated) {
+            (Some(captures), false) => Some(captures),
+            (None, true) => Some(Vec::new()),
+            _ => None,
+        }
     }
 }
 
@@ -305,11 +287,7 @@ fn transform(rules: &Ruleset, chain: ChainId, mut value: Vec<u8>) -> Vec<u8> {
 
 fn sources(variable: Variable) -> &'static [Variable] {
     let parts = variable.parts();
-    if parts.is_empty() {
-        Variable::ALL.get(variable as usize..=variable as usize).unwrap_or_default()
-    } else {
-        parts
-    }
+    if parts.is_empty() { Variable::ALL.get(variable as usize..=variable as usize).unwrap_or_default() } else { parts }
 }
 
 fn full_name(variable: Variable, member: &[u8]) -> String {

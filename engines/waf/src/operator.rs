@@ -126,9 +126,9 @@ impl Operator {
             Operator::Utf8 => std::str::from_utf8(value).is_err(),
             Operator::Sqli => return detect_sqli(value),
             Operator::Xss => detect_xss(value),
-            Operator::Luhn(pattern) => pattern.captures(value).is_some_and(|c| {
-                c.first().and_then(Option::as_ref).is_some_and(|digits| luhn(digits))
-            }),
+            Operator::Luhn(pattern) => pattern
+                .captures(value)
+                .is_some_and(|c| c.first().and_then(Option::as_ref).is_some_and(|digits| luhn(digits))),
             Operator::Always => true,
             Operator::Never => false,
         };
@@ -279,5 +279,5 @@ fn luhn(text: &[u8]) -> bool {
             (_, doubled) => doubled,
         })
         .sum();
-    sum > 0 && sum % 10 == 0
+    sum > 0 && sum.is_multiple_of(10)
 }

@@ -20,11 +20,7 @@ pub(crate) enum Pattern {
 impl Pattern {
     pub(crate) fn new(source: &str) -> Result<Pattern, String> {
         let plain = plain(source);
-        let fast = RegexBuilder::new(&plain)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(SIZE_LIMIT)
-            .build();
+        let fast = RegexBuilder::new(&plain).unicode(false).dot_matches_new_line(true).size_limit(SIZE_LIMIT).build();
         match fast {
             Ok(regex) => Ok(Pattern::Fast(regex)),
             Err(fast) => fancy_regex::RegexBuilder::new(&format!("(?s){plain}"))
@@ -45,9 +41,9 @@ impl Pattern {
     /// The match and up to nine groups; none where there is no match.
     pub(crate) fn captures(&self, value: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
         match self {
-            Pattern::Fast(regex) => regex
-                .captures(value)
-                .map(|c| c.iter().take(10).map(|m| m.map(|m| m.as_bytes().to_vec())).collect()),
+            Pattern::Fast(regex) => {
+                regex.captures(value).map(|c| c.iter().take(10).map(|m| m.map(|m| m.as_bytes().to_vec())).collect())
+            }
             Pattern::Backtracking(regex) => {
                 let text = latin1(value);
                 let captures = regex.captures(&text).ok().flatten()?;
@@ -89,7 +85,11 @@ pub(crate) fn plain(source: &str) -> String {
             },
             '[' if in_class => {
                 // [:alpha:] stays; any other [ is a plain one inside a class
-                if chars.peek() == Some(&':') { out.push('[') } else { out.push_str("\\[") }
+                if chars.peek() == Some(&':') {
+                    out.push('[')
+                } else {
+                    out.push_str("\\[")
+                }
                 if out.ends_with('[') && !out.ends_with("\\[") {
                     for c in chars.by_ref() {
                         out.push(c);

@@ -174,9 +174,7 @@ impl Prefilter {
 fn is_filterable(rule: &Rule) -> bool {
     let Some(link) = rule.links.first() else { return false };
     let tests = matches!(link.operator, Some(Operator::Rx(Pattern::Fast(_)) | Operator::Words(..)));
-    tests
-        && !link.negated
-        && link.targets.wanted.iter().all(|t| !t.count && t.variable.life() != Life::Moving)
+    tests && !link.negated && link.targets.wanted.iter().all(|t| !t.count && t.variable.life() != Life::Moving)
 }
 
 impl Set {

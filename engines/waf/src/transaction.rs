@@ -203,7 +203,8 @@ impl Transaction {
     /// Records a rule that matched and acts on it; says whether the phase ends.
     fn conclude(&mut self, rule: &Rule, phase: u8) -> bool {
         let enforced = self.controls.engine == EngineMode::On;
-        let disruptive = enforced && matches!(rule.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
+        let disruptive =
+            enforced && matches!(rule.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
         if let Some(severity) = rule.severity {
             self.highest_severity = Some(self.highest_severity.map_or(severity, |s| s.min(severity)));
         }

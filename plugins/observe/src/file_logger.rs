@@ -5,10 +5,11 @@
 //! all routes; a relative one starts from the working directory, as in APISIX.
 //!
 //! Differences from APISIX: a request never waits for the file; at most `plugin_attr.file-logger.max_pending_bytes` (16 MiB)
-//! wait for each file, further lines are dropped and counted (`sluice_file_logger_lines_total`). A moved or deleted file is
+//! wait for each file, and `sluice.limits.log_pending_bytes` for all loggers together; further lines are dropped and counted
+//! (`sluice_file_logger_lines_total`). A moved or deleted file is
 //! noticed without a signal: the next line goes into a new one. Bytes that are not UTF-8 are replaced, so that each
 //! line is JSON.
-use crate::line_file::{DEFAULT_MAX_PENDING, LineFile};
+use sluice_telemetry::line_file::{DEFAULT_MAX_PENDING, LineFile};
 use crate::log_entry::{LogEntry, LogOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -60,7 +61,11 @@ impl Files {
         files.retain(|_, file| file.strong_count() > 0);
         let limit = env.attribute("file-logger").get("max_pending_bytes").and_then(Value::as_u64);
         let limit = limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(DEFAULT_MAX_PENDING);
-        let file = LineFile::start(path.into(), limit).map_err(BuildError::new)?;
+        let account = env.logs.account("file-logger");
+        // Bytes are its bound, not lines.
+        account.set_limit(u64::MAX);
+        let file = LineFile::start(path.into(), limit, Some(account)).map_err(BuildError::new)?;
+        env.logs.drain_at_end(&file.draining());
         let file = Arc::new(file);
         files.insert(path.into(), Arc::downgrade(&file));
         Ok(file)
@@ -131,11 +136,11 @@ impl Plugin for FileLogger {
         self.entry.body_filter(cx, chunk);
     }
     fn log(&self, cx: &mut Context) {
-        let Some(entry) = self.entry.build(cx) else { return };
-        match serde_json::to_vec(&entry) {
-            Ok(line) => self.file.push(&line),
-            Err(error) => tracing::error!(%error, "a log entry cannot be written as JSON"),
-        }
+        crate::logger::with_scratch(|line| {
+            if self.entry.write(cx, None, line) {
+                self.file.push(line);
+            }
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! The entry that loggers write for a request: everything about it, or what `log_format` says (apisix/utils/log-util.lua).
-//! Shared by all loggers. The surprise: `log_format` replaces the entry, `log_format_extra` only adds to the full one.
+//! Shared by all loggers, and written as JSON text in one go. The surprise: `log_format` replaces the entry,
+//! `log_format_extra` only adds to the full one.
 mod full;
 #[cfg(test)]
 mod tests;
@@ -11,9 +12,10 @@ use serde_json::{Map, Value as Json};
 use sluice_expr::{Expr, Lookup, Variable};
 use sluice_plugin::{BodyChunk, BuildError, Context};
 use std::sync::atomic::{AtomicU64, Ordering};
-use values::text;
+use values::Object;
 
-pub use full::latencies;
+pub use full::{latencies, start_millis};
+pub use values::{json as write_json, text as write_text};
 
 /// Deepest nesting of objects in a `log_format`; what is deeper becomes an empty object.
 const MAX_DEPTH: usize = 5;
@@ -124,16 +126,39 @@ impl Include {
     }
 }
 
+/// A field of a `log_format`.
+#[derive(Debug)]
+struct Named {
+    name: Box<str>,
+    /// What always stands under some names is looked for at each request, others need no look.
+    given: bool,
+    value: Field,
+}
+
+/// Left by plugins that speak to language models.
+const OF_MODELS: [&str; 3] = ["llm_summary", "llm_request", "llm_response_text"];
+/// Names whose values are the gateway's where it has some.
+const GIVEN: [&str; 8] = [
+    "service_id",
+    "route_id",
+    "consumer",
+    "upstream",
+    "upstream_latency",
+    "llm_summary",
+    "llm_request",
+    "llm_response_text",
+];
+
 /// A `log_format`, compiled.
 #[derive(Debug)]
 enum Field {
     Constant(Json),
     Variable(Variable),
     RequestBody,
-    Object(Vec<(String, Field)>),
+    Object(Vec<Named>),
 }
 
-fn compile_format(format: &Map<String, Json>, depth: usize) -> Vec<(String, Field)> {
+fn compile_format(format: &Map<String, Json>, depth: usize) -> Vec<Named> {
     let field = |value: &Json| match value {
         Json::Object(_) | Json::Array(_) if depth >= MAX_DEPTH => {
             tracing::warn!("log_format nesting exceeds max depth {MAX_DEPTH}, truncating");
@@ -147,11 +172,16 @@ fn compile_format(format: &Map<String, Json>, depth: usize) -> Vec<(String, Fiel
         },
         other => Field::Constant(other.clone()),
     };
-    format.iter().map(|(name, value)| (name.clone(), field(value))).collect()
+    let named = |(name, value): (&String, &Json)| Named {
+        name: name.as_str().into(),
+        given: depth == 1 && GIVEN.contains(&name.as_str()),
+        value: field(value),
+    };
+    format.iter().map(named).collect()
 }
 
-fn reads_request_body(fields: &[(String, Field)]) -> bool {
-    fields.iter().any(|(_, field)| match field {
+fn reads_request_body(fields: &[Named]) -> bool {
+    fields.iter().any(|field| match &field.value {
         Field::RequestBody => true,
         Field::Variable(variable) => variable.needs_request_body(),
         Field::Object(nested) => reads_request_body(nested),
@@ -168,8 +198,8 @@ struct Collected(Vec<(u64, Vec<u8>)>);
 pub struct LogEntry {
     /// Tells the loggers of one request apart.
     id: u64,
-    format: Option<Vec<(String, Field)>>,
-    extra: Vec<(String, Field)>,
+    format: Option<Vec<Named>>,
+    extra: Vec<Named>,
     matches: Option<Vec<Expr>>,
     request_body: Include,
     response_body: Include,
@@ -187,7 +217,12 @@ impl LogEntry {
         let extra = options.log_format_extra.as_ref().or_else(|| of_metadata("log_format_extra"));
         let format = format.map(|f| compile_format(f, 1));
         let extra = match (&format, extra) {
-            (None, Some(extra)) => compile_format(extra, 1),
+            (None, Some(extra)) => {
+                let mut extra = compile_format(extra, 1);
+                // A field of the full entry is never replaced.
+                extra.retain(|field| !full::ALWAYS.contains(&&*field.name));
+                extra
+            }
             _ => Vec::new(),
         };
         let matches = match &options.matches {
@@ -237,80 +272,107 @@ impl LogEntry {
         self.format.is_some()
     }
 
-    /// The entry; `None` where `match` excludes the request. Call it in `log`, once.
-    pub fn build(&self, cx: &mut Context) -> Option<Map<String, Json>> {
+    /// Appends the entry's JSON; `false`, with nothing written, where `match` excludes the request. `unmatched` stands in as
+    /// `route_id` where no route was found. Call it in `log`, once.
+    pub fn write(&self, cx: &mut Context, unmatched: Option<&str>, out: &mut Vec<u8>) -> bool {
         if let Some(matches) = &self.matches
             && !matches.iter().any(|m| m.eval(cx))
         {
-            return None;
+            return false;
         }
         let response_body = self.take_response_body(cx);
+        let response_body = response_body.as_deref();
         let cx: &Context = cx;
-        let mut entry = match &self.format {
+        let mut entry = Object::open(out);
+        let fields = match &self.format {
             Some(format) => {
-                let mut entry = self.fields(format, cx, response_body.as_ref());
                 if let Some(route) = &cx.route {
                     if let Some(id) = &route.service_id {
-                        entry.insert("service_id".into(), Json::from(&**id));
+                        values::text(id.as_bytes(), entry.key(b"service_id"));
                     }
-                    entry.insert("route_id".into(), Json::from(&*route.route_id));
+                    values::text(route.route_id.as_bytes(), entry.key(b"route_id"));
                 }
-                entry
+                format
             }
             None => {
                 let request_body = if self.request_body.holds(cx) { self.request_body(cx) } else { None };
-                let extra = self.fields(&self.extra, cx, response_body.as_ref());
-                let mut entry = full::entry(cx, request_body, response_body);
-                for (name, value) in extra {
-                    // A field of the full entry is never replaced.
-                    entry.entry(name).or_insert(value);
-                }
-                entry
+                full::entry(cx, request_body, response_body, &mut entry);
+                &self.extra
             }
         };
-        // Left by plugins that speak to language models.
-        for name in ["llm_summary", "llm_request", "llm_response_text"] {
-            if let Some(value) = cx.custom_variable(name) {
-                entry.insert(name.into(), serde_json::from_slice(value).unwrap_or_else(|_| text(value)));
+        let models = OF_MODELS.iter().filter_map(|name| Some((*name, cx.custom_variable(name)?)));
+        for (name, value) in models.clone() {
+            match serde_json::from_slice::<Json>(value) {
+                Ok(value) => values::json(&value, entry.key(name.as_bytes())),
+                Err(_) => values::text(value, entry.key(name.as_bytes())),
             }
         }
-        Some(entry)
+        let has = |name: &str| match self.format {
+            // The route's identity is the gateway's to tell (`get_custom_format_log`).
+            Some(_) if cx.route.is_some() && matches!(name, "service_id" | "route_id") => true,
+            None if full::has(cx, name) => true,
+            _ => models.clone().any(|(model, _)| model == name),
+        };
+        let mut named = false;
+        for field in fields {
+            if !field.given || !has(&field.name) {
+                named |= self.field(field, cx, response_body, &mut entry) && &*field.name == "route_id";
+            }
+        }
+        if let Some(unmatched) = unmatched.filter(|_| cx.route.is_none() && !named) {
+            values::text(unmatched.as_bytes(), entry.key(b"route_id"));
+        }
+        entry.close();
+        true
     }
 
-    fn fields(&self, fields: &[(String, Field)], cx: &Context, response_body: Option<&Json>) -> Map<String, Json> {
-        let mut entry = Map::with_capacity(fields.len() + 2);
-        for (name, field) in fields {
-            let value = match field {
-                Field::Constant(value) => Some(value.clone()),
-                // What this logger collected; an empty text where it collects nothing (apisix/core/ctx.lua).
-                Field::Variable(Variable::ResponseBody) => {
-                    Some(response_body.cloned().unwrap_or_else(|| Json::from("")))
+    /// The entry as a value, for tests.
+    #[cfg(test)]
+    pub fn build(&self, cx: &mut Context) -> Option<Map<String, Json>> {
+        let mut out = Vec::new();
+        self.write(cx, None, &mut out).then(|| serde_json::from_slice(&out).expect("JSON"))
+    }
+
+    /// Writes one field; `false` where it has no value.
+    fn field(&self, field: &Named, cx: &Context, response_body: Option<&[u8]>, entry: &mut Object<'_>) -> bool {
+        let name = field.name.as_bytes();
+        match &field.value {
+            Field::Constant(value) => values::json(value, entry.key(name)),
+            // What this logger collected; an empty text where it collects nothing (apisix/core/ctx.lua).
+            Field::Variable(Variable::ResponseBody) => values::text(response_body.unwrap_or_default(), entry.key(name)),
+            Field::Variable(variable) => match cx.variable(variable) {
+                Some(value) => values::variable(variable, value, entry.key(name)),
+                None => return false,
+            },
+            Field::RequestBody => match self.request_body(cx) {
+                Some(body) => values::text(body, entry.key(name)),
+                None => return false,
+            },
+            Field::Object(nested) => {
+                let mut object = Object::open(entry.key(name));
+                for field in nested {
+                    self.field(field, cx, response_body, &mut object);
                 }
-                Field::Variable(variable) => cx.variable(variable).map(|v| values::json(variable, v)),
-                Field::RequestBody => self.request_body(cx),
-                Field::Object(nested) => Some(Json::Object(self.fields(nested, cx, response_body))),
-            };
-            if let Some(value) = value {
-                entry.insert(name.clone(), value);
+                object.close();
             }
         }
-        entry
+        true
     }
 
-    fn request_body(&self, cx: &Context) -> Option<Json> {
+    /// The request's body as far as it is logged.
+    pub fn request_body<'a>(&self, cx: &'a Context) -> Option<&'a [u8]> {
         let body = cx.upstream.body.as_ref().or(cx.request_body.as_ref())?;
         // nginx has no body data where the body is empty.
-        (!body.is_empty()).then(|| text(body.get(..self.max_request_body).unwrap_or(body)))
+        (!body.is_empty()).then(|| body.get(..self.max_request_body).unwrap_or(body))
     }
 
-    fn take_response_body(&self, cx: &mut Context) -> Option<Json> {
+    fn take_response_body(&self, cx: &mut Context) -> Option<Vec<u8>> {
         let collected = cx.get_mut::<Collected>()?;
         let at = collected.0.iter().position(|(id, _)| *id == self.id)?;
         let (_, body) = collected.0.swap_remove(at);
-        if cx.response.headers.get("content-encoding").is_some_and(|e| e.eq_ignore_ascii_case(b"gzip")) {
-            return Some(text(&values::gunzip(&body, self.max_response_body).unwrap_or(body)));
-        }
-        Some(text(&body))
+        let encoding = cx.response.headers.get("content-encoding").unwrap_or_default();
+        let decoded = values::decoded(encoding, &body, self.max_response_body);
+        Some(decoded.unwrap_or(body))
     }
 }
 

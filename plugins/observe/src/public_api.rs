@@ -21,7 +21,7 @@ pub struct PublicApi {
 }
 
 impl Define for PublicApi {
-    const INFO: Info = Info::new("public-api", 501, Phases::ACCESS);
+    const INFO: Info = Info::new("public-api", 501, Phases::ACCESS).request_body();
     type Config = Config;
 
     fn build(config: Config, env: &Env) -> Result<PublicApi, BuildError> {
@@ -29,15 +29,29 @@ impl Define for PublicApi {
     }
 }
 
+impl PublicApi {
+    fn endpoint(&self, cx: &Context) -> Option<&Endpoint> {
+        let path = self.uri.as_ref().map_or(cx.request.path_bytes(), |uri| uri.as_bytes());
+        let method = cx.request.method_text();
+        self.endpoints.iter().find(|e| e.matches(method, path))
+    }
+}
+
 impl Plugin for PublicApi {
+    fn wants_request_body(&self, cx: &Context) -> bool {
+        let limit = self.endpoint(cx).map_or(0, |endpoint| endpoint.body_limit);
+        match cx.request.framing {
+            sluice_http::h1::Framing::Length(length) => length <= limit,
+            _ => limit > 0,
+        }
+    }
+
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
         if let Some(uri) = &self.uri {
             // Logs and later plugins see the endpoint's path as `$uri`.
             cx.set_variable("uri", uri.as_bytes());
         }
-        let path = self.uri.as_ref().map_or(cx.request.path_bytes(), |uri| uri.as_bytes());
-        let method = cx.request.method_text();
-        let Some(endpoint) = self.endpoints.iter().find(|e| e.matches(method, path)) else {
+        let Some(endpoint) = self.endpoint(cx) else {
             return Flow::reply(Reply::status(404));
         };
         match (endpoint.handler)(cx) {
@@ -64,7 +78,7 @@ mod tests {
                 Some("decline") => Flow::Next,
                 _ => Flow::reply(Reply::text(200, "endpoint")),
             });
-            vec![Endpoint { methods: &["GET"], uri: "/apisix/plugin/x".into(), handler }]
+            vec![Endpoint { methods: &["GET"], uri: "/apisix/plugin/x".into(), body_limit: 0, handler }]
         });
         let registry = Registry::new(&[&[declaring]]).expect("registry");
         Harness::with_env(PUBLIC_API, config, Env::for_tests().with_registry(Arc::new(registry))).expect("builds")

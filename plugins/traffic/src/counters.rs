@@ -98,6 +98,15 @@ impl<V: Copy + Default + Send + 'static> Counters<V> {
         Key { hash: self.seeds.0.hash_one((hash, text)), check: self.seeds.1.hash_one((check, text)) }
     }
 
+    /// A key's value, if it has one.
+    #[inline]
+    pub fn get(&self, key: Key, now: u64) -> Option<V> {
+        let shard = self.shards.get((key.hash >> 56) as usize % SHARDS)?;
+        let table = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = &table.entries[table.find(key)?];
+        (entry.end > now).then_some(entry.value)
+    }
+
     /// Changes a key's entry under its shard's lock. `now` is in milliseconds since the epoch.
     #[inline]
     pub fn update<R>(&self, key: Key, now: u64, change: impl FnOnce(&mut Entry<V>) -> R) -> Result<R, Full> {

@@ -8,14 +8,19 @@
 //! At most `plugin_attr.limit-conn.max_keys` (1000000) keys with requests under way are counted; beyond that requests of new
 //! keys fail with 500, or pass with `allow_degradation`.
 //!
-//! Differences from APISIX: the policies `redis` and `redis-cluster` are accepted but not available yet, so an object that
-//! uses them is refused when it is built. `only_use_default_delay` has no effect, as in APISIX 3.18, where the delay
-//! learned from latencies is forgotten with each request.
+//! With the policies `redis` and `redis-cluster` requests are counted in Redis, over all gateways. One that a gateway cannot
+//! sign off (it was killed, or Redis is away) counts for `key_ttl` seconds. When Redis is away requests get 500 at once, or
+//! pass with `allow_degradation` ([rate limiting](../../guide/rate-limiting.md)).
+//!
+//! Differences from APISIX: `only_use_default_delay` has no effect, as in APISIX 3.18, where the delay learned from latencies is
+//! forgotten with each request. `redis_keepalive_pool` and `redis_cluster_name` have none either: a worker has one connection for
+//! all its requests.
 //
-// Read in apisix/plugins/limit-conn.lua, limit-conn/init.lua and lua-resty-limit-traffic's conn.lua.
+// Read in apisix/plugins/limit-conn.lua, limit-conn/{init,util}.lua and lua-resty-limit-traffic's conn.lua.
 use crate::counters::{Counters, Full, Key, PINNED, Prefix};
 use crate::limit_key::{KeySource, KeyType, applies, prefix_of};
 use crate::limit_number::{LimitNumber, natural, positive};
+use crate::redis_fields::{RedisFields, RedisPolicy};
 use crate::redis_schema as redis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +30,9 @@ use sluice_plugin::{BuildError, Clock, Context, Define, Env, Flow, Info, Outcome
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod remote;
+use remote::{Remote, RemoteLease};
 
 const NAME: &str = "limit-conn";
 
@@ -79,7 +87,7 @@ pub struct Config {
     /// How `key` is read.
     #[serde(default)]
     key_type: KeyType,
-    /// Where counts are held. Only `local` is available.
+    /// Where counts are held.
     #[serde(default)]
     policy: Policy,
     /// Status of a refused request.
@@ -94,6 +102,9 @@ pub struct Config {
     allow_degradation: bool,
     /// Several limits instead of `conn`, `burst` and `key`, all of which must hold.
     rules: Option<Vec<Rule>>,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    redis: RedisFields,
 }
 
 fn service_unavailable() -> u16 {
@@ -117,9 +128,30 @@ struct Resolved<'a> {
 }
 
 /// A request that is counted; dropping it ends that.
-struct Lease {
+pub(crate) struct Lease {
     counts: Arc<Counters<u64>>,
     key: Key,
+}
+
+impl Lease {
+    /// Counts a request, unless `most` are under way; also how many are then.
+    pub(crate) fn take(counts: &Arc<Counters<u64>>, key: Key, most: u64) -> Result<Option<(Lease, u64)>, Full> {
+        let counted = counts.update(key, 0, |entry| {
+            if entry.value >= most {
+                return None;
+            }
+            entry.value += 1;
+            entry.end = PINNED;
+            Some(entry.value)
+        })?;
+        Ok(counted.map(|counted| (Lease { counts: counts.clone(), key }, counted)))
+    }
+}
+
+/// Seconds to wait as the `counted`th under way.
+pub(crate) fn delay_of(unit: f64, counted: u64, conn: u64) -> f64 {
+    let before = if counted > conn { (counted - 1) / conn.max(1) } else { 0 };
+    unit * before as f64
 }
 
 impl Drop for Lease {
@@ -135,7 +167,11 @@ impl Drop for Lease {
 
 /// What this request is counted in, by all `limit-conn` plugins that it passed. It goes with the request's context, however
 /// that ends.
-struct Leases(SmallVec<[Lease; 2]>);
+#[derive(Default)]
+struct Leases {
+    here: SmallVec<[Lease; 2]>,
+    remote: Vec<RemoteLease>,
+}
 
 enum Incoming {
     /// Seconds to wait.
@@ -149,6 +185,7 @@ pub struct LimitConn {
     delay: f64,
     counts: Arc<Counters<u64>>,
     prefix: Prefix,
+    remote: Option<Remote>,
     rejected: Reply,
     allow_degradation: bool,
     clock: Clock,
@@ -159,13 +196,15 @@ impl Define for LimitConn {
     type Config = Config;
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
-        match config.policy {
-            Policy::Local => {}
-            Policy::Redis => return Err(redis::unavailable("redis")),
-            Policy::RedisCluster => return Err(redis::unavailable("redis-cluster")),
-        }
+        let policy = match config.policy {
+            Policy::Local => None,
+            Policy::Redis => Some(RedisPolicy::Single),
+            Policy::RedisCluster => Some(RedisPolicy::Cluster),
+        };
+        let name = prefix_of(&config, env);
+        let remote = policy.map(|policy| Remote::new(&config.redis, policy, &name, env)).transpose()?;
         let counts = Counters::shared(NAME, "requests", env);
-        let prefix = counts.prefix(&prefix_of(&config, env));
+        let prefix = counts.prefix(&name);
         let rejected = match &config.rejected_msg {
             Some(message) => Reply::error_msg(config.rejected_code, message),
             None => Reply::status(config.rejected_code),
@@ -184,7 +223,7 @@ impl Define for LimitConn {
         };
         let delay = config.default_conn_delay.unwrap_or_default();
         let allow_degradation = config.allow_degradation;
-        Ok(LimitConn { limits, delay, counts, prefix, rejected, allow_degradation, clock: env.clock.clone() })
+        Ok(LimitConn { limits, delay, counts, prefix, remote, rejected, allow_degradation, clock: env.clock.clone() })
     }
 }
 
@@ -195,6 +234,9 @@ impl Plugin for LimitConn {
             Ok(_) => return self.degrade("failed to get limit conn rules: none applies"),
             Err(e) => return self.degrade(&format!("failed to get limit conn rules: {e}")),
         };
+        if let Some(remote) = &self.remote {
+            return Flow::wait(self.ask(remote, cx, resolved));
+        }
         for (at, rule) in resolved.iter().enumerate() {
             match self.incoming(rule, cx) {
                 Ok(Incoming::Counted(delay)) if delay >= 0.001 => {
@@ -232,22 +274,37 @@ impl LimitConn {
     fn incoming(&self, rule: &Resolved<'_>, cx: &mut Context) -> Result<Incoming, Full> {
         let most = rule.conn.saturating_add(rule.burst);
         let key = rule.limit.key.with(cx, |text| self.counts.key(self.prefix, text));
-        let counted = self.counts.update(key, 0, |entry| {
-            if entry.value >= most {
-                return None;
+        let Some((lease, counted)) = Lease::take(&self.counts, key, most)? else { return Ok(Incoming::Rejected) };
+        leases(cx).here.push(lease);
+        Ok(Incoming::Counted(delay_of(self.delay, counted, rule.conn)))
+    }
+
+    async fn ask(&self, remote: &Remote, cx: &mut Context, rules: SmallVec<[Resolved<'_>; 2]>) -> Outcome {
+        for Resolved { limit, conn, burst } in rules {
+            let lease = limit.key.with(cx, |text| remote.lease(text));
+            // Kept before the answer is there: a request that is abandoned while it waits is signed off too.
+            let leases = leases(cx);
+            leases.remote.push(lease);
+            let Some(lease) = leases.remote.last_mut() else { return Outcome::Next };
+            match remote.incoming(lease, self.clock.seconds(), conn.saturating_add(burst)).await {
+                Ok(Some(counted)) => {
+                    let delay = delay_of(self.delay, counted, conn);
+                    if delay >= 0.001 {
+                        self.clock.sleep(Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX)).await;
+                    }
+                }
+                Ok(None) => return Outcome::Reply(Box::new(self.rejected.clone())),
+                Err(e) => {
+                    if !e.is_known() {
+                        tracing::error!("failed to limit conn: {e}");
+                    }
+                    if !self.allow_degradation {
+                        return Outcome::Reply(Box::new(Reply::status(500)));
+                    }
+                }
             }
-            entry.value += 1;
-            entry.end = PINNED;
-            Some(entry.value)
-        })?;
-        let Some(counted) = counted else { return Ok(Incoming::Rejected) };
-        let lease = Lease { counts: self.counts.clone(), key };
-        match cx.get_mut::<Leases>() {
-            Some(leases) => leases.0.push(lease),
-            None => cx.insert(Leases(smallvec::smallvec![lease])),
         }
-        let before = if counted > rule.conn { (counted - 1) / rule.conn.max(1) } else { 0 };
-        Ok(Incoming::Counted(self.delay * before as f64))
+        Outcome::Next
     }
 
     /// Waits, then goes on with the limits from `next`.
@@ -272,6 +329,16 @@ impl LimitConn {
     fn degrade(&self, problem: &str) -> Flow<'static> {
         tracing::error!("{problem}");
         if self.allow_degradation { Flow::Next } else { Flow::reply(Reply::status(500)) }
+    }
+}
+
+fn leases(cx: &mut Context) -> &mut Leases {
+    if cx.get::<Leases>().is_none() {
+        cx.insert(Leases::default());
+    }
+    match cx.get_mut::<Leases>() {
+        Some(leases) => leases,
+        None => unreachable!("it was inserted"),
     }
 }
 

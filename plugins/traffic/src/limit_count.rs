@@ -10,26 +10,36 @@
 //! At most `plugin_attr.limit-count.max_keys` (1000000) counters are held; then those that end first make room, counted
 //! by `sluice_limit_evictions_total`.
 //!
-//! Differences from APISIX: the policies `redis`, `redis-cluster` and `redis-sentinel` are accepted but not available
-//! yet, so an object that uses them is refused when it is built. The sliding window never reports a negative remainder,
-//! and both windows are exact over all workers.
+//! With the policies `redis`, `redis-cluster` and `redis-sentinel` the counters are in Redis and shared by all gateways.
+//! `sync_interval` counts locally and tells Redis later. When Redis is away requests get 500 at once, or pass with
+//! `allow_degradation` ([rate limiting](../../guide/rate-limiting.md)).
+//!
+//! Differences from APISIX: the sliding window never reports a negative remainder, and both windows are exact over all workers.
+//! `redis_keepalive_pool` and `redis_cluster_name` have no effect: a worker has one connection for all its requests.
 //
 // Read in apisix/plugins/limit-count.lua, limit-count/{init,limit-count-local,util}.lua, limit-count/sliding-window/, and
 // lua-resty-limit-traffic's count.lua.
 use crate::counters::{Counters, Full, Prefix};
 use crate::limit_key::{KeySource, KeyType as VariableKey, applies, prefix_of};
 use crate::limit_number::{LimitNumber, positive};
+use crate::redis_fields::{RedisFields, RedisPolicy};
 use crate::redis_schema as redis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluice_expr::Template;
-use sluice_plugin::{BuildError, Clock, Context, Define, Env, Flow, Info, Phases, Plugin, RateLimiting, Reply};
+use sluice_plugin::{
+    BuildError, Clock, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, RateLimiting, Reply,
+};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+mod delayed;
+mod remote;
 mod window;
+use delayed::Delayed;
+use remote::Remote;
 use window::{Counted, Sliding};
 
 const NAME: &str = "limit-count";
@@ -119,7 +129,7 @@ pub struct Config {
     /// `error_msg` of a refused request.
     #[schemars(length(min = 1))]
     rejected_msg: Option<String>,
-    /// Where counters are held. Only `local` is available.
+    /// Where counters are held.
     #[serde(default)]
     policy: Policy,
     /// Lets requests pass where the limit cannot be determined.
@@ -132,6 +142,9 @@ pub struct Config {
     #[serde(default = "no_delayed_sync")]
     #[schemars(extend("default" = -1))]
     sync_interval: f64,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    redis: RedisFields,
 }
 
 fn remote_addr() -> String {
@@ -208,6 +221,8 @@ enum Table {
 pub struct LimitCount {
     limits: Vec<Limit>,
     table: Table,
+    remote: Option<Remote>,
+    delayed: Option<Arc<Delayed>>,
     /// What keys begin with, for `$rate_limiting_info`.
     prefix: Box<[u8]>,
     rejected: Reply,
@@ -253,12 +268,6 @@ impl Define for LimitCount {
     }
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
-        match config.policy {
-            Policy::Local => {}
-            Policy::Redis => return Err(redis::unavailable("redis")),
-            Policy::RedisCluster => return Err(redis::unavailable("redis-cluster")),
-            Policy::RedisSentinel => return Err(redis::unavailable("redis-sentinel")),
-        }
         let group = config.group.as_deref().map(|name| group(name, &config, env)).transpose()?;
         let prefix = match &config.group {
             Some(name) => format!("{name}:"),
@@ -283,9 +292,24 @@ impl Define for LimitCount {
             Some(message) => Reply::error_msg(config.rejected_code, message),
             None => Reply::status(config.rejected_code),
         };
+        let remote = match config.policy {
+            Policy::Local => None,
+            Policy::Redis => Some(RedisPolicy::Single),
+            Policy::RedisCluster => Some(RedisPolicy::Cluster),
+            Policy::RedisSentinel => Some(RedisPolicy::Sentinel),
+        };
+        let sliding = config.window_type == WindowType::Sliding;
+        let remote = remote.map(|policy| Remote::new(&config.redis, policy, sliding, env)).transpose()?;
+        let delayed = remote.clone().filter(|_| config.sync_interval != NO_DELAYED_SYNC).map(|remote| {
+            let content = crc32fast::hash(&serde_json::to_vec(&config).unwrap_or_default());
+            let name = format!("{NAME}#delayed#{own}{content}");
+            Delayed::shared(&name, config.sync_interval, remote, env)
+        });
         Ok(LimitCount {
             limits: limits(&config, &Metadata::of(env)),
             table,
+            remote,
+            delayed,
             prefix: prefix.into_bytes().into(),
             rejected,
             show_headers: config.show_limit_quota_header,
@@ -335,60 +359,144 @@ fn limits(config: &Config, names: &Metadata) -> Vec<Limit> {
     }
 }
 
+/// A limit with the numbers of this request: count, and window in milliseconds.
+type Applying<'a> = SmallVec<[(&'a Limit, u64, u64); 2]>;
+
 impl Plugin for LimitCount {
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        match self.run(cx) {
-            None => Flow::Next,
-            Some(reply) => Flow::reply(reply),
+        let applying = match self.applying(cx) {
+            Ok(applying) => applying,
+            Err(problem) => {
+                tracing::error!("failed to get rate limit rules: {problem}");
+                return if self.allow_degradation { Flow::Next } else { Flow::reply(Reply::status(500)) };
+            }
+        };
+        for (at, (limit, count, window)) in applying.iter().enumerate() {
+            let key = self.key(limit, cx);
+            let counted = match (&self.remote, &self.delayed) {
+                (None, _) => self.count_here(&key, *count, *window).map(Some),
+                (Some(_), Some(delayed)) if *window > delayed.interval.as_millis() as u64 => {
+                    delayed.count(&key, *count, *window)
+                }
+                (Some(_), _) => Ok(None),
+            };
+            let reply = match counted {
+                Ok(Some(counted)) => self.tell(limit, *count, key, counted, cx),
+                Ok(None) => return Flow::wait(self.rest(applying, at, cx)),
+                Err(e) => self.failed(&e, false),
+            };
+            if let Some(reply) = reply {
+                return Flow::reply(reply);
+            }
         }
+        Flow::Next
     }
 }
 
 impl LimitCount {
-    fn run(&self, cx: &mut Context) -> Option<Reply> {
-        // All are resolved before any is counted: a wrong number must not cost the other limits a request.
-        let mut applying: SmallVec<[(&Limit, u64, u64); 2]> = SmallVec::new();
+    /// The limits for this request. All are resolved before any is counted: a wrong number must not cost the other limits a
+    /// request.
+    fn applying(&self, cx: &Context) -> Result<Applying<'_>, String> {
+        let mut applying = SmallVec::new();
         for limit in &self.limits {
             if limit.applies.as_ref().is_some_and(|key| !applies(key, cx)) {
                 continue;
             }
-            match (limit.count.resolve(cx, false), limit.window.resolve(cx, false)) {
-                (Ok(count), Ok(window)) => applying.push((limit, count, window)),
-                (Err(e), _) | (_, Err(e)) => {
-                    tracing::error!("failed to get rate limit rules: {e}");
-                    return (!self.allow_degradation).then(|| Reply::status(500));
-                }
-            }
+            let (count, window) = (limit.count.resolve(cx, false)?, limit.window.resolve(cx, false)?);
+            applying.push((limit, count, window.saturating_mul(1000).max(1)));
         }
-        if applying.is_empty() {
-            tracing::error!("failed to get rate limit rules: none applies");
-            return (!self.allow_degradation).then(|| Reply::status(500));
-        }
-        applying.into_iter().find_map(|(limit, count, window)| self.count(limit, count, window, cx))
+        if applying.is_empty() { Err("none applies".into()) } else { Ok(applying) }
     }
 
-    fn count(&self, limit: &Limit, count: u64, window: u64, cx: &mut Context) -> Option<Reply> {
-        let now = self.clock.millis();
-        let window = window.saturating_mul(1000).max(1);
+    /// The counter's whole key.
+    fn key(&self, limit: &Limit, cx: &Context) -> SmallVec<[u8; 64]> {
         let mut key = SmallVec::from_slice(&self.prefix);
-        let counted: Result<Counted, Full> = limit.key.with(cx, |text| {
-            key.extend_from_slice(text);
-            match &self.table {
-                Table::Fixed(counters, prefix) => {
-                    counters.update(counters.key(*prefix, text), now, |e| window::fixed(e, now, count, window))
-                }
-                Table::Sliding(counters, prefix) => {
-                    counters.update(counters.key(*prefix, text), now, |e| window::sliding(e, now, count, window))
-                }
+        limit.key.with(cx, |text| key.extend_from_slice(text));
+        key
+    }
+
+    fn count_here(&self, key: &[u8], count: u64, window: u64) -> Result<Counted, Full> {
+        let now = self.clock.millis();
+        let text = key.get(self.prefix.len()..).unwrap_or_default();
+        match &self.table {
+            Table::Fixed(counters, prefix) => {
+                counters.update(counters.key(*prefix, text), now, |e| window::fixed(e, now, count, window))
             }
-        });
-        let counted = match counted {
-            Ok(counted) => counted,
+            Table::Sliding(counters, prefix) => {
+                counters.update(counters.key(*prefix, text), now, |e| window::sliding(e, now, count, window))
+            }
+        }
+    }
+
+    /// Goes on with Redis from the limit at this place.
+    async fn rest(&self, applying: Applying<'_>, from: usize, cx: &mut Context) -> Outcome {
+        let Some(remote) = &self.remote else { return Outcome::Next };
+        for (limit, count, window) in applying.into_iter().skip(from) {
+            let key = self.key(limit, cx);
+            let delayed = self.delayed.as_ref().filter(|delayed| window > delayed.interval.as_millis() as u64);
+            let reply = match delayed {
+                Some(delayed) => {
+                    self.count_delayed(delayed, &key, count, window).await.map_err(|e| self.failed(&e, false))
+                }
+                None => {
+                    let counted = remote.count(&key, self.clock.millis(), count, window).await;
+                    counted.map_err(|e| self.failed(&e, e.is_known()))
+                }
+            };
+            let reply = match reply {
+                Ok(counted) => self.tell(limit, count, key, counted, cx),
+                Err(reply) => reply,
+            };
+            if let Some(reply) = reply {
+                return Outcome::Reply(Box::new(reply));
+            }
+        }
+        Outcome::Next
+    }
+
+    /// While Redis is away each gateway counts for itself.
+    async fn count_delayed(
+        &self,
+        delayed: &Arc<Delayed>,
+        key: &[u8],
+        count: u64,
+        window: u64,
+    ) -> Result<Counted, Full> {
+        if let Some(counted) = delayed.count(key, count, window)? {
+            return Ok(counted);
+        }
+        match delayed.ask(key, window).await {
+            Ok(()) => match delayed.count(key, count, window)? {
+                Some(counted) => Ok(counted),
+                // The window has ended in between.
+                None => self.count_here(key, count, window),
+            },
             Err(e) => {
-                tracing::error!("failed to limit count: {e}");
-                return (!self.allow_degradation).then(|| Reply::error_msg(500, "failed to limit count"));
+                if !e.is_known() {
+                    tracing::error!("sync to redis failed: {e}; counting here");
+                }
+                self.count_here(key, count, window)
             }
-        };
+        }
+    }
+
+    /// What a limit that cannot be determined means. `known`: the log has it already.
+    fn failed(&self, problem: &dyn std::fmt::Display, known: bool) -> Option<Reply> {
+        if !known {
+            tracing::error!("failed to limit count: {problem}");
+        }
+        (!self.allow_degradation).then(|| Reply::error_msg(500, "failed to limit count"))
+    }
+
+    /// Tells the client what was counted; the reply where that was too much.
+    fn tell(
+        &self,
+        limit: &Limit,
+        count: u64,
+        key: SmallVec<[u8; 64]>,
+        counted: Counted,
+        cx: &mut Context,
+    ) -> Option<Reply> {
         cx.rate_limiting =
             Some(RateLimiting { key, limit: count, remaining: counted.remaining, reset: counted.reset / 100 });
         if self.show_headers {

@@ -39,16 +39,22 @@ impl KeySource {
     /// value, that is the client's address.
     #[inline]
     pub fn with<R>(&self, cx: &Context, use_key: impl FnOnce(&[u8]) -> R) -> R {
+        self.of(cx, |cx| cx.client_ip_text(), use_key)
+    }
+
+    /// As [`KeySource::with`], for whatever has variables and a client.
+    #[inline]
+    pub fn of<L: Lookup, R>(&self, cx: &L, client: impl FnOnce(&L) -> &str, use_key: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             KeySource::Variable(variable) => match cx.variable(variable) {
                 Some(value) => use_key(&value.as_bytes()),
-                None => use_key(cx.client_ip_text().as_bytes()),
+                None => use_key(client(cx).as_bytes()),
             },
             KeySource::Constant(text) => use_key(text),
             KeySource::Template(template) => RENDERED.with_borrow_mut(|out| {
                 out.clear();
                 match template.render_into(cx, "", out) {
-                    0 => use_key(cx.client_ip_text().as_bytes()),
+                    0 => use_key(client(cx).as_bytes()),
                     _ => use_key(out),
                 }
             }),

@@ -7,16 +7,21 @@
 //! At most `plugin_attr.limit-req.max_keys` (1000000) buckets are held; then those that are empty first make room, counted by
 //! `sluice_limit_evictions_total`.
 //!
-//! Differences from APISIX: the policies `redis` and `redis-cluster` are accepted but not available yet, so an object that
-//! uses them is refused when it is built. The limit is exact over all workers.
+//! With the policies `redis` and `redis-cluster` the buckets are in Redis and shared by all gateways. When Redis is away
+//! requests get 500 at once, or pass with `allow_degradation` ([rate limiting](../../guide/rate-limiting.md)).
+//!
+//! Differences from APISIX: the limit is exact over all workers. `redis_keepalive_pool` and `redis_cluster_name` have no effect:
+//! a worker has one connection for all its requests.
 //
-// Read in apisix/plugins/limit-req.lua and lua-resty-limit-traffic's req.lua.
+// Read in apisix/plugins/limit-req.lua, limit-req/util.lua and lua-resty-limit-traffic's req.lua.
 use crate::counters::{Counters, Entry, PINNED, Prefix};
 use crate::limit_key::{KeySource, KeyType, prefix_of};
+use crate::redis_fields::{RedisFields, RedisPolicy};
 use crate::redis_schema as redis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sluice_engine_redis::{Redis, RedisError, Reply as Answer, Script};
 use sluice_plugin::{BuildError, Clock, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, Reply};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +57,7 @@ pub struct Config {
     /// How `key` is read.
     #[serde(default)]
     key_type: KeyType,
-    /// Where buckets are held. Only `local` is available.
+    /// Where buckets are held.
     #[serde(default)]
     policy: Policy,
     /// Status of a refused request.
@@ -68,6 +73,9 @@ pub struct Config {
     /// Lets requests pass where the limit cannot be determined.
     #[serde(default)]
     allow_degradation: bool,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    redis: RedisFields,
 }
 
 fn service_unavailable() -> u16 {
@@ -82,6 +90,7 @@ struct Bucket {
 }
 
 /// Thousandths of a request.
+#[derive(Clone, Copy)]
 struct Rate {
     per_second: f64,
     burst: f64,
@@ -115,6 +124,9 @@ pub struct LimitReq {
     rate: Rate,
     buckets: Arc<Counters<Bucket>>,
     prefix: Prefix,
+    redis: Option<Arc<Redis>>,
+    /// What keys in Redis begin with.
+    name: Box<[u8]>,
     rejected: Reply,
     nodelay: bool,
     allow_degradation: bool,
@@ -126,17 +138,21 @@ impl Define for LimitReq {
     type Config = Config;
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
-        match config.policy {
-            Policy::Local => {}
-            Policy::Redis => return Err(redis::unavailable("redis")),
-            Policy::RedisCluster => return Err(redis::unavailable("redis-cluster")),
-        }
+        let redis = match config.policy {
+            Policy::Local => None,
+            Policy::Redis => Some(RedisPolicy::Single),
+            Policy::RedisCluster => Some(RedisPolicy::Cluster),
+        };
+        let redis = redis.map(|policy| config.redis.client(policy, env)).transpose()?;
+        let name = prefix_of(&config, env);
         let buckets = Counters::shared(NAME, "buckets", env);
         Ok(LimitReq {
             key: KeySource::new(config.key_type, &config.key),
             rate: Rate { per_second: config.rate * 1000.0, burst: config.burst * 1000.0 },
-            prefix: buckets.prefix(&prefix_of(&config, env)),
+            prefix: buckets.prefix(&name),
+            name: format!("limit_req:{name}").into_bytes().into(),
             buckets,
+            redis,
             rejected: match &config.rejected_msg {
                 Some(message) => Reply::error_msg(config.rejected_code, message),
                 None => Reply::status(config.rejected_code),
@@ -150,26 +166,86 @@ impl Define for LimitReq {
 
 impl Plugin for LimitReq {
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
+        if let Some(redis) = &self.redis {
+            return Flow::wait(async move {
+                let incoming = self.ask(redis, cx).await;
+                match self.decide(incoming.map_err(|e| (e.is_known(), e.to_string()))) {
+                    Decision::Pass => Outcome::Next,
+                    Decision::Wait(delay) => self.sleep(delay).await,
+                    Decision::Reply(reply) => Outcome::Reply(Box::new(reply)),
+                }
+            });
+        }
         let now = self.clock.millis();
         let incoming = self.key.with(cx, |text| {
             let key = self.buckets.key(self.prefix, text);
             self.buckets.update(key, now, |entry| self.rate.incoming(entry, now))
         });
+        match self.decide(incoming.map_err(|e| (false, e.to_string()))) {
+            Decision::Pass => Flow::Next,
+            Decision::Wait(delay) => Flow::wait(self.sleep(delay)),
+            Decision::Reply(reply) => Flow::reply(reply),
+        }
+    }
+}
+
+enum Decision {
+    Pass,
+    Wait(Duration),
+    Reply(Reply),
+}
+
+/// Puts a request into a bucket, a hash of `excess` and `last` as APISIX keeps it: the new excess, or nothing where it would
+/// be above the burst. Times are milliseconds, rates thousandths of requests per second.
+static INCOMING: Script = Script::new(
+    "local bucket = redis.call('HMGET', KEYS[1], 'excess', 'last')
+     local excess = 0
+     if bucket[1] and bucket[2] then
+       local drained = tonumber(ARGV[1]) * math.abs(tonumber(ARGV[3]) - tonumber(bucket[2])) / 1000
+       excess = math.max(tonumber(bucket[1]) - drained + 1000, 0)
+       if excess > tonumber(ARGV[2]) then return false end
+     end
+     redis.call('HSET', KEYS[1], 'excess', tostring(excess), 'last', ARGV[3])
+     redis.call('EXPIRE', KEYS[1], ARGV[4])
+     return tostring(excess)",
+);
+
+impl LimitReq {
+    /// As [`Rate::incoming`], in Redis.
+    async fn ask(&self, redis: &Redis, cx: &Context) -> Result<Option<f64>, RedisError> {
+        let mut key = self.name.to_vec();
+        self.key.with(cx, |text| key.extend_from_slice(text));
+        let Rate { per_second, burst } = self.rate;
+        let life = (burst / per_second).ceil() as u64 + 1;
+        let texts = [per_second.to_string(), burst.to_string(), self.clock.millis().to_string(), life.to_string()];
+        let [a, b, c, d] = texts.each_ref().map(String::as_bytes);
+        match redis.script(&INCOMING, &[&key], &[a, b, c, d]).await? {
+            Answer::Nil => Ok(None),
+            excess => Ok(Some(excess.number().ok_or_else(RedisError::malformed)? / per_second)),
+        }
+    }
+
+    /// The error comes with whether the log has it already.
+    fn decide(&self, incoming: Result<Option<f64>, (bool, String)>) -> Decision {
+        let refused = || Decision::Reply(self.rejected.clone());
         match incoming {
-            Ok(None) => Flow::reply(self.rejected.clone()),
+            Ok(None) => refused(),
             Ok(Some(delay)) if delay >= 0.001 && !self.nodelay => {
-                let Ok(delay) = Duration::try_from_secs_f64(delay) else { return Flow::reply(self.rejected.clone()) };
-                Flow::wait(async move {
-                    self.clock.sleep(delay).await;
-                    Outcome::Next
-                })
+                Duration::try_from_secs_f64(delay).map_or_else(|_| refused(), Decision::Wait)
             }
-            Ok(Some(_)) => Flow::Next,
-            Err(e) => {
-                tracing::error!("failed to limit req: {e}");
-                if self.allow_degradation { Flow::Next } else { Flow::reply(Reply::status(500)) }
+            Ok(Some(_)) => Decision::Pass,
+            Err((known, problem)) => {
+                if !known {
+                    tracing::error!("failed to limit req: {problem}");
+                }
+                if self.allow_degradation { Decision::Pass } else { Decision::Reply(Reply::status(500)) }
             }
         }
+    }
+
+    async fn sleep(&self, delay: Duration) -> Outcome {
+        self.clock.sleep(delay).await;
+        Outcome::Next
     }
 }
 
@@ -203,13 +279,6 @@ mod tests {
         assert_eq!(message, "property \"rate\" validation failed: expected 0 to be greater than 0");
         let message = error(json!({"rate": 1, "burst": 0, "key": "k", "policy": "redis"}));
         assert_eq!(message, "then clause did not match");
-    }
-
-    #[test]
-    fn redis_is_refused_when_built() {
-        let config = json!({"rate": 1, "burst": 0, "key": "k", "policy": "redis", "redis_host": "127.0.0.1"});
-        let error = Harness::new(DEFINITION, config).err().unwrap();
-        assert_eq!(error.0, "policy redis is not available yet");
     }
 
     #[test]

@@ -1,12 +1,6 @@
-//! The parts of the `limit-*` schemas that a Redis policy adds (apisix/utils/redis-schema.lua). They are accepted and
-//! checked, but the policies themselves do not run yet: building such a plugin fails with [`unavailable`].
+//! The parts of the `limit-*` schemas that a Redis policy adds (apisix/utils/redis-schema.lua). Their values are read by
+//! `redis_fields.rs`.
 use serde_json::{Value, json};
-use sluice_plugin::BuildError;
-
-/// What building a plugin with a Redis policy says.
-pub fn unavailable(policy: &str) -> BuildError {
-    BuildError(format!("policy {policy} is not available yet"))
-}
 
 fn integer(minimum: i64, default: i64) -> Value {
     json!({"type": "integer", "minimum": minimum, "default": default})

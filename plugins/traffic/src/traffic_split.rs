@@ -7,15 +7,21 @@
 //! Differences from APISIX: an upstream given here is a whole upstream, with health checks, retries, TLS and connection
 //! pool, of which APISIX uses only the nodes, balancing, host, timeouts and scheme. An `upstream_id` that does not exist
 //! fails the requests that chose it, not all that reach the rule. Choices follow the weights exactly in every cycle, in an order
-//! that spreads heavy upstreams more evenly.
+//! that spreads heavy upstreams more evenly. With `pass_host: node` a node's `Host` has no port, as in APISIX, but only where
+//! the nodes of the upstream share one name and the scheme is not `https`; with several names each keeps its port.
+//!
+//! On stream routes it splits connections in the same way, before the upstream is chosen (apisix/stream/plugins/traffic-split.lua).
 //
 // Read in apisix/plugins/traffic-split.lua and lua-resty-balancer's roundrobin.lua.
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::Value;
-use sluice_expr::Expr;
+use sluice_expr::{Expr, Lookup};
 use sluice_model::{Kind, schemas};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, UpstreamRef};
+use sluice_plugin::{
+    BuildError, Context, Define, DefineStream, Env, Flow, Info, Phases, Plugin, StreamContext, StreamFlow,
+    StreamPlugin, UpstreamRef,
+};
 use sluice_upstream::roundrobin::RoundRobin;
 use sluice_upstream::{Endpoint, Tried};
 
@@ -73,10 +79,10 @@ fn route_only() -> Vec<WeightedUpstream> {
 fn list(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({"type": "array"})
 }
-fn id(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn id(_: &mut SchemaGenerator) -> Schema {
     Schema::try_from(schemas::id_schema()).unwrap_or_default()
 }
-fn upstream(_: &mut SchemaGenerator) -> Schema {
+pub(crate) fn upstream(_: &mut SchemaGenerator) -> Schema {
     Schema::try_from(schemas::document(Kind::Upstream).clone()).unwrap_or_default()
 }
 
@@ -108,6 +114,26 @@ impl Define for TrafficSplit {
     }
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
+        TrafficSplit::compile(config, env)
+    }
+}
+
+impl DefineStream for TrafficSplit {
+    const NAME: &'static str = "traffic-split";
+    const PRIORITY: i32 = 966;
+    type Config = Config;
+
+    fn check(config: &Config) -> Result<(), BuildError> {
+        <TrafficSplit as Define>::check(config)
+    }
+
+    fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
+        TrafficSplit::compile(config, env)
+    }
+}
+
+impl TrafficSplit {
+    fn compile(config: Config, env: &Env) -> Result<Self, BuildError> {
         let rules = config.rules.into_iter().flatten().enumerate();
         let rules: Vec<Split> = rules.map(|(number, rule)| split(number, rule, env)).collect::<Result<_, _>>()?;
         let mut conditions = rules.iter().flat_map(|rule| rule.matches.iter().flatten());
@@ -132,9 +158,7 @@ fn split(number: usize, rule: Rule, env: &Env) -> Result<Split, BuildError> {
     for (index, choice) in rule.weighted_upstreams.iter().enumerate() {
         let weight = u32::try_from(choice.weight).unwrap_or(u32::MAX);
         let name = match (&choice.upstream_id, &choice.upstream) {
-            (Some(id), _) => {
-                Name::Id(sluice_model::id::text(id).ok_or_else(|| BuildError(format!("invalid upstream id: {id}")))?)
-            }
+            (Some(id), _) => Name::Id(id_text(id)?),
             (None, Some(_)) => Name::Inline(index),
             (None, None) => Name::Route,
         };
@@ -144,10 +168,7 @@ fn split(number: usize, rule: Rule, env: &Env) -> Result<Split, BuildError> {
         }
         choices.push(match (&name, &choice.upstream) {
             (Name::Id(id), _) => Some(UpstreamRef::Id(id.as_str().into())),
-            (_, Some(inline)) => {
-                let own = format!("traffic-split-{number}-{index}");
-                Some(env.upstream(&own, inline).map_err(BuildError)?)
-            }
+            (_, Some(inline)) => Some(inline_upstream(&format!("traffic-split-{number}-{index}"), inline, env)?),
             (_, None) => None,
         });
         names.push(name);
@@ -159,8 +180,57 @@ fn split(number: usize, rule: Rule, env: &Env) -> Result<Split, BuildError> {
     Ok(Split { matches, choices, turns: RoundRobin::build(&endpoints, &members, 1, 0) })
 }
 
+pub(crate) fn id_text(id: &Value) -> Result<String, BuildError> {
+    sluice_model::id::text(id).ok_or_else(|| BuildError(format!("invalid upstream id: {id}")))
+}
+
+/// Compiles an upstream of the plugin's own. `name` tells it from others of the same object.
+pub(crate) fn inline_upstream(name: &str, upstream: &Value, env: &Env) -> Result<UpstreamRef, BuildError> {
+    match without_port(upstream) {
+        Some(upstream) => env.upstream(name, &upstream),
+        None => env.upstream(name, upstream),
+    }
+    .map_err(BuildError)
+}
+
+/// With `pass_host: node` the `Host` of these upstreams is the node's without its port, whatever port that is
+/// (apisix/balancer.lua `parse_server_for_upstream_host`, where the plugin has left the scheme unset unless it is https).
+fn without_port(upstream: &Value) -> Option<Value> {
+    if upstream["pass_host"] != "node" || upstream["scheme"] == "https" {
+        return None;
+    }
+    let hosts: Vec<&str> = match &upstream["nodes"] {
+        Value::Object(nodes) => nodes.keys().map(|address| host_of(address)).collect(),
+        Value::Array(nodes) => nodes.iter().filter_map(|node| node["host"].as_str()).collect(),
+        _ => return None,
+    };
+    let (first, rest) = hosts.split_first()?;
+    if rest.iter().any(|host| host != first) {
+        return None;
+    }
+    let mut upstream = upstream.clone();
+    upstream["upstream_host"] = Value::from(*first);
+    upstream["pass_host"] = Value::from("rewrite");
+    Some(upstream)
+}
+
+/// The host of `host`, `host:port` or `[address]:port`.
+fn host_of(address: &str) -> &str {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => address,
+    }
+}
+
 impl TrafficSplit {
-    fn choose(&self, cx: &Context) -> Option<&Split> {
+    /// The choice for this request or connection; `None` is the route's own upstream.
+    fn pick(&self, lookup: &dyn Lookup) -> Option<Option<UpstreamRef>> {
+        let rule = self.choose(lookup)?;
+        let choice = rule.turns.pick(0, &Tried::new()).and_then(|i| rule.choices.get(i as usize));
+        Some(choice.cloned().flatten())
+    }
+
+    fn choose(&self, cx: &dyn Lookup) -> Option<&Split> {
         let mut holds = true;
         for rule in &self.rules {
             let Some(conditions) = &rule.matches else { return Some(rule) };
@@ -185,11 +255,19 @@ impl Plugin for TrafficSplit {
     }
 
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        if let Some(rule) = self.choose(cx) {
-            let choice = rule.turns.pick(0, &Tried::new()).and_then(|i| rule.choices.get(i as usize));
-            cx.upstream.upstream = choice.cloned().flatten();
+        if let Some(choice) = self.pick(cx) {
+            cx.upstream.upstream = choice;
         }
         Flow::Next
+    }
+}
+
+impl StreamPlugin for TrafficSplit {
+    fn preread(&self, cx: &mut StreamContext) -> StreamFlow {
+        if let Some(choice) = self.pick(cx) {
+            cx.upstream = choice;
+        }
+        StreamFlow::Next
     }
 }
 

@@ -1,20 +1,21 @@
 //! Dumps of resources as they are in force (apisix/control/v1.lua `dump_*`). The surprise: `nodes` written as a mapping come
 //! back as a list, since APISIX rewrites them when it loads an object.
 use super::{Resource, Running, table};
-use crate::message::Reply;
+use crate::message::{Reply, Request};
+use crate::node_status;
 use serde_json::{Map, Value, json};
 use sluice_model::Kind;
 use std::net::IpAddr;
 
-pub(super) fn all(running: &dyn Running, kind: Kind) -> Reply {
-    let items: Vec<Value> =
-        running.resources(kind).iter().filter_map(|resource| item(running, kind, resource)).collect();
+pub(super) fn all(running: &dyn Running, kind: Kind, request: &Request) -> Reply {
+    let resources = running.resources(kind);
+    let items: Vec<Value> = resources.iter().filter_map(|own| shown(running, kind, own, request)).collect();
     table(200, &items.into())
 }
 
-pub(super) fn one(running: &dyn Running, kind: Kind, rest: &[&str]) -> Reply {
+pub(super) fn one(running: &dyn Running, kind: Kind, rest: &[&str], request: &Request) -> Reply {
     let id = rest.first().copied().unwrap_or_default();
-    match running.resource(kind, id).and_then(|resource| item(running, kind, &resource)) {
+    match running.resource(kind, id).and_then(|own| shown(running, kind, &own, request)) {
         Some(item) => table(200, &item),
         None => error(format!("{}[{id}] not found", kind.name())),
     }
@@ -36,6 +37,17 @@ pub(super) fn metadata_of(running: &dyn Running, rest: &[&str]) -> Reply {
         Some(value) => table(200, &value),
         None => error(format!("plugin metadata[{name}] not found")),
     }
+}
+
+/// With `include=status`, the state of its nodes too (ours).
+fn shown(running: &dyn Running, kind: Kind, resource: &Resource, request: &Request) -> Option<Value> {
+    let mut item = item(running, kind, resource)?;
+    if node_status::wanted(request)
+        && let Some(nodes) = running.nodes(kind, &resource.id)
+    {
+        item["status"] = node_status::shown(nodes);
+    }
+    Some(item)
 }
 
 fn error(message: String) -> Reply {

@@ -28,6 +28,15 @@ impl Running for Fake {
         let counter = json!({"http_failure": 0, "success": 0, "tcp_failure": 2, "timeout_failure": 0});
         vec![json!({"ip": "127.0.0.1", "port": 1, "status": "unhealthy", "counter": counter})]
     }
+    fn circuit_breakers(&self) -> Vec<Value> {
+        vec![json!({"name": "/apisix/upstreams/u", "scope": "upstream", "state": "open"})]
+    }
+    fn discovery_dump(&self, kind: &str) -> Option<Value> {
+        (kind == "eureka").then(|| json!({"config": {}, "services": {}}))
+    }
+    fn discovery_dump_file(&self, kind: &str) -> Option<Result<String, String>> {
+        (kind == "consul").then(|| Err("dump params is nil".to_owned()))
+    }
     fn reload_plugins(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async { Ok(()) })
     }
@@ -93,6 +102,24 @@ async fn what_is_not_there_is_404() {
         assert_eq!(reply.status, 404, "{path}");
         assert!(String::from_utf8_lossy(&reply.body).contains("<center>openresty</center>"));
     }
+}
+
+#[tokio::test]
+async fn breakers_and_limits_are_told() {
+    let open = json!({"name": "/apisix/upstreams/u", "scope": "upstream", "state": "open"});
+    assert_eq!(get("/v1/circuit_breakers").await, (200, json!([open])));
+    assert_eq!(get("/v1/circuit_breakers/upstreams/u").await, (200, open));
+    let missing = json!({"error_msg": "routes/1 not found"});
+    assert_eq!(get("/v1/circuit_breakers/routes/1").await, (404, missing));
+    assert_eq!(get("/v1/concurrency_limits").await, (200, json!([])));
+}
+
+#[tokio::test]
+async fn registries_show_what_they_told() {
+    assert_eq!(get("/v1/discovery/eureka/dump").await, (200, json!({"config": {}, "services": {}})));
+    let file = control().dispatch(&request("GET", "/v1/discovery/consul/show_dump_file", "")).await;
+    assert_eq!((file.status, file.body), (503, b"dump params is nil".to_vec()));
+    assert_eq!(get("/v1/discovery/eureka/show_dump_file").await.0, 404);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use super::{Target, node, not_found, store_failed};
 use crate::admin::Admin;
 use crate::message::{Reply, Request};
 use crate::preconditions::etag;
-use crate::{encryption, listing};
+use crate::{encryption, listing, node_status};
 use serde_json::{Value, json};
 use sluice_model::Kind;
 use sluice_store::{Entry, State};
@@ -12,17 +12,17 @@ use std::sync::PoisonError;
 pub(super) async fn get(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Reply> {
     admin.store.catch_up().await.map_err(|error| store_failed(&error))?;
     match target.id.as_deref() {
-        Some(id) if !target.is_folder() => one(admin, target, id),
+        Some(id) if !target.is_folder() => one(admin, target, id, request),
         _ => list(admin, target, request),
     }
 }
 
-fn one(admin: &Admin, target: &Target, id: &str) -> Result<Reply, Reply> {
+fn one(admin: &Admin, target: &Target, id: &str, request: &Request) -> Result<Reply, Reply> {
     let entry = {
         let state = admin.store.state().read().unwrap_or_else(PoisonError::into_inner);
         state.get(&target.key(id)).cloned().ok_or_else(not_found)?
     };
-    let node = node(admin, &entry, shown(admin, &entry));
+    let node = with_status(admin, &entry, node(admin, &entry, shown(admin, &entry)), request);
     let tag = etag(entry.modified);
     if admin.settings.v3 {
         return Ok(Reply::json(200, &node).with_header("ETag", tag));
@@ -47,13 +47,25 @@ fn list(admin: &Admin, target: &Target, request: &Request) -> Result<Reply, Repl
     if entries.is_empty() && target.kind.parent().is_some() {
         return Err(not_found());
     }
-    let items: Vec<_> = entries.iter().map(|entry| node(admin, entry, shown(admin, entry))).collect();
+    let item = |entry: &Entry| with_status(admin, entry, node(admin, entry, shown(admin, entry)), request);
+    let items: Vec<_> = entries.iter().map(item).collect();
     if !admin.settings.v3 {
         let key = format!("{}/{}", admin.settings.prefix, target.directory());
         return Ok(Reply::json(200, &json!({"action": "get", "node": {"key": key, "dir": true, "nodes": items}})));
     }
     let (items, total) = listing::select(items, target.kind, request)?;
     Ok(Reply::json(200, &json!({"list": items, "total": total})))
+}
+
+/// With `include=status`, beside the object the state of its nodes, where it is or has an upstream in force (ours).
+fn with_status(admin: &Admin, entry: &Entry, mut node: Value, request: &Request) -> Value {
+    if node_status::wanted(request)
+        && let Some((kind, id)) = entry.key.resource()
+        && let Some(nodes) = admin.gateway.nodes(kind, id)
+    {
+        node["status"] = node_status::shown(nodes);
+    }
+    node
 }
 
 /// What an answer shows of a stored body: plugins' fields in plain text, no private keys of certificates.

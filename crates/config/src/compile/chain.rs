@@ -88,6 +88,7 @@ impl Compiler {
             info,
             priority: meta["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(info.priority),
             filter_reads_body: filter.as_ref().is_some_and(|f| f.needs_request_body()),
+            overrides: meta[if source == ChainSource::GlobalRule { "allow_override" } else { "override" }] == true,
             plugin,
             filter,
             error_response: match &meta["error_response"] {

@@ -345,5 +345,6 @@ fn script_entry(plugin: Arc<dyn Plugin>, source: &str) -> Vec<ChainEntry> {
         source: ChainSource::Route,
         config: Arc::new(config),
         filter_reads_body: false,
+        overrides: false,
     }]
 }

@@ -315,3 +315,70 @@ fn an_upstream_lives_and_dies_with_its_client_certificate() {
     assert_eq!(found(&apply(&mut compiler, ssl("client"), Vec::new())), [Some(true); 3]);
     assert_eq!(found(&apply(&mut compiler, Vec::new(), vec![(Kind::Ssl, "c".into())])), [Some(false); 3]);
 }
+
+/// A registry with one service, `api`.
+struct OneService(tokio::sync::watch::Sender<sluice_upstream::ServiceNodes>);
+
+impl sluice_upstream::Discover for OneService {
+    fn check(&self, query: &sluice_upstream::ServiceQuery) -> Result<(), sluice_upstream::DiscoverError> {
+        match &*query.registry {
+            "dns" => Ok(()),
+            other => Err(sluice_upstream::DiscoverError::Uninitialized(other.into())),
+        }
+    }
+    fn follow(
+        &self,
+        query: &sluice_upstream::ServiceQuery,
+    ) -> Result<sluice_upstream::Following, sluice_upstream::DiscoverError> {
+        self.check(query).map(|()| self.0.subscribe())
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_a_service_change_without_anything_being_compiled() {
+    let registry = Arc::new(OneService(tokio::sync::watch::Sender::default()));
+    let mut compiler = compiler();
+    compiler.settings.discovery = Some(registry.clone());
+    compiler.env = compiler.env.clone().with_control(tokio::runtime::Handle::current());
+    let service = |kind: &str| json!({"type": "roundrobin", "service_name": "api", "discovery_type": kind});
+    let applied = compiler.replace_all(vec![
+        object(Kind::Route, "1", json!({"uri": "/1", "upstream": service("dns")})),
+        object(Kind::Route, "2", json!({"uri": "/2", "upstream": service("consul")})),
+        object(Kind::Upstream, "a", service("eureka")),
+    ]);
+    let told: Vec<_> = applied.problems.iter().map(|p| (&*p.id, p.path.as_str(), p.message.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("a", "/discovery_type", "discovery eureka is uninitialized"),
+            ("2", "/upstream/discovery_type", "discovery consul is uninitialized")
+        ]
+    );
+    // both are used all the same, without nodes
+    let upstream = |id: &str| match &route(&applied.snapshot, id).upstream {
+        RouteUpstream::Found(upstream) => upstream.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(!upstream("2").nodes.moves() && applied.snapshot.upstreams.contains_key("a"));
+    let followed = upstream("1");
+    assert_eq!((applied.unresolved.len(), followed.nodes.service().map(|s| &*s.name)), (1, Some("api")));
+    let node =
+        sluice_upstream::ServiceNode { host: "10.0.0.1".into(), port: None, weight: 1, priority: 0, metadata: None };
+    registry.0.send_replace(sluice_upstream::ServiceNodes { asked: true, nodes: [node].into() });
+    let arrived = async {
+        while followed.nodes.balancer().nodes().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), arrived).await.unwrap();
+    assert_eq!(followed.nodes.configs()[0].port, 80);
+    assert!(Arc::ptr_eq(compiler.snapshot(), &applied.snapshot));
+    drop((applied, followed, compiler));
+    // who is gone follows no more
+    let unfollowed = async {
+        while registry.0.receiver_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), unfollowed).await.unwrap();
+}

@@ -1,17 +1,19 @@
 //! Upstream resources to [`Upstream`]s: nodes, balancer, TLS, pool.
+use super::resilience::{breaking, concurrency};
 use super::ssl::Ssls;
-use super::{CompileSettings, Compiler, Work};
+use super::{CompileSettings, Compiler, Work, balancing};
 use serde_json::Value;
+use sluice_model::resilience::Scope as Watched;
 use sluice_model::upstream as model;
-use sluice_model::{Kind, Service, Ssl};
+use sluice_model::{Kind, Ssl};
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
-use sluice_plugin::{UpstreamCompiler, UpstreamRef};
 use sluice_upstream::health::{Active, Checker, CheckerSettings, Checks, ProbeKind};
 use sluice_upstream::pool::PoolSettings;
+use sluice_upstream::retry::{Backoff, Budget, DEFAULT_BODY_LIMIT};
 use sluice_upstream::upstream::{Refresh, Tls};
 use sluice_upstream::{
-    Algorithm, BalancerSettings, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings, NodeStates,
-    PassHost, RetryPolicy, Scheme, Timeouts, Upstream,
+    Algorithm, BalancerSettings, DiscoverError, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings,
+    NodeStates, PassHost, RetryOn, RetryPolicy, Scheme, Service, ServiceQuery, Timeouts, Upstream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,11 +53,42 @@ pub(super) struct Parts<'a> {
 
 /// A route's `timeout`.
 pub(super) fn timeouts(timeout: &sluice_model::Timeout) -> Timeouts {
-    Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read() }
+    Timeouts { connect: timeout.connect(), send: timeout.send(), read: timeout.read(), request: timeout.request() }
 }
 
-fn seconds(s: f64) -> Duration {
+pub(super) fn seconds(s: f64) -> Duration {
     Duration::try_from_secs_f64(s.max(0.0)).unwrap_or(Duration::from_secs(86_400))
+}
+
+/// The service that an upstream names.
+fn query(upstream: &model::Upstream) -> Option<ServiceQuery> {
+    let args = |name: &str| upstream.discovery_args.as_ref()?.get(name)?.as_str().map(Into::into);
+    // `service_name` alone stands before `nodes` (apisix/upstream.lua `set_by_route`)
+    Some(ServiceQuery {
+        name: upstream.service_name.as_deref()?.into(),
+        registry: upstream.discovery_type.as_deref().unwrap_or_default().into(),
+        namespace_id: args("namespace_id"),
+        group_name: args("group_name"),
+        grpc: matches!(upstream.scheme, model::Scheme::Grpc | model::Scheme::Grpcs),
+    })
+}
+
+/// Begins to follow the upstream's service, where it has one.
+fn follow(upstream: &model::Upstream, settings: &CompileSettings) -> Result<Option<Service>, DiscoverError> {
+    let Some(query) = query(upstream) else { return Ok(None) };
+    let registries = settings.discovery.as_ref();
+    let following = registries.ok_or(DiscoverError::Nothing)?.follow(&query)?;
+    Ok(Some(Service { query, following, default_port: upstream.scheme.default_port() }))
+}
+
+/// Why the upstream's service cannot be followed. The upstream is used all the same, and has no nodes: requests get 503
+/// (apisix/upstream.lua `set_by_route`).
+fn undiscovered(upstream: &model::Upstream, settings: &CompileSettings) -> Option<String> {
+    let query = query(upstream)?;
+    match &settings.discovery {
+        None => Some(DiscoverError::Nothing.to_string()),
+        Some(registries) => registries.check(&query).err().map(|error| error.to_string()),
+    }
 }
 
 /// Compiles one upstream; `previous` is what it replaces, for the addresses of its names.
@@ -72,6 +105,9 @@ pub(super) fn compile(
         model::HashOn::Cookie => HashOn::Cookie,
         model::HashOn::Consumer => HashOn::Consumer,
         model::HashOn::VarsCombinations => HashOn::VarsCombinations,
+        model::HashOn::ClientIp => HashOn::ClientIp,
+        model::HashOn::QueryArg => HashOn::QueryArg,
+        model::HashOn::Uri => HashOn::Uri,
     };
     let tls = tls(upstream, parts)?;
     let health = health(key, upstream, parts)?;
@@ -83,6 +119,9 @@ pub(super) fn compile(
         counters: settings.workers,
         fail_when_none: checks.map_or(defaults.fail_when_none, |checks| checks.fail_when_none),
         max_ejection_percent: checks.map_or(defaults.max_ejection_percent, |checks| checks.max_ejection_percent),
+        slow_start: upstream.slow_start.as_ref().map(balancing::slow_start),
+        zone: balancing::zone(upstream, settings),
+        sticky: upstream.sticky.as_ref().map(|sticky| balancing::sticky(sticky, key)),
         ..defaults
     };
     let default_port = upstream.scheme.default_port();
@@ -95,18 +134,24 @@ pub(super) fn compile(
     });
     let mut set = NodeSetSettings::new(key, upstream.scheme.name(), balancer);
     set.health.clone_from(&health);
-    let nodes = NodeSet::build(set, nodes.collect(), parts.states.clone(), previous.map(|u| &*u.nodes))
-        .map_err(|e| e.to_string())?;
-    let nodes = Arc::new(nodes);
+    set.breakers = upstream.circuit_breaker.as_ref().is_some_and(|breaker| breaker.scope == Watched::Node);
+    let (states, before) = (parts.states.clone(), previous.map(|u| &*u.nodes));
+    let nodes = match follow(upstream, settings) {
+        Ok(Some(service)) => NodeSet::follow(set, service, states, before),
+        Ok(None) => NodeSet::build(set, nodes.collect(), states, before),
+        Err(error) => {
+            tracing::error!(upstream = key, "{error}: the upstream has no nodes");
+            NodeSet::build(set, Vec::new(), states, before)
+        }
+    };
+    let nodes = Arc::new(nodes.map_err(|e| e.to_string())?);
     if let (Some(checker), Some(control)) = (&health, parts.control) {
         checker.start(control);
     }
-    let refresh = match (&settings.resolver, parts.control) {
-        (Some(resolver), Some(control)) if nodes.has_names() => {
-            Some(Refresh::new(control.spawn(nodes.clone().keep_fresh(resolver.clone())).abort_handle()))
-        }
-        _ => None,
-    };
+    let refresh = parts
+        .control
+        .filter(|_| nodes.moves())
+        .map(|control| Refresh::new(control.spawn(nodes.clone().keep_fresh(settings.resolver.clone())).abort_handle()));
     let pass_host = match upstream.pass_host {
         model::PassHost::Pass => PassHost::Pass,
         model::PassHost::Node => PassHost::Node,
@@ -120,10 +165,7 @@ pub(super) fn compile(
         host: HostHeader::compile(pass_host, upstream.upstream_host.as_deref()),
         timeouts: upstream.timeout.as_ref().map(timeouts).unwrap_or_default(),
         stream_idle: upstream.timeout.as_ref().map_or(STREAM_IDLE, |t| t.send().max(t.read())),
-        retry: RetryPolicy {
-            retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
-            retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),
-        },
+        retry: retry(key, upstream, parts.states)?,
         pool: upstream.keepalive_pool.as_ref().map_or(settings.pool, |pool| PoolSettings {
             size: usize::try_from(pool.size).unwrap_or(usize::MAX),
             idle_timeout: seconds(pool.idle_timeout),
@@ -131,7 +173,33 @@ pub(super) fn compile(
         }),
         tls,
         health,
+        breaking: breaking(key, upstream, parts)?.map(Box::new),
+        concurrency: upstream.concurrency_limit.as_ref().map(|limit| Box::new(concurrency(key, limit, parts))),
+        load_report: upstream.load_report.as_ref().map(|report| Arc::new(balancing::load_report(report))),
         _refresh: refresh,
+    })
+}
+
+/// What the upstream says about retries.
+fn retry(key: &str, upstream: &model::Upstream, states: &NodeStates) -> Result<RetryPolicy, String> {
+    let on = upstream.retry_on.as_deref().map(RetryOn::parse).transpose().map_err(|e| e.to_string())?;
+    let backoff = upstream.retry_backoff.map(|backoff| {
+        let base = seconds(backoff.base_interval);
+        Backoff { base, max: backoff.max_interval.map_or(base * 10, seconds) }
+    });
+    let budget = upstream.retry_budget.map(|budget| Budget {
+        per_mille: (budget.percent.clamp(0.0, 100.0) * 10.0) as u32,
+        min_per_second: budget.min_retries_per_second,
+        window: states.budget(key),
+    });
+    Ok(RetryPolicy {
+        retries: upstream.retries.map(|r| u32::try_from(r).unwrap_or(u32::MAX)),
+        retry_timeout: seconds(upstream.retry_timeout.unwrap_or(0.0)),
+        rounds: on.is_some() || backoff.is_some(),
+        on: on.unwrap_or_default(),
+        backoff,
+        budget,
+        body_limit: upstream.retry_body_limit.map_or(DEFAULT_BODY_LIMIT, |n| usize::try_from(n).unwrap_or(usize::MAX)),
     })
 }
 
@@ -264,10 +332,13 @@ impl Compiler {
                 continue;
             }
             let previous = all.get(&id).cloned();
+            if let Some(message) = typed.as_ref().ok().and_then(|typed| undiscovered(typed, &self.settings)) {
+                work.problem(Kind::Upstream, &id, "/discovery_type", message);
+            }
             let compiled = typed.and_then(|typed| compile(&key, &typed, &self.parts(), previous.as_deref()));
             match compiled {
                 Ok(upstream) => {
-                    if upstream.nodes.has_names() {
+                    if upstream.nodes.moves() {
                         work.unresolved.push(upstream.nodes.clone());
                     }
                     all.insert(id, Arc::new(upstream));
@@ -294,7 +365,7 @@ impl Compiler {
         }
     }
 
-    pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &Service, work: &mut Work) {
+    pub(super) fn compile_service_upstream(&mut self, id: &Arc<str>, service: &sluice_model::Service, work: &mut Work) {
         let previous = self.service_upstreams.remove(id);
         let Some(typed) = &service.upstream else {
             previous.iter().for_each(|upstream| self.end_checks(upstream));
@@ -328,39 +399,16 @@ impl Compiler {
         previous: Option<&Upstream>,
         work: &mut Work,
     ) -> Result<Arc<Upstream>, String> {
+        if let Some(message) = undiscovered(typed, &self.settings)
+            && let Some((dir, id)) = key.split_once('/')
+            && let Some(kind) = Kind::from_dir(dir)
+        {
+            work.problem(kind, &id.into(), "/upstream/discovery_type", message);
+        }
         let upstream = compile(key, typed, &self.parts(), previous)?;
-        if upstream.nodes.has_names() {
+        if upstream.nodes.moves() {
             work.unresolved.push(upstream.nodes.clone());
         }
         Ok(Arc::new(upstream))
-    }
-}
-
-/// Compiles upstreams that stand in plugin configurations.
-pub(super) struct InlineCompiler {
-    settings: CompileSettings,
-    states: Arc<NodeStates>,
-    tls: TlsCache,
-    ssls: Ssls,
-}
-
-impl InlineCompiler {
-    pub(super) fn new(settings: CompileSettings, states: Arc<NodeStates>, tls: TlsCache, ssls: Ssls) -> InlineCompiler {
-        InlineCompiler { settings, states, tls, ssls }
-    }
-}
-
-impl UpstreamCompiler for InlineCompiler {
-    fn compile(&self, key: &str, upstream: &Value) -> Result<UpstreamRef, String> {
-        let typed: model::Upstream = serde_json::from_value(upstream.clone()).map_err(|e| e.to_string())?;
-        let control = tokio::runtime::Handle::try_current().ok();
-        let parts = Parts {
-            settings: &self.settings,
-            states: &self.states,
-            tls: &self.tls,
-            ssls: &self.ssls,
-            control: control.as_ref(),
-        };
-        compile(key, &typed, &parts, None).map(|u| UpstreamRef::Inline(Arc::new(u)))
     }
 }

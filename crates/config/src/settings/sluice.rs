@@ -18,6 +18,8 @@ pub struct Sluice {
     pub lua: Lua,
     /// Where snapshots and state are kept; none: nothing is kept.
     pub data_dir: Option<PathBuf>,
+    /// Where this gateway runs, for `zone_preference` of upstreams; without, the environment's `SLUICE_ZONE`.
+    pub zone: Option<String>,
 }
 
 /// A Unix socket that is listened on. It is made at the start and removed at the end; one that a dead process left is replaced.
@@ -50,6 +52,8 @@ pub struct RequestLimits {
     pub stream_preread_timeout: Duration,
     /// Probes of health checks at a time, of all upstreams together; `concurrency` bounds those of one.
     pub health_probes: u64,
+    /// Bytes of log entries that wait for their sinks, of all loggers together; further entries are discarded and counted.
+    pub log_pending_bytes: u64,
 }
 
 /// Bounds on Lua of the configuration.
@@ -82,6 +86,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
             health_probes: limits.integer("health_probes", 1..=65_536, 256),
+            log_pending_bytes: limits.size("log_pending_bytes", 64 << 20).clamp(64 << 10, 1 << 40),
         },
         lua: Lua {
             instruction_limit: lua.integer("instruction_limit", 0..=u64::MAX, 10_000_000),
@@ -90,6 +95,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             environment: lua.boolean("environment", false),
         },
         data_dir: s.optional_string("data_dir").map(PathBuf::from),
+        zone: s.optional_string("zone").filter(|zone| !zone.is_empty()),
     };
     limits.finish();
     lua.finish();

@@ -63,7 +63,11 @@ pub(super) fn timeout() -> Value {
         "properties": {
             "connect": {"type": "number", "exclusiveMinimum": 0},
             "send": {"type": "number", "exclusiveMinimum": 0},
-            "read": {"type": "number", "exclusiveMinimum": 0}
+            "read": {"type": "number", "exclusiveMinimum": 0},
+            "request": {
+                "description": "seconds from the request's head to the response's, all attempts and waits included",
+                "type": "number", "exclusiveMinimum": 0
+            }
         },
         "required": ["connect", "send", "read"]
     })

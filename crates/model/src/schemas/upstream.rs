@@ -1,16 +1,69 @@
 //! Schema of an upstream, alone or embedded in a route, service or stream route. Surprise: `nodes` is either a map of
 //! address to weight or a list of objects, and `type` is free text here (the balancer refuses what it does not know).
 
-use super::{healthcheck, parts};
+use super::{balancing, healthcheck, parts, resilience};
 use serde_json::{Value, json};
 
 pub(super) fn document() -> Value {
+    let mut document = plain();
+    // what stands in for a broken upstream has no breaker of its own
+    if let Some(properties) = document.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("circuit_breaker".to_owned(), resilience::circuit_breaker(plain()));
+    }
+    document
+}
+
+/// Without `circuit_breaker`.
+pub(super) fn plain() -> Value {
     json!({
         "type": "object",
         "properties": parts::with(parts::named(), [
             ("nodes", nodes()),
             ("retries", json!({"type": "integer", "minimum": 0})),
             ("retry_timeout", json!({"type": "number", "minimum": 0})),
+            ("retry_on", json!({
+                "description": "what is retried: errors and time-outs where not given",
+                "type": "array",
+                "items": {
+                    "type": "string",
+                    "pattern": "^(timeout|connection_error|non_idempotent|http_5xx|http_[45][0-9][0-9])$"
+                },
+                "uniqueItems": true
+            })),
+            ("retry_backoff", json!({
+                "description": "waits before a retry, drawn from zero up to a bound that doubles; none where not given",
+                "type": "object",
+                "properties": {
+                    "base_interval": {
+                        "description": "bound of the first wait, seconds",
+                        "type": "number", "exclusiveMinimum": 0, "maximum": 60
+                    },
+                    "max_interval": {
+                        "description": "largest bound, seconds; ten times the first where not given",
+                        "type": "number", "exclusiveMinimum": 0, "maximum": 600
+                    }
+                },
+                "required": ["base_interval"],
+                "additionalProperties": false
+            })),
+            ("retry_budget", json!({
+                "description": "bound of all retries, within ten seconds: the larger of a share of the requests and a floor",
+                "type": "object",
+                "properties": {
+                    "percent": {
+                        "description": "share of the requests", "type": "number", "default": 20, "minimum": 0, "maximum": 100
+                    },
+                    "min_retries_per_second": {
+                        "description": "retries that are always allowed",
+                        "type": "integer", "default": 10, "minimum": 0, "maximum": 100000
+                    }
+                },
+                "additionalProperties": false
+            })),
+            ("retry_body_limit", json!({
+                "description": "bytes of a request's body that is still coming which are kept to be sent again; 65536 where not given",
+                "type": "integer", "minimum": 0, "maximum": 1073741824
+            })),
             ("timeout", parts::timeout()),
             ("tls", tls()),
             ("keepalive_pool", json!({
@@ -25,11 +78,19 @@ pub(super) fn document() -> Value {
                 "description": "algorithms of load balancing", "type": "string", "default": "roundrobin"
             })),
             ("checks", healthcheck::checks()),
+            ("concurrency_limit", resilience::concurrency_limit()),
             ("hash_on", json!({
                 "type": "string",
                 "default": "vars",
-                "enum": ["vars", "header", "cookie", "consumer", "vars_combinations"]
+                // the last three are ours
+                "enum": [
+                    "vars", "header", "cookie", "consumer", "vars_combinations", "client_ip", "query_arg", "uri"
+                ]
             })),
+            ("slow_start", balancing::slow_start()),
+            ("sticky", balancing::sticky()),
+            ("zone_preference", balancing::zone_preference()),
+            ("load_report", balancing::load_report()),
             ("key", json!({"description": "the key of chash for dynamic load balancing", "type": "string"})),
             ("scheme", json!({
                 "default": "http",

@@ -12,6 +12,9 @@ pub(super) fn check(follow: bool, body: &mut Value, checks: &Checks<'_>) -> Chec
             return Err(Invalid::at(&format!("/{one}"), format!("only one of {one} or {several} is allowed")));
         }
     }
+    if let Some(inner) = body.get_mut("upstream") {
+        upstream::check_fallback("/upstream", inner, checks)?;
+    }
     check_schema(schemas::schema(Kind::Route), body)?;
     if let Some(inner) = body.get_mut("upstream") {
         upstream::check("/upstream", follow, inner, checks)?;
@@ -31,6 +34,9 @@ pub(super) fn check(follow: bool, body: &mut Value, checks: &Checks<'_>) -> Chec
 }
 
 pub(super) fn check_service(follow: bool, body: &mut Value, checks: &Checks<'_>) -> Checked {
+    if let Some(inner) = body.get_mut("upstream") {
+        upstream::check_fallback("/upstream", inner, checks)?;
+    }
     check_schema(schemas::schema(Kind::Service), body)?;
     if let Some(inner) = body.get_mut("upstream") {
         upstream::check("/upstream", follow, inner, checks)?;

@@ -75,6 +75,31 @@ fn put(kind: Kind, id: &str, mut body: Value) -> String {
 }
 
 #[test]
+fn a_fallback_is_checked_as_an_upstream_without_a_breaker() {
+    let with = |fallback: Value| json!({"nodes": {}, "circuit_breaker": {"max_failures": 1, "fallback": fallback}});
+    let place = "invalid configuration: circuit_breaker.fallback: ";
+    for (fallback, words) in [
+        (json!("standby"), String::from("ok")),
+        (json!({"nodes": {"b.com:80": 1}, "concurrency_limit": {"limit": 3}}), String::from("ok")),
+        (
+            json!({"nodes": {}, "circuit_breaker": {"max_failures": 1}}),
+            format!("{place}additional properties forbidden, found circuit_breaker"),
+        ),
+        (
+            json!({"nodes": {}, "pass_host": "rewrite"}),
+            String::from("`upstream_host` can't be empty when `pass_host` is `rewrite`"),
+        ),
+    ] {
+        assert_eq!(put(Kind::Upstream, "1", with(fallback.clone())), words, "{fallback}");
+        let route = json!({"uri": "/", "upstream": with(fallback)});
+        assert_eq!(put(Kind::Route, "1", route), words);
+    }
+    let limit = |limit: Value| put(Kind::Upstream, "1", json!({"nodes": {}, "concurrency_limit": limit}));
+    assert_eq!(limit(json!({})), "concurrency_limit: `limit` is required unless `type` is `gradient`");
+    assert_eq!(limit(json!({"type": "gradient"})), "ok");
+}
+
+#[test]
 fn texts_of_the_admin_api() {
     let (cert, key) = ("c".repeat(128), format!("---{}", "k".repeat(64)));
     let chash = |more: Value| {
@@ -164,6 +189,42 @@ fn texts_of_the_admin_api() {
         (Kind::Upstream, "1", chash(json!({})), "missing key"),
         (Kind::Upstream, "1", chash(json!({"hash_on": "consumer"})), "ok"),
         (Kind::Upstream, "1", chash(json!({"key": "arg_a"})), "ok"),
+        (Kind::Upstream, "1", chash(json!({"hash_on": "client_ip"})), "ok"),
+        (Kind::Upstream, "1", chash(json!({"hash_on": "uri"})), "ok"),
+        (Kind::Upstream, "1", chash(json!({"hash_on": "query_arg"})), "missing key"),
+        (Kind::Upstream, "1", chash(json!({"hash_on": "query_arg", "key": "user"})), "ok"),
+        (
+            Kind::Upstream,
+            "1",
+            chash(json!({"key": "arg_a", "slow_start": {"window": 10}})),
+            "slow_start has no effect with type chash: use roundrobin, least_conn, random, p2c or adaptive",
+        ),
+        (
+            Kind::Upstream,
+            "1",
+            json!({"nodes": {}, "load_report": {}}),
+            "load_report needs type adaptive, but type is roundrobin",
+        ),
+        (Kind::Upstream, "1", json!({"nodes": {}, "type": "adaptive", "load_report": {"header": "x-load"}}), "ok"),
+        (
+            Kind::Upstream,
+            "1",
+            json!({"nodes": {}, "sticky": {"same_site": "none"}}),
+            "sticky: same_site none needs secure: browsers drop such a cookie otherwise",
+        ),
+        (
+            Kind::Upstream,
+            "1",
+            json!({"nodes": {}, "sticky": {"cookie": "a", "name": "b"}}),
+            "sticky: cookie and name are the same setting, give one of them",
+        ),
+        (
+            Kind::Upstream,
+            "1",
+            json!({"nodes": {}, "slow_start": {}}),
+            "invalid configuration: property \"slow_start\" validation failed: property \"window\" is required",
+        ),
+        (Kind::Upstream, "1", json!({"nodes": {}, "zone_preference": {}, "slow_start": {"window": 0.5}}), "ok"),
         (
             Kind::Upstream,
             "1",

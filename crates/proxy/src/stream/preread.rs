@@ -14,6 +14,10 @@ impl Session {
             loop {
                 match entry.plugin.preread(&mut self.cx) {
                     StreamFlow::Next => break,
+                    StreamFlow::Wait(time) => {
+                        tokio::time::sleep(time).await;
+                        break;
+                    }
                     StreamFlow::Close(reason) => {
                         return Err(Refused::Plugin { plugin: entry.name, reason: reason.into_owned() });
                     }

@@ -35,6 +35,7 @@ impl Session {
                 random: self.worker.random(),
                 now_ms: timer::unix_ms_coarse(),
                 worker: self.worker.id,
+                sticky: None,
             };
             let picked = balancer.pick(&input, &tried).ok_or(Refused::Exhausted)?;
             let held = balancer.hold(&picked);
@@ -49,7 +50,7 @@ impl Session {
                 Ok(stream) => return Ok((stream, held, begun.elapsed())),
                 Err(error) => error,
             };
-            drop(held);
+            held.failed(timer::unix_ms_coarse());
             let kind = match error.kind {
                 ConnectErrorKind::Timeout => FailureKind::Timeout,
                 ConnectErrorKind::Tls => FailureKind::Tls,
@@ -65,6 +66,8 @@ impl Session {
                 retried,
                 nodes: u32::try_from(balancer.nodes().len()).unwrap_or(u32::MAX),
                 elapsed: started.elapsed(),
+                // connections of streams are tried one after the other at once
+                wait: Duration::ZERO,
             });
             tracing::warn!(upstream = %upstream.key, %error, ?decision, "no connection to the upstream");
             if let Some(checker) = &upstream.health {

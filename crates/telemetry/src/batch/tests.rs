@@ -25,10 +25,34 @@ impl BatchSink<u32> for Sink {
     }
 }
 
-fn queue(options: BatchOptions, failures: &[usize], hang: bool) -> (BatchQueue<u32>, Log) {
+struct Started {
+    queue: Arc<BatchQueue<u32>>,
+    queues: Arc<LogQueues>,
+    log: Log,
+}
+
+impl BatchEntry for u32 {
+    fn bytes(&self) -> usize {
+        36
+    }
+}
+
+fn start(options: BatchOptions, failures: &[usize], hang: bool) -> Started {
     let log = Log::default();
     let sink = Sink { log: log.clone(), start: Instant::now(), failures: Mutex::new(failures.to_vec()), hang };
-    (BatchQueue::start(&Handle::current(), options, sink), log)
+    let queues = Arc::new(LogQueues::new(1000));
+    let queue = queues.open(&Handle::current(), "test", "1", options, || sink);
+    Started { queue, queues, log }
+}
+
+impl Started {
+    fn totals(&self) -> LogTotals {
+        self.queues.account("test").totals()
+    }
+}
+
+fn totals(delivered: u64, dropped: u64, discarded: u64, pending: u64) -> LogTotals {
+    LogTotals { delivered, dropped, discarded, pending }
 }
 
 async fn seconds(n: u64) {
@@ -37,25 +61,26 @@ async fn seconds(n: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn full_batches_go_at_once_and_the_rest_when_inactive() {
-    let (queue, log) = queue(BatchOptions { batch_max_size: 2, ..BatchOptions::default() }, &[], false);
-    (1..=3).for_each(|n| assert!(queue.push(n)));
+    let t = start(BatchOptions { batch_max_size: 2, ..BatchOptions::default() }, &[], false);
+    (1..=3).for_each(|n| assert!(t.queue.push(n)));
     seconds(1).await;
-    assert_eq!(*log.lock().unwrap(), [(0, vec![1, 2])]);
-    assert_eq!(queue.buffered(), 1);
+    assert_eq!(*t.log.lock().unwrap(), [(0, vec![1, 2])]);
+    assert_eq!(t.queue.buffered(), 1);
+    assert_eq!(t.queues.pending_bytes(), 100);
     seconds(10).await;
-    assert_eq!(*log.lock().unwrap(), [(0, vec![1, 2]), (5, vec![3])]);
-    assert_eq!(queue.stats(), BatchStats { pushed: 3, delivered: 3, dropped: 0, discarded: 0 });
+    assert_eq!(*t.log.lock().unwrap(), [(0, vec![1, 2]), (5, vec![3])]);
+    assert_eq!((t.totals(), t.queues.pending_bytes()), (totals(3, 0, 0, 0), 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_batch_goes_when_its_first_entry_is_old() {
     let options = BatchOptions { buffer_duration: Duration::from_secs(10), ..BatchOptions::default() };
-    let (queue, log) = queue(options, &[], false);
+    let t = start(options, &[], false);
     for n in 0..5 {
-        queue.push(n);
+        t.queue.push(n);
         seconds(3).await;
     }
-    assert_eq!(*log.lock().unwrap(), [(10, vec![0, 1, 2, 3])]);
+    assert_eq!(*t.log.lock().unwrap(), [(10, vec![0, 1, 2, 3])]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,37 +91,84 @@ async fn only_undelivered_entries_are_tried_again_and_then_dropped() {
         retry_delay: Duration::from_secs(4),
         ..BatchOptions::default()
     };
-    let (queue, log) = queue(options, &[0, 1, 1], false);
-    (1..=3).for_each(|n| assert!(queue.push(n)));
+    let t = start(options, &[0, 1, 1], false);
+    (1..=3).for_each(|n| assert!(t.queue.push(n)));
     seconds(30).await;
-    assert_eq!(*log.lock().unwrap(), [(0, vec![1, 2, 3]), (4, vec![2, 3]), (8, vec![3])]);
-    assert_eq!(queue.stats(), BatchStats { pushed: 3, delivered: 2, dropped: 1, discarded: 0 });
+    assert_eq!(*t.log.lock().unwrap(), [(0, vec![1, 2, 3]), (4, vec![2, 3]), (8, vec![3])]);
+    assert_eq!(t.totals(), totals(2, 1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_sink_discards_and_shutdown_keeps_its_deadline() {
-    let options = BatchOptions { batch_max_size: 1, max_pending_entries: 5, ..BatchOptions::default() };
-    let (queue, _log) = queue(options, &[], true);
+    let t = start(BatchOptions { batch_max_size: 1, ..BatchOptions::default() }, &[], true);
+    t.queues.account("test").set_limit(5);
     for n in 0..9 {
-        queue.push(n);
+        t.queue.push(n);
         tokio::task::yield_now().await;
     }
-    assert_eq!(queue.stats(), BatchStats { pushed: 5, delivered: 0, dropped: 0, discarded: 4 });
+    assert_eq!(t.totals(), totals(0, 0, 4, 5));
     let start = Instant::now();
-    assert_eq!(queue.shutdown(Duration::from_secs(3)).await, 5);
-    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    assert_eq!(t.queues.shutdown(Duration::from_secs(3)).await, 5);
+    assert!(start.elapsed() < Duration::from_millis(3010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_is_one_for_all_queues() {
+    let t = start(BatchOptions::default(), &[], true);
+    let sink = Sink { log: t.log.clone(), start: Instant::now(), failures: Mutex::default(), hang: false };
+    let other = t.queues.open(&Handle::current(), "other", "2", BatchOptions::default(), || sink);
+    (0..7).for_each(|n| assert!(t.queue.push(n)));
+    let taken = (0..7).filter(|n| other.push(*n)).count();
+    assert_eq!(taken, 3, "1000 bytes are ten entries");
+    assert_eq!((t.queues.account("other").totals(), t.queues.pending_bytes()), (totals(0, 0, 4, 3), 1000));
+    seconds(6).await;
+    assert_eq!((t.queues.account("other").totals(), t.queues.pending_bytes()), (totals(3, 0, 4, 0), 700));
 }
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_and_drop_deliver_what_is_queued() {
-    let (first, log) = queue(BatchOptions::default(), &[], false);
-    first.push(1);
-    assert_eq!(first.shutdown(Duration::from_secs(3)).await, 0);
-    assert!(!first.push(2), "closed");
-    assert_eq!(*log.lock().unwrap(), [(0, vec![1])]);
-    let (second, log) = queue(BatchOptions::default(), &[], false);
-    second.push(7);
-    drop(second);
+    let t = start(BatchOptions::default(), &[], false);
+    t.queue.push(1);
+    assert_eq!(t.queues.shutdown(Duration::from_secs(3)).await, 0);
+    assert!(!t.queue.push(2), "closed");
+    assert_eq!(*t.log.lock().unwrap(), [(0, vec![1])]);
+    assert_eq!(t.totals(), totals(1, 0, 1, 0));
+    let t = start(BatchOptions::default(), &[], false);
+    t.queue.push(7);
+    let Started { queue, log, .. } = t;
+    drop(queue);
     seconds(1).await;
     assert_eq!(*log.lock().unwrap(), [(0, vec![7])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_finds_its_queue_again() {
+    let t = start(BatchOptions::default(), &[], false);
+    t.queue.push(1);
+    let sink = || -> Sink { unreachable!("the first one's serves") };
+    let again = t.queues.open::<u32, _>(&Handle::current(), "test", "1", BatchOptions::default(), sink);
+    again.push(2);
+    seconds(6).await;
+    assert_eq!(*t.log.lock().unwrap(), [(5, vec![1, 2])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_tell_what_became_of_entries() {
+    let t = start(BatchOptions { name: "n".into(), ..BatchOptions::default() }, &[], false);
+    let registry = crate::Registry::new();
+    t.queues.report(&registry).unwrap();
+    t.queues.report_buffered(&registry, "apisix_").unwrap();
+    t.queue.label(|| ("r".into(), "127.0.0.1".into()));
+    t.queue.push(1);
+    let text = || {
+        let mut out = Vec::new();
+        registry.render(std::time::Instant::now(), &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let line = "apisix_batch_process_entries{name=\"n\",route_id=\"r\",server_addr=\"127.0.0.1\"}";
+    assert!(text().contains(&format!("{line} 1\n")), "{}", text());
+    assert!(text().contains("sluice_log_pending_bytes 100\n"), "{}", text());
+    seconds(6).await;
+    assert!(text().contains(&format!("{line} 0\n")), "{}", text());
+    assert!(text().contains("sluice_log_entries_total{plugin=\"test\",result=\"delivered\"} 1\n"), "{}", text());
 }

@@ -13,11 +13,18 @@ fn build(algorithm: Algorithm, nodes: &[(u32, i32)]) -> Balancer {
     Balancer::build(&BalancerSettings { algorithm, ..Default::default() }, nodes.collect()).unwrap()
 }
 
-const ALL: [Algorithm; 5] =
-    [Algorithm::RoundRobin, Algorithm::Chash, Algorithm::LeastConn, Algorithm::Ewma, Algorithm::Random];
+const ALL: [Algorithm; 7] = [
+    Algorithm::RoundRobin,
+    Algorithm::Chash,
+    Algorithm::LeastConn,
+    Algorithm::Ewma,
+    Algorithm::Random,
+    Algorithm::P2c,
+    Algorithm::Adaptive,
+];
 
 fn input(random: u64, key: &[u8]) -> PickInput<'_> {
-    PickInput { hash_key: Some(key), random, now_ms: 1, worker: 0 }
+    PickInput { hash_key: Some(key), random, now_ms: 1, ..Default::default() }
 }
 
 #[test]
@@ -151,7 +158,7 @@ proptest! {
     #[test]
     fn each_usable_node_once(
         nodes in prop::collection::vec((0u32..6, -1i32..2, any::<bool>()), 2..90),
-        kind in 0usize..5,
+        kind in 0usize..7,
         random in any::<u64>(),
         key in prop::collection::vec(any::<u8>(), 0..8),
     ) {
@@ -234,5 +241,129 @@ fn ejections_leave_a_share_in_use() {
         if percent == 50 {
             assert_eq!(picked, [2, 3].into(), "the first ejected stay out");
         }
+    }
+}
+
+fn input_at(now_ms: u64, random: u64) -> PickInput<'static> {
+    PickInput { random, now_ms, ..Default::default() }
+}
+
+#[test]
+fn a_node_that_comes_back_gets_a_growing_share() {
+    let kinds = [Algorithm::RoundRobin, Algorithm::LeastConn, Algorithm::Random, Algorithm::P2c, Algorithm::Adaptive];
+    for algorithm in kinds {
+        let nodes = (1..5).map(|port| checked(Endpoint::new("10.0.0.1", port, 1)));
+        let slow_start = Some(SlowStart { window: Duration::from_secs(10), min_weight_percent: 10, aggression: 1.0 });
+        let settings = BalancerSettings { algorithm, slow_start, ..Default::default() };
+        let balancer = Balancer::build(&settings, nodes.collect()).unwrap();
+        let share = |now_ms: u64| {
+            let picks =
+                (0..4000).map(|step| balancer.pick(&input_at(now_ms, crate::p2c::mix(step)), &Tried::new()).unwrap());
+            let count = picks.map(|picked| {
+                balancer.done(picked.index, &Outcome { latency: Duration::ZERO, ok: false, now_ms });
+                picked.index
+            });
+            count.filter(|index| *index == 3).count()
+        };
+        // all are new together
+        assert!(share(1_000).abs_diff(1000) < 120, "{algorithm:?}");
+        balancer.nodes()[3].health.as_ref().unwrap().force(false);
+        assert_eq!(share(20_000), 0);
+        balancer.nodes()[3].health.as_ref().unwrap().force(true);
+        let shares = [30_000, 35_000, 39_900, 41_000].map(share);
+        // a tenth, half and all of a node beside three
+        let wanted = [4000 / 31, 4000 / 7, 1000, 1000];
+        let near = shares.iter().zip(wanted).all(|(share, wanted)| share.abs_diff(wanted) < 120);
+        assert!(near && shares[0] > 0, "{algorithm:?} {shares:?}");
+    }
+}
+
+#[test]
+fn a_cookie_brings_back_to_the_node_until_it_is_gone() {
+    for algorithm in ALL {
+        let nodes = || (1..5).map(|port| checked(Endpoint::new("10.0.0.1", port, u32::from(port != 4))));
+        let sticky = crate::Sticky::compile(
+            &crate::StickySettings {
+                cookie: None,
+                path: "/".into(),
+                ttl: None,
+                http_only: true,
+                secure: false,
+                same_site: None,
+                secret: None,
+            },
+            "upstreams/1",
+        );
+        let settings = BalancerSettings { algorithm, sticky: Some(sticky), ..Default::default() };
+        let balancer = Balancer::build(&settings, nodes().collect()).unwrap();
+        // another order, another place in the list
+        let other = Balancer::build(&settings, nodes().rev().collect()).unwrap();
+        for wanted in 0..4 {
+            let token = balancer.token(wanted);
+            let pick = |balancer: &Balancer, random, tried: &Tried| {
+                let input = PickInput { sticky: token, ..input(random, b"k") };
+                let picked = balancer.pick(&input, tried).unwrap();
+                balancer.done(picked.index, &Outcome { latency: Duration::ZERO, ok: false, now_ms: 1 });
+                picked.endpoint.port
+            };
+            let port = wanted as u16 + 1;
+            // a node without weight keeps whom it has
+            assert!((0..50).all(|step| pick(&balancer, crate::p2c::mix(step), &Tried::new()) == port));
+            assert!((0..50).all(|step| pick(&other, crate::p2c::mix(step), &Tried::new()) == port));
+            let mut tried = Tried::new();
+            tried.insert(wanted);
+            assert_ne!(pick(&balancer, 7, &tried), port);
+            balancer.nodes()[wanted as usize].health.as_ref().unwrap().force(false);
+            assert_ne!(pick(&balancer, 7, &Tried::new()), port);
+            balancer.nodes()[wanted as usize].health.as_ref().unwrap().force(true);
+            assert_eq!(pick(&balancer, 7, &Tried::new()), port);
+        }
+        let unknown = PickInput { sticky: crate::sticky::Token::parse(b"0000000000000001"), ..input(7, b"k") };
+        assert!(balancer.pick(&unknown, &Tried::new()).is_some());
+    }
+}
+
+#[test]
+fn the_own_zone_serves_until_too_little_of_it_is_well() {
+    for algorithm in ALL {
+        let nodes = (1..9u16).map(|port| {
+            let metadata = serde_json::json!({"zone": if port <= 4 { "a" } else { "b" }});
+            checked(Endpoint { metadata: Some(metadata.into()), ..Endpoint::new("10.0.0.1", port, 1) })
+        });
+        let zone = ZonePreference { zone: "a".into(), metadata_key: "zone".into(), min_healthy_percent: 50 };
+        let settings = BalancerSettings { algorithm, zone: Some(zone), ..Default::default() };
+        let balancer = Balancer::build(&settings, nodes.collect()).unwrap();
+        let foreign = |tried: &Tried| {
+            let picks = (0..2000u64).map(|step| {
+                let random = crate::p2c::mix(step);
+                let picked = balancer.pick(&input(random, &random.to_le_bytes()), tried).unwrap();
+                balancer.done(picked.index, &Outcome { latency: Duration::ZERO, ok: false, now_ms: 1 });
+                picked.index
+            });
+            picks.filter(|index| *index >= 4).count()
+        };
+        let force = |node: usize, up| balancer.nodes()[node].health.as_ref().unwrap().force(up);
+        assert_eq!(foreign(&Tried::new()), 0, "{algorithm:?}");
+        force(0, false);
+        force(1, false);
+        assert_eq!(foreign(&Tried::new()), 0, "half is enough");
+        // a retry goes on in the other zone when the own is used up
+        let mut tried = Tried::new();
+        (0..4).for_each(|index| tried.insert(index));
+        assert_eq!(foreign(&tried), 2000);
+        force(2, false);
+        let spilled = foreign(&Tried::new());
+        assert!((1300..1900).contains(&spilled), "four of five: {algorithm:?} {spilled}");
+        (4..8).for_each(|index| {
+            force(index, false);
+        });
+        assert_eq!(foreign(&Tried::new()), 0);
+        force(3, false);
+        let all = foreign(&Tried::new());
+        assert!((0..2000).contains(&all), "all are down, all serve");
+        (0..8).for_each(|index| {
+            force(index, true);
+        });
+        assert_eq!(foreign(&Tried::new()), 0);
     }
 }

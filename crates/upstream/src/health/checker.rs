@@ -176,6 +176,16 @@ impl Checker {
         self.passive(node, report, now_ms);
     }
 
+    /// An answer broke off after its head. What counts is the status, as in APISIX; where failures are counted within a time or
+    /// nodes are ejected, the failure does, as such a node would go on to look well.
+    #[cold]
+    pub fn broke_off(&self, node: &Endpoint, failure: &Failure, status: u16, now_ms: u64) {
+        if self.shared.settings.checks.passive.ejection.is_none() {
+            return self.answered(node, status, now_ms);
+        }
+        self.failed(node, failure, false, now_ms);
+    }
+
     /// A session on a stream route found no connection at the last node (apisix/init.lua `healthcheck_passive`).
     #[cold]
     pub fn session_failed(&self, node: &Endpoint, now_ms: u64) {

@@ -125,3 +125,80 @@ async fn addresses_only_are_fixed() {
     assert_eq!(set.refresh(&resolver, Instant::now()).await, None);
     assert_eq!(shares(&set, 2), counts(&[("10.0.0.1", 2)]));
 }
+
+fn told(hosts: &[(&str, Option<u16>)]) -> ServiceNodes {
+    let node = |(host, port): &(&str, Option<u16>)| crate::ServiceNode {
+        host: (*host).into(),
+        port: *port,
+        weight: 1,
+        priority: 0,
+        metadata: None,
+    };
+    ServiceNodes { asked: true, nodes: hosts.iter().map(node).collect() }
+}
+
+fn service(following: crate::Following, default_port: Option<u16>) -> Service {
+    let name = |text: &str| Arc::<str>::from(text);
+    let (namespace_id, group_name) = (None, None);
+    let query = ServiceQuery { registry: name("dns"), name: name("api"), namespace_id, group_name, grpc: false };
+    Service { query, following, default_port }
+}
+
+#[tokio::test]
+async fn a_services_nodes_change_while_the_set_stays() {
+    let (fake, states) = (Arc::new(Fake::default()), Arc::new(NodeStates::new()));
+    let resolver: Arc<dyn Resolve> = fake.clone();
+    fake.0.lock().unwrap().insert("a.test".to_owned(), vec![7]);
+    let (registry, following) = tokio::sync::watch::channel(ServiceNodes::default());
+    let mut settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
+    let checks = crate::Checks::read(&serde_json::json!({"active": {}})).unwrap();
+    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, host_header: None };
+    settings.health = Some(states.checker(checker));
+    let set = NodeSet::follow(settings.clone(), service(following, Some(80)), states.clone(), None).unwrap();
+    let set = Arc::new(set);
+    assert!(set.moves() && set.balancer().nodes().is_empty());
+    let task = tokio::spawn(set.clone().keep_fresh(Some(resolver.clone())));
+    registry.send_replace(told(&[("10.0.0.1", None), ("::1", Some(81))]));
+    set.settle(Some(&resolver)).await;
+    let before = set.balancer().to_arc();
+    assert_eq!(before.nodes()[1].upstream_host.as_ref(), "[::1]:81");
+    before.nodes()[0].health.as_ref().unwrap().force(false);
+    before.nodes()[0].state.enter();
+    // told the same again
+    registry.send_replace(told(&[("10.0.0.1", None), ("::1", Some(81))]));
+    set.settle(None).await;
+    assert!(Arc::ptr_eq(&before, &set.balancer().to_arc()));
+    // what stays keeps what is known of it, and is probed with what is new
+    registry.send_replace(told(&[("10.0.0.1", None), ("a.test", Some(82))]));
+    let changed = async {
+        while set.balancer().nodes().iter().all(|node| &*node.host != "10.0.0.7") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), changed).await.unwrap();
+    assert!(Arc::ptr_eq(&before.nodes()[0].state, &set.balancer().nodes()[0].state));
+    let report = set.settings.health.as_ref().unwrap().report();
+    let seen: Vec<_> = report.nodes.iter().map(|node| (&*node.ip, node.status)).collect();
+    assert_eq!(seen, [("10.0.0.1", "unhealthy"), ("10.0.0.7", "healthy")]);
+    // a new form of the upstream begins with what is known
+    let again = service(registry.subscribe(), Some(80));
+    let next = NodeSet::follow(settings, again, states, Some(&set)).unwrap();
+    assert_eq!(next.balancer().nodes().len(), 2);
+    registry.send_replace(told(&[]));
+    next.settle(None).await;
+    assert!(next.balancer().nodes().is_empty());
+    task.abort();
+}
+
+#[tokio::test]
+async fn nodes_without_a_port_need_a_usual_one_and_unresolved_names_do_not_empty_the_set() {
+    let (registry, following) = tokio::sync::watch::channel(told(&[("10.0.0.1", None), ("10.0.0.2", Some(9))]));
+    let settings = NodeSetSettings::new("/stream_routes/1", "tcp", BalancerSettings::default());
+    let set = NodeSet::follow(settings, service(following, None), Arc::new(NodeStates::new()), None).unwrap();
+    assert_eq!(shares(&set, 2), counts(&[("10.0.0.2", 2)]));
+    registry.send_replace(told(&[("nowhere.test", Some(9))]));
+    set.settle(None).await;
+    assert_eq!((set.configs().len(), shares(&set, 2)), (1, counts(&[("10.0.0.2", 2)])));
+    drop(registry);
+    set.settle(None).await;
+}

@@ -111,7 +111,9 @@ pub(super) fn sql_hex(value: &[u8], out: &mut Vec<u8>) -> bool {
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 fn is_base64(byte: &u8) -> bool {
@@ -177,9 +179,10 @@ fn entity(rest: &[u8]) -> Option<(u8, usize)> {
         if count == 0 {
             return None;
         }
-        let low = digits.iter().take(count).fold(0u32, |n, b| {
-            n.wrapping_mul(radix).wrapping_add(char::from(*b).to_digit(radix).unwrap_or_default())
-        });
+        let low = digits
+            .iter()
+            .take(count)
+            .fold(0u32, |n, b| n.wrapping_mul(radix).wrapping_add(char::from(*b).to_digit(radix).unwrap_or_default()));
         return Some((u8::try_from(low & 0xff).unwrap_or_default(), start + count));
     }
     const NAMES: &[(&[u8], u8)] = &[

@@ -66,7 +66,7 @@ fn chains_share_their_beginnings() {
     let two = chains.intern(&names(&["urlDecodeUni", "lowercase"]));
     assert_eq!(chains.beginnings(two), [UNCHANGED, one, two]);
     assert_eq!(chains.intern(&names(&["urlDecodeUni", "lowercase"])), two);
-    assert!(Transformation::from_name("lowcase").unwrap_err().contains("did you mean lowercase"));
+    assert!(Transformation::from_name("lowcase").err().unwrap().contains("did you mean lowercase"));
 }
 
 proptest::proptest! {

@@ -1,9 +1,23 @@
 //! The full entry (`get_full_log` of apisix/utils/log-util.lua). The surprise: without a route `service_id` is the host.
-use super::values::{arguments, headers, number, text};
-use serde_json::{Map, Value as Json, json};
+use super::values::{Object, arguments, escaped, headers, integer, number, text};
 use sluice_expr::{Lookup, Variable};
 use sluice_plugin::Context;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
+
+/// Names that the full entry always has.
+pub(super) const ALWAYS: [&str; 8] =
+    ["request", "response", "server", "service_id", "client_ip", "start_time", "latency", "apisix_latency"];
+
+/// Whether this request's full entry has a name beside [`ALWAYS`].
+pub(super) fn has(cx: &Context, name: &str) -> bool {
+    match name {
+        "route_id" => cx.route.is_some(),
+        "consumer" => cx.consumer.is_some(),
+        "upstream" | "upstream_latency" => !cx.attempts.is_empty(),
+        _ => false,
+    }
+}
 
 /// Milliseconds: the whole request, the upstream's part where one was asked (all tries together), the rest.
 pub fn latencies(cx: &Context) -> (f64, Option<f64>, f64) {
@@ -15,62 +29,84 @@ pub fn latencies(cx: &Context) -> (f64, Option<f64>, f64) {
     (request, Some(upstream), (request - upstream).max(0.0))
 }
 
-fn variable(cx: &Context, variable: &Variable) -> Json {
-    cx.variable(variable).map_or(Json::Null, |v| text(&v.as_bytes()))
+/// Milliseconds since the epoch at which the request began.
+pub fn start_millis(cx: &Context) -> u64 {
+    cx.started_wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
-pub(super) fn entry(cx: &Context, request_body: Option<Json>, response_body: Option<Json>) -> Map<String, Json> {
-    let target = cx.request.target();
-    let (host, port) = (cx.request.host(), cx.connection.local.port());
-    let mut request = json!({
-        "url": format!("{}://{host}:{port}{target}", cx.connection.scheme()),
-        "uri": target,
-        "method": cx.request.method_text(),
-        "headers": headers(cx.request.headers.iter()),
-        "querystring": arguments(cx.request.query().unwrap_or_default()),
-        "size": cx.request.received,
-    });
-    if let Some(body) = request_body {
-        request["body"] = body;
+/// `{"hostname": …, "version": …}`, the same for all requests.
+fn server(cx: &Context) -> &'static [u8] {
+    static SERVER: OnceLock<Vec<u8>> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let mut out = Vec::new();
+        let mut object = Object::open(&mut out);
+        let name = cx.variable(&Variable::Hostname).map(|v| v.as_bytes().into_owned()).unwrap_or_default();
+        text(&name, object.key(b"hostname"));
+        text(crate::APISIX_VERSION.as_bytes(), object.key(b"version"));
+        object.close();
+        out
+    })
+}
+
+fn request(cx: &Context, body: Option<&[u8]>, out: &mut Vec<u8>) {
+    let target = cx.request.target().as_bytes();
+    let mut object = Object::open(out);
+    let url = object.key(b"url");
+    url.push(b'"');
+    url.extend_from_slice(cx.connection.scheme().as_bytes());
+    url.extend_from_slice(b"://");
+    escaped(cx.request.host().as_bytes(), url);
+    url.push(b':');
+    integer(u64::from(cx.connection.local.port()), url);
+    escaped(target, url);
+    url.push(b'"');
+    text(target, object.key(b"uri"));
+    text(cx.request.method_text().as_bytes(), object.key(b"method"));
+    headers(cx.request.headers.iter(), object.key(b"headers"));
+    arguments(cx.request.query().unwrap_or_default(), object.key(b"querystring"));
+    integer(cx.request.received, object.key(b"size"));
+    if let Some(body) = body {
+        text(body, object.key(b"body"));
     }
-    let mut response = json!({
-        "status": cx.response.status,
-        "headers": headers(cx.response.headers.iter()),
-        "size": cx.bytes_sent,
-    });
-    if let Some(body) = response_body {
-        response["body"] = body;
+    object.close();
+}
+
+fn response(cx: &Context, body: Option<&[u8]>, out: &mut Vec<u8>) {
+    let mut object = Object::open(out);
+    integer(u64::from(cx.response.status), object.key(b"status"));
+    headers(cx.response.headers.iter(), object.key(b"headers"));
+    integer(cx.bytes_sent, object.key(b"size"));
+    if let Some(body) = body {
+        text(body, object.key(b"body"));
     }
-    let start = cx.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    object.close();
+}
+
+pub(super) fn entry(cx: &Context, request_body: Option<&[u8]>, response_body: Option<&[u8]>, entry: &mut Object<'_>) {
     let (latency, upstream_latency, apisix_latency) = latencies(cx);
-    let mut entry = Map::with_capacity(14);
-    entry.insert("request".into(), request);
-    entry.insert("response".into(), response);
-    entry.insert(
-        "server".into(),
-        json!({"hostname": variable(cx, &Variable::Hostname), "version": crate::APISIX_VERSION}),
-    );
+    request(cx, request_body, entry.key(b"request"));
+    response(cx, response_body, entry.key(b"response"));
+    entry.key(b"server").extend_from_slice(server(cx));
     if let Some(address) = cx.variable(&Variable::UpstreamAddr) {
-        entry.insert("upstream".into(), text(&address.as_bytes()));
+        text(&address.as_bytes(), entry.key(b"upstream"));
     }
     match &cx.route {
         Some(route) => {
-            entry.insert("service_id".into(), Json::from(route.service_id.as_deref().unwrap_or("")));
-            entry.insert("route_id".into(), Json::from(&*route.route_id));
+            text(route.service_id.as_deref().unwrap_or("").as_bytes(), entry.key(b"service_id"));
+            text(route.route_id.as_bytes(), entry.key(b"route_id"));
         }
-        None => {
-            entry.insert("service_id".into(), Json::from(host));
-        }
+        None => text(cx.request.host().as_bytes(), entry.key(b"service_id")),
     }
     if let Some(found) = &cx.consumer {
-        entry.insert("consumer".into(), json!({"username": &*found.consumer.username}));
+        let mut consumer = Object::open(entry.key(b"consumer"));
+        text(found.consumer.username.as_bytes(), consumer.key(b"username"));
+        consumer.close();
     }
-    entry.insert("client_ip".into(), Json::from(cx.client_ip_text()));
-    entry.insert("start_time".into(), number(start.as_millis() as f64));
-    entry.insert("latency".into(), number(latency));
+    text(cx.client_ip_text().as_bytes(), entry.key(b"client_ip"));
+    integer(start_millis(cx), entry.key(b"start_time"));
+    number(latency, entry.key(b"latency"));
     if let Some(upstream) = upstream_latency {
-        entry.insert("upstream_latency".into(), number(upstream));
+        number(upstream, entry.key(b"upstream_latency"));
     }
-    entry.insert("apisix_latency".into(), number(apisix_latency));
-    entry
+    number(apisix_latency, entry.key(b"apisix_latency"));
 }

@@ -1,29 +1,114 @@
-//! Values as they stand in a log entry. The surprise: a few variables are numbers, as APISIX's Lua sees them through
-//! lua-resty-ngxvar; all others are texts.
+//! Values as they stand in a log entry, written as JSON straight into its text: a request's entry is made without a tree of
+//! values. The surprise: a few variables are numbers, as APISIX's Lua sees them through lua-resty-ngxvar; all others are texts.
 use flate2::read::GzDecoder;
-use serde_json::{Map, Number, Value as Json};
+use serde_json::Value as Json;
 use sluice_expr::{Value, Variable};
+use std::borrow::Cow;
 use std::io::Read;
 
 /// Fields and arguments that are shown at most (the default of ngx.req.get_headers and ngx.req.get_uri_args).
 const MAX_FIELDS: usize = 100;
 
-/// A text; what is not UTF-8 is replaced.
-pub fn text(bytes: &[u8]) -> Json {
-    Json::String(String::from_utf8_lossy(bytes).into_owned())
+/// An object being written.
+pub struct Object<'a> {
+    pub out: &'a mut Vec<u8>,
+    empty: bool,
 }
 
-/// A number: whole ones without a point. What JSON cannot say is null.
-pub fn number(n: f64) -> Json {
-    if n.fract() == 0.0 && n.abs() < 9e15 {
-        Json::from(n as i64)
-    } else {
-        Number::from_f64(n).map_or(Json::Null, Json::Number)
+impl<'a> Object<'a> {
+    pub fn open(out: &'a mut Vec<u8>) -> Object<'a> {
+        out.push(b'{');
+        Object { out, empty: true }
+    }
+    /// Writes a name; its value comes next into what is returned.
+    pub fn key(&mut self, name: &[u8]) -> &mut Vec<u8> {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        text(name, self.out);
+        self.out.push(b':');
+        self.out
+    }
+    pub fn close(self) {
+        self.out.push(b'}');
     }
 }
 
+/// A text; what is not UTF-8 is replaced.
+pub fn text(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    escaped(bytes, out);
+    out.push(b'"');
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Whether one of eight bytes is a control character, `"` or `\`. May say so of a byte after such a one.
+#[inline]
+fn special(word: u64) -> bool {
+    let zero = |w: u64| w.wrapping_sub(ONES) & !w;
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    (below_space | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))) & HIGH != 0
+}
+
+/// The inside of a JSON text.
+pub fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(_) => Cow::Borrowed(bytes),
+        Err(_) => Cow::Owned(String::from_utf8_lossy(bytes).into_owned().into_bytes()),
+    };
+    let (words, rest) = valid.as_chunks::<8>();
+    for word in words {
+        if special(u64::from_le_bytes(*word)) {
+            escape_bytes(word, out);
+        } else {
+            out.extend_from_slice(word);
+        }
+    }
+    escape_bytes(rest, out);
+}
+
+fn escape_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    for byte in bytes {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => {
+                let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+            }
+            other => out.push(*other),
+        }
+    }
+}
+
+/// A whole number.
+pub fn integer(n: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// A number: whole ones without a point. What JSON cannot say is null.
+pub fn number(n: f64, out: &mut Vec<u8>) {
+    if n.fract() == 0.0 && n.abs() < 9e15 {
+        out.extend_from_slice(itoa::Buffer::new().format(n as i64).as_bytes());
+    } else {
+        json(&Json::from(n), out);
+    }
+}
+
+/// A value that is known as JSON.
+pub fn json(value: &Json, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
+}
+
 /// A variable's value.
-pub fn json(variable: &Variable, value: Value<'_>) -> Json {
+pub fn variable(variable: &Variable, value: Value<'_>, out: &mut Vec<u8>) {
     let numeric = matches!(
         variable,
         Variable::Status
@@ -38,58 +123,103 @@ pub fn json(variable: &Variable, value: Value<'_>) -> Json {
         Value::Bytes(bytes) if numeric => {
             // Several tries stand in one text: `0.1, 0.2`.
             let text = String::from_utf8_lossy(&bytes);
-            let known: Vec<f64> = text.split(", ").filter_map(|t| t.parse().ok()).collect();
-            number(known.iter().sum())
+            number(text.split(", ").filter_map(|t| t.parse::<f64>().ok()).sum(), out);
         }
-        Value::Bytes(bytes) => self::text(&bytes),
-        Value::Number(n) => number(n),
-        Value::Bool(b) => Json::Bool(b),
-        Value::List(items) => Json::Array(items.into_iter().map(|item| json(variable, item)).collect()),
-    }
-}
-
-fn add(map: &mut Map<String, Json>, name: String, value: Json) {
-    match map.get_mut(&name) {
-        None => {
-            map.insert(name, value);
-        }
-        Some(Json::Array(all)) => all.push(value),
-        Some(first) => {
-            let before = first.take();
-            *first = Json::Array(vec![before, value]);
+        Value::Bytes(bytes) => text(&bytes, out),
+        Value::Number(n) => number(n, out),
+        Value::Bool(b) => out.extend_from_slice(if b { b"true" } else { b"false" }),
+        Value::List(items) => {
+            out.push(b'[');
+            for (i, item) in items.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                self::variable(variable, item, out);
+            }
+            out.push(b']');
         }
     }
 }
 
-/// Header fields by lower-case name; repeated ones are lists.
-pub fn headers<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Json {
-    let mut map = Map::new();
-    for (name, value) in fields.take(MAX_FIELDS) {
-        add(&mut map, String::from_utf8_lossy(name).to_ascii_lowercase(), text(value));
-    }
-    Json::Object(map)
-}
-
-/// Query arguments; repeated ones are lists, those without `=` are true.
-pub fn arguments(query: &str) -> Json {
-    let mut map = Map::new();
-    let decode = |t: &str| String::from_utf8_lossy(&sluice_http::target::decode(t.as_bytes())).into_owned();
-    for argument in query.split('&').filter(|a| !a.is_empty()).take(MAX_FIELDS) {
-        let (name, value) = match argument.split_once('=') {
-            Some((name, value)) => (name, Json::String(decode(value))),
-            None => (argument, Json::Bool(true)),
-        };
-        if !name.is_empty() {
-            add(&mut map, decode(name), value);
+/// An object of pairs whose names may repeat: repeated ones are lists, in the place of the first. `same` tells whether two
+/// names are one, `name` writes it.
+fn grouped<'a, N: Copy, V: Copy>(
+    pairs: impl Iterator<Item = (N, V)> + Clone + 'a,
+    same: impl Fn(N, N) -> bool,
+    name: impl Fn(N, &mut Object<'_>),
+    value: impl Fn(V, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    let mut object = Object::open(out);
+    for (i, (own, first)) in pairs.clone().enumerate() {
+        if pairs.clone().take(i).any(|(earlier, _)| same(earlier, own)) {
+            continue;
         }
+        name(own, &mut object);
+        let mut others = pairs.clone().skip(i + 1).filter(|(later, _)| same(*later, own)).peekable();
+        if others.peek().is_none() {
+            value(first, object.out);
+            continue;
+        }
+        object.out.push(b'[');
+        value(first, object.out);
+        for (_, other) in others {
+            object.out.push(b',');
+            value(other, object.out);
+        }
+        object.out.push(b']');
     }
-    Json::Object(map)
+    object.close();
 }
 
-/// The first `limit` bytes of what was compressed; `None` where nothing can be read.
-pub fn gunzip(body: &[u8], limit: usize) -> Option<Vec<u8>> {
+/// Header fields by lower-case name.
+pub fn headers<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, out: &mut Vec<u8>) {
+    let fields: smallvec::SmallVec<[(&[u8], &[u8]); 24]> = fields.take(MAX_FIELDS).collect();
+    let name = |name: &[u8], object: &mut Object<'_>| {
+        let lower: smallvec::SmallVec<[u8; 64]> = name.iter().map(u8::to_ascii_lowercase).collect();
+        object.key(&lower);
+    };
+    grouped(fields.iter().copied(), |a, b| a.eq_ignore_ascii_case(b), name, text, out);
+}
+
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    sluice_http::target::decode(text.as_bytes())
+}
+
+/// Query arguments; those without `=` are true.
+pub fn arguments(query: &str, out: &mut Vec<u8>) {
+    if query.is_empty() {
+        return out.extend_from_slice(b"{}");
+    }
+    type Argument<'a> = (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>);
+    let arguments: Vec<Argument<'_>> = query
+        .split('&')
+        .filter(|a| !a.is_empty())
+        .take(MAX_FIELDS)
+        .map(|argument| match argument.split_once('=') {
+            Some((name, value)) => (decode(name), Some(decode(value))),
+            None => (decode(argument), None),
+        })
+        .filter(|(name, _)| !name.is_empty())
+        .collect();
+    let value = |value: Option<&[u8]>, out: &mut Vec<u8>| match value {
+        Some(value) => text(value, out),
+        None => out.extend_from_slice(b"true"),
+    };
+    let pairs = arguments.iter().map(|(n, v)| (&**n, v.as_deref()));
+    grouped(pairs, |a: &[u8], b: &[u8]| a == b, |n, object: &mut Object<'_>| _ = object.key(n), value, out);
+}
+
+/// The first `limit` bytes of what was compressed (apisix/utils/content-decode.lua); `None` where nothing can be read.
+pub fn decoded(encoding: &[u8], body: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    let result = GzDecoder::new(body).take(limit as u64).read_to_end(&mut out);
+    let result = if encoding.eq_ignore_ascii_case(b"gzip") {
+        GzDecoder::new(body).take(limit as u64).read_to_end(&mut out)
+    } else if encoding.eq_ignore_ascii_case(b"br") {
+        brotli_decompressor::Decompressor::new(body, 4096).take(limit as u64).read_to_end(&mut out)
+    } else {
+        return None;
+    };
     // A body that was cut gives what it can.
     (result.is_ok() || !out.is_empty()).then_some(out)
 }

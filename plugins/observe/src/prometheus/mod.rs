@@ -11,6 +11,7 @@
 //! fractions of a millisecond. The upstream's latency is the sum of all tries. A metric has at most 100,000 series
 //! (`plugin_attr.prometheus.metrics.NAME.max_series`); further ones are folded into one. `shared_dict_*` show the gateway's
 //! own bounded memories.
+mod breakers;
 mod families;
 mod labels;
 mod llm;
@@ -19,6 +20,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
+pub use breakers::{BreakerFigures, LimitFigures};
 pub use families::{Attributes, ExportAddr};
 pub use node::{
     ConfigSource, Connections, ExportServer, NodeFigures, NodeHealth, Zone, endpoints, exposition, register_node,

@@ -1,5 +1,6 @@
 //! Metrics of the node itself, and the export server's answer. The surprise: the figures come from whoever owns them
 //! ([`NodeFigures`]) at each scrape, so that nothing has to be counted twice.
+use super::breakers::{self, BreakerFigures, LimitFigures};
 use super::families::Attributes;
 use sluice_expr::{Lookup, Variable};
 use sluice_plugin::{BuildError, Context, Endpoint, EndpointHandler, Env, Flow, Outcome, Reply};
@@ -61,11 +62,20 @@ pub trait NodeFigures: Send + Sync + 'static {
     fn zones(&self) -> Vec<Zone> {
         Vec::new()
     }
+    /// Circuit breakers of upstreams and nodes.
+    fn breakers(&self) -> Vec<BreakerFigures> {
+        Vec::new()
+    }
+    /// Upstreams with a concurrency limit.
+    fn concurrency_limits(&self) -> Vec<LimitFigures> {
+        Vec::new()
+    }
 }
 
 /// Registers the metrics that no request moves (`collect` of apisix/plugins/prometheus/exporter.lua). Once, at start.
 pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), BuildError> {
     let prefix = Attributes::read(env.attribute("prometheus"))?.metric_prefix;
+    env.logs.report_buffered(&env.metrics, &prefix).map_err(BuildError::new)?;
     type Report = fn(&dyn NodeFigures, &mut dyn FnMut(&[&str], f64));
     let gauge = |name: &str, help: &str, labels: &[&str], report: Report| {
         let figures = figures.clone();
@@ -120,6 +130,7 @@ pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), Bui
         &["name"],
         |figures, report| figures.zones().iter().for_each(|zone| report(&[&zone.name], zone.free as f64)),
     )?;
+    breakers::register(env, &figures)?;
     // nginx-lua-prometheus counts its own errors here. A sample that cannot be kept is folded instead of lost, so that there
     // are none.
     let errors = format!("{prefix}nginx_metric_errors_total");
@@ -197,5 +208,5 @@ pub fn endpoints(env: &Env) -> Vec<Endpoint> {
             }
         }
     });
-    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, handler }]
+    vec![Endpoint { methods: &["GET"], uri: attributes.export_uri, body_limit: 0, handler }]
 }

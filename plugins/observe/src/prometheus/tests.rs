@@ -319,6 +319,14 @@ impl NodeFigures for Figures {
     fn zones(&self) -> Vec<Zone> {
         vec![Zone { name: "cache".into(), capacity: 100, free: 60 }]
     }
+    fn breakers(&self) -> Vec<BreakerFigures> {
+        let (name, node) = ("/apisix/upstreams/1".into(), "127.0.0.1:80".into());
+        vec![BreakerFigures { name, node, state: "open", opened: 3, half_opened: 2, closed: 1, refused: 9 }]
+    }
+    fn concurrency_limits(&self) -> Vec<LimitFigures> {
+        let name = "/apisix/upstreams/1".into();
+        vec![LimitFigures { name, limit: 20, in_flight: 7, waiting: 4, refused: 5, given_up: 6 }]
+    }
 }
 
 #[test]
@@ -338,6 +346,11 @@ fn metrics_of_the_node() {
             r#"apisix_shared_dict_capacity_bytes{name="cache"} 100"#,
             r#"apisix_shared_dict_free_space_bytes{name="cache"} 60"#,
             "apisix_nginx_metric_errors_total 0",
+            r#"sluice_circuit_breaker_state{name="/apisix/upstreams/1",node="127.0.0.1:80"} 2"#,
+            r#"sluice_circuit_breaker_transitions_total{name="/apisix/upstreams/1",node="127.0.0.1:80",to="half_open"} 2"#,
+            r#"sluice_circuit_breaker_refused_total{name="/apisix/upstreams/1",node="127.0.0.1:80"} 9"#,
+            r#"sluice_concurrency_limit{name="/apisix/upstreams/1"} 20"#,
+            r#"sluice_concurrency_given_up_total{name="/apisix/upstreams/1"} 6"#,
         ],
     );
     assert!(shown(&harness).contains("apisix_node_info{hostname=\""));

@@ -130,3 +130,30 @@ proptest! {
         }
     }
 }
+
+/// `cargo test --release -p sluice-plugins-traffic -- --ignored --nocapture ten_million`
+#[test]
+#[ignore = "a measurement"]
+fn ten_million_keys() {
+    for max in [1_000_000, 20_000_000] {
+        let counters = Counters::new(max);
+        let prefix = counters.prefix("p");
+        let time = |keys: &mut dyn Iterator<Item = u32>| {
+            let begin = std::time::Instant::now();
+            let mut count = 0;
+            for key in keys {
+                add(&counters, prefix, key, 1_000_000, 60_000);
+                count += 1;
+            }
+            begin.elapsed().as_nanos() / count
+        };
+        let new = time(&mut (0..10_000_000));
+        let hot = time(&mut (0..10_000_000).map(|n| n % 1000));
+        println!(
+            "at most {max}: {} held in {} MiB; new {new} ns, hot {hot} ns",
+            counters.len(),
+            counters.bytes() >> 20
+        );
+        assert!(counters.len() <= max + SHARDS);
+    }
+}

@@ -79,22 +79,6 @@ fn what_is_refused() {
 }
 
 #[test]
-fn redis_policies_are_accepted_but_not_built() {
-    for (policy, more) in [
-        ("redis", json!({"redis_host": "r1"})),
-        ("redis-cluster", json!({"redis_cluster_nodes": ["a:1"], "redis_cluster_name": "c"})),
-        ("redis-sentinel", json!({"redis_sentinels": [{"host": "h1", "port": 1}], "redis_master_name": "m"})),
-    ] {
-        let mut config = json!({"count": 1, "time_window": 1, "policy": policy});
-        assert!(check(DEFINITION, Scope::Route, &mut config.clone()).is_err());
-        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        check(DEFINITION, Scope::Route, &mut config.clone()).unwrap();
-        let error = Harness::new(DEFINITION, config).err().unwrap();
-        assert_eq!(error.0, format!("policy {policy} is not available yet"));
-    }
-}
-
-#[test]
 fn a_fixed_window() {
     let plugin = plugin(json!({"count": 2, "time_window": 60, "rejected_code": 429, "rejected_msg": "enough"}));
     assert_eq!(ask(&plugin, &mut get(&[])), (0, "2 1 60".into()));

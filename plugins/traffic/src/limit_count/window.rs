@@ -44,20 +44,28 @@ pub fn sliding(entry: &mut Entry<Sliding>, now: u64, count: u64, window: u64) ->
         *state = Sliding { window: number, current: 0, last };
         entry.end = number.saturating_add(2).saturating_mul(window).min(crate::counters::PINNED - 1);
     }
-    let last = state.last.min(count) as f64;
-    let share = last / window as f64 * left as f64;
+    let last = state.last.min(count);
+    let share = last as f64 / window as f64 * left as f64;
+    let allowed = state.current < count && state.current as f64 + share < count as f64;
+    state.current += u64::from(allowed);
+    slid(allowed, state.current, last, left, count, window)
+}
+
+/// What a request in a sliding window is told: `current` has it counted where it is allowed, `last` is at most `count`, and
+/// the window still takes `left`.
+pub fn slid(allowed: bool, current: u64, last: u64, left: u64, count: u64, window: u64) -> Counted {
     let hundredths = |millis: f64| (millis / 10.0).ceil().max(0.0) as u64;
-    if state.current >= count {
-        return Counted { allowed: false, remaining: 0, reset: hundredths(left as f64) };
+    if allowed {
+        let share = last as f64 / window as f64 * left as f64;
+        let remaining = (count as f64 - current as f64 - share).floor().max(0.0) as u64;
+        return Counted { allowed, remaining, reset: hundredths(left as f64) };
     }
-    if state.current as f64 + share >= count as f64 {
-        // When the share of the last window will have shrunk enough. There is one, else nothing would be refused.
-        let wait = left as f64 - (count - state.current) as f64 * window as f64 / last;
-        return Counted { allowed: false, remaining: 0, reset: hundredths(wait) };
-    }
-    state.current += 1;
-    let remaining = (count as f64 - state.current as f64 - share).floor().max(0.0) as u64;
-    Counted { allowed: true, remaining, reset: hundredths(left as f64) }
+    // When the share of the last window will have shrunk enough. There is one, or this window alone is full.
+    let wait = match count.checked_sub(current) {
+        Some(free) if free > 0 && last > 0 => left as f64 - free as f64 * window as f64 / last as f64,
+        _ => left as f64,
+    };
+    Counted { allowed, remaining: 0, reset: hundredths(wait) }
 }
 
 /// Hundredths of a second as Lua prints the number of seconds: `60`, `59.9`, `59.98`.

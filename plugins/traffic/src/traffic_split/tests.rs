@@ -148,3 +148,38 @@ fn the_body_is_read_only_for_conditions_on_it() {
     assert!(wants(json!([["post_arg_id", "==", "1"]])));
     assert!(!wants(json!([["arg_id", "==", "1"]])));
 }
+
+#[test]
+fn a_nodes_host_has_no_port_where_all_nodes_share_it() {
+    let upstream = |scheme: &str, nodes: Value| json!({"pass_host": "node", "scheme": scheme, "nodes": nodes});
+    let host = |upstream: Value| {
+        without_port(&upstream).map(|u| (u["pass_host"].clone(), u["upstream_host"].as_str().unwrap().to_owned()))
+    };
+    let rewritten = |host: &str| Some((json!("rewrite"), host.to_owned()));
+    assert_eq!(host(upstream("http", json!({"localhost:1981": 1}))), rewritten("localhost"));
+    assert_eq!(host(upstream("http", json!({"a.b": 1, "a.b:81": 1}))), rewritten("a.b"));
+    assert_eq!(host(upstream("http", json!([{"host": "::1", "port": 81, "weight": 1}]))), rewritten("::1"));
+    assert_eq!(host(upstream("http", json!({"[::1]:81": 1}))), rewritten("[::1]"));
+    assert_eq!(host(upstream("http", json!({"a:1": 1, "b:1": 1}))), None);
+    assert_eq!(host(upstream("https", json!({"a:1": 1}))), None);
+    assert_eq!(host(json!({"pass_host": "pass", "nodes": {"a:1": 1}})), None);
+}
+
+#[test]
+fn connections_are_split_too() {
+    let env = Env::for_tests().with_upstreams(Arc::new(Compiler::default())).for_resource("stream_routes/1", 1);
+    let rules = json!([{
+        "match": [{"vars": [["server_port", "==", "9100"]]}],
+        "weighted_upstreams": [{"upstream_id": "a", "weight": 2}, {"weight": 1}],
+    }]);
+    let config: Config = serde_json::from_value(json!({"rules": rules})).unwrap();
+    let plugin = <TrafficSplit as DefineStream>::build(config, &env).unwrap();
+    let chosen = |port: u16| {
+        let (peer, local) = (([127, 0, 0, 1], 4000).into(), ([127, 0, 0, 1], port).into());
+        let mut cx = StreamContext::new(sluice_plugin::Connection::new(peer, local, None), "1".into());
+        assert_eq!(plugin.preread(&mut cx), StreamFlow::Next);
+        matches!(&cx.upstream, Some(UpstreamRef::Id(id)) if id.as_ref() == "a")
+    };
+    assert_eq!((0..6).filter(|_| chosen(9100)).count(), 4);
+    assert!(!(0..6).any(|_| chosen(9101)));
+}

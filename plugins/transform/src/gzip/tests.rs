@@ -150,6 +150,7 @@ fn chain(plugins: Vec<(Definition, Value)>) -> Chain {
             source: ChainSource::Route,
             config: Arc::new(config),
             filter_reads_body: false,
+            overrides: false,
         }
     };
     Chain::new(plugins.into_iter().map(entry).collect())

@@ -92,8 +92,10 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        discovery: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     let moment = Duration::from_millis(1);
     let store = SecretStore::new(StoreSettings { ttl: moment, neg_ttl: moment, ..StoreSettings::default() });

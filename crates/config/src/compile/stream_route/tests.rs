@@ -49,8 +49,10 @@ fn compiler() -> Compiler {
         workers: 1,
         trusted_certificates: None,
         resolver: None,
+        discovery: None,
         health_checks: true,
         health_probes: 64,
+        zone: None,
     };
     Compiler::new(registry, Env::for_tests(), settings)
 }

@@ -2,7 +2,9 @@
 //! The writer looks before each write whether its path still leads to the file it has open, and opens it anew if not.
 //!
 //! What it guarantees: [`LineFile::push`] never waits for the file. Lines of one thread keep their order, and a line is never
-//! split or mixed with another. At most `max_pending` bytes wait; further lines are dropped and counted.
+//! split or mixed with another. At most `max_pending` bytes wait, and what waits counts against the memory of all loggers;
+//! further lines are dropped and counted.
+use crate::{Account, Draining};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ pub struct LineFile {
 
 #[derive(Default)]
 struct State {
+    account: Option<Arc<Account>>,
     queue: Mutex<Queue>,
     more: Condvar,
     /// What was waiting is written.
@@ -53,13 +56,22 @@ impl State {
     }
 }
 
+impl Draining for State {
+    /// Lines may still come; the writer is always at work.
+    fn close(&self) {}
+    fn left(&self) -> u64 {
+        let queue = self.queue();
+        queue.lines + u64::from(queue.writing)
+    }
+}
+
 impl LineFile {
     /// Starts the writer of `path`. The file is opened with the first line, and made if it does not exist.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(path: PathBuf, max_pending: usize) -> io::Result<LineFile> {
-        let state = Arc::new(State::default());
+    pub fn start(path: PathBuf, max_pending: usize, account: Option<Arc<Account>>) -> io::Result<LineFile> {
+        let state = Arc::new(State { account, ..State::default() });
         let writer = Writer { path, file: None, state: state.clone(), failing: false };
         std::thread::Builder::new().name("line-file".into()).stack_size(128 * 1024).spawn(move || writer.run())?;
         Ok(LineFile { state, max_pending })
@@ -67,10 +79,18 @@ impl LineFile {
 
     /// Hands over a line; the line feed is added. Never waits for the file.
     pub fn push(&self, line: &[u8]) {
+        let account = self.state.account.as_deref();
+        if account.is_some_and(|a| !a.admit(line.len() + 1)) {
+            self.state.dropped.fetch_add(1, Relaxed);
+            return;
+        }
         let mut queue = self.state.queue();
         if queue.bytes.len() + line.len() >= self.max_pending {
             drop(queue);
             self.state.dropped.fetch_add(1, Relaxed);
+            if let Some(account) = account {
+                account.discard(line.len() + 1);
+            }
             return;
         }
         let wake = queue.bytes.is_empty();
@@ -89,6 +109,11 @@ impl LineFile {
         while !queue.bytes.is_empty() || queue.writing {
             queue = self.state.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// For the end of the process.
+    pub fn draining(&self) -> Arc<dyn Draining> {
+        self.state.clone()
     }
 
     pub fn stats(&self) -> LineFileStats {
@@ -133,14 +158,17 @@ impl Writer {
             std::mem::swap(&mut queue.bytes, &mut batch);
             let lines = std::mem::take(&mut queue.lines);
             drop(queue);
-            self.write(&batch, lines);
+            let written = self.write(&batch, lines);
+            if let Some(account) = &state.account {
+                account.gone(lines, batch.len(), written);
+            }
             batch.clear();
             // What a burst needed is given back.
             batch.shrink_to(256 * 1024);
         }
     }
 
-    fn write(&mut self, batch: &[u8], lines: u64) {
+    fn write(&mut self, batch: &[u8], lines: u64) -> bool {
         // The wording is apisix/plugins/file-logger.lua's, as operators watch for it.
         let (what, error) = match self.file() {
             Err(error) => ("open", error),
@@ -149,7 +177,7 @@ impl Writer {
                 Ok(()) => {
                     self.failing = false;
                     self.state.written.fetch_add(lines, Relaxed);
-                    return;
+                    return true;
                 }
             },
         };
@@ -159,6 +187,7 @@ impl Writer {
         }
         self.failing = true;
         self.file = None;
+        false
     }
 
     /// The file that the path leads to now.
@@ -196,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("a.log");
         std::fs::write(&path, "before\n").expect("write");
-        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING).expect("starts");
+        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING, None).expect("starts");
         file.push(b"one");
         file.push(b"two");
         file.sync();
@@ -214,7 +243,7 @@ mod tests {
     fn counts_what_cannot_be_written() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("missing/a.log");
-        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING).expect("starts");
+        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING, None).expect("starts");
         file.push(b"lost");
         file.sync();
         assert_eq!(file.stats().failed, 1);
@@ -227,7 +256,7 @@ mod tests {
     #[test]
     fn drops_what_is_too_much() {
         let dir = tempfile::tempdir().expect("directory");
-        let file = LineFile::start(dir.path().join("a.log"), 10).expect("starts");
+        let file = LineFile::start(dir.path().join("a.log"), 10, None).expect("starts");
         file.push(b"0123456789");
         file.push(b"012345678");
         file.sync();
@@ -238,7 +267,7 @@ mod tests {
     fn lines_of_many_threads_stay_whole() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("a.log");
-        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING).expect("starts");
+        let file = LineFile::start(path.clone(), DEFAULT_MAX_PENDING, None).expect("starts");
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let file = &file;
