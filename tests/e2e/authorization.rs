@@ -21,7 +21,7 @@ fn a_policy_server_sees_route_service_and_consumer() {
     });
     let gateway = gateway(&Value::Null, &resources);
     let mut wire = gateway.connect().unwrap();
-    assert_eq!(wire.send("GET /a?x=1 HTTP/1.1\r\nHost: shop.test\r\napikey: k\r\n\r\n").unwrap().status, 200);
+    assert_eq!(wire.request("GET /a?x=1 HTTP/1.1\r\nHost: shop.test\r\napikey: k\r\n\r\n").unwrap().status, 200);
     assert_eq!(wire.get("/b").unwrap().status, 200);
     let seen = server.take_seen();
     let inputs: Vec<Value> = seen.iter().map(|s| serde_json::from_slice(&s.body).unwrap()).collect();
@@ -30,7 +30,10 @@ fn a_policy_server_sees_route_service_and_consumer() {
     assert_eq!((&input["route"]["id"], &input["route"]["plugins"]["opa"]["with_route"]), (&json!("r1"), &json!(true)));
     assert_eq!(input["route"]["plugins"]["key-auth"]["header"], "apikey");
     assert_eq!((&input["service"]["id"], &input["service"].get("upstream")), (&json!("s1"), &None));
-    assert_eq!((&input["consumer"]["username"], &input["consumer"]["plugins"]["key-auth"]["key"]), (&json!("anna"), &json!("k")));
+    assert_eq!(
+        (&input["consumer"]["username"], &input["consumer"]["plugins"]["key-auth"]["key"]),
+        (&json!("anna"), &json!("k"))
+    );
     let other = &inputs[1]["input"];
     assert_eq!((&other["route"]["id"], other.get("service"), other.get("consumer")), (&json!("r2"), None, None));
     assert_eq!(other["route"].get("upstream"), None);

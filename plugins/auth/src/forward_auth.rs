@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_expr::{Lookup, Template, Variable};
 use sluice_plugin::{
-    BuildError, Context, Define, Env, Flow, HttpClient, HttpRequest, HttpResponse, Info, Outcome, Phases, Plugin, Reply,
-    schema_of,
+    BuildError, Context, Define, Env, Flow, HttpClient, HttpRequest, HttpResponse, Info, Outcome, Phases, Plugin,
+    Reply, schema_of,
 };
 use std::time::Duration;
 

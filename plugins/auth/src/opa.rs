@@ -123,10 +123,7 @@ impl Plugin for Opa {
                 Some(Value::Object(result)) => self.apply(cx, result),
                 result => {
                     let trouble = result.map_or("field does not exist", |_| "is no object");
-                    tracing::error!(
-                        "invalid OPA decision format: {} err: `result` {trouble}",
-                        shown(&answer.text())
-                    );
+                    tracing::error!("invalid OPA decision format: {} err: `result` {trouble}", shown(&answer.text()));
                     Outcome::Reply(Box::new(Reply::status(503)))
                 }
             }

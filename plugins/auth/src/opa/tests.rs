@@ -76,7 +76,8 @@ fn the_server_gets_the_objects_it_is_to_have() {
         (cx.route, cx.consumer) = (Some(route.clone()), Some(found.clone()));
         assert_eq!(plugin.request(&mut cx), None);
         let sent: Value = serde_json::from_slice(&asked.lock().unwrap()[0].body).unwrap();
-        for (field, value) in [("route", json!({"id": "r1"})), ("service", json!({"id": "s1"})), ("consumer", consumer.clone())]
+        for (field, value) in
+            [("route", json!({"id": "r1"})), ("service", json!({"id": "s1"})), ("consumer", consumer.clone())]
         {
             assert_eq!(sent["input"].get(field), Some(&value).filter(|_| with), "{field}");
         }
