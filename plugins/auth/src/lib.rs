@@ -11,6 +11,7 @@ pub mod jwt_auth;
 pub mod key_auth;
 pub mod multi_auth;
 pub mod opa;
+pub mod openid_connect;
 
 use basic_auth::BasicAuth;
 use consumer_restriction::ConsumerRestriction;
@@ -20,6 +21,7 @@ use jwt_auth::JwtAuth;
 use key_auth::KeyAuth;
 use multi_auth::MultiAuth;
 use opa::Opa;
+use openid_connect::OpenidConnect;
 use sluice_plugin::{Definition, define};
 
 /// The family's plugins, by name.
@@ -32,6 +34,7 @@ pub static PLUGINS: &[Definition] = &[
     define::<KeyAuth>().auth::<KeyAuth>(),
     define::<MultiAuth>().nested(multi_auth::check_nested),
     define::<Opa>(),
+    define::<OpenidConnect>(),
 ];
 
 #[cfg(test)]
