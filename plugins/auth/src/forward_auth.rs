@@ -199,6 +199,10 @@ impl ForwardAuth {
                 tracing::error!("failed to read request body: {} bytes are more than {limit}", body.len());
                 return Err(413);
             }
+            if body.is_empty() {
+                // a POST says its length even where there is none (RFC 9110, 8.6); the client adds it to others
+                request = request.header("Content-Length", "0");
+            }
             request = request.body(body.to_vec());
         }
         for (name, template) in &self.extra {
