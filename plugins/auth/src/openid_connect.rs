@@ -5,7 +5,7 @@
 //! `X-Userinfo`. A client can send none of the fields that the plugin sets.
 //!
 //! Differences from APISIX: only `bearer_only: true` is there; the login of browsers (authorization code flow, sessions, logout,
-//! `unauth_action`), `claim_schema`, `proxy_opts`, `accept_none_alg` and client authentication by JWT are refused when written, with
+//! `unauth_action`), `claim_schema`, `proxy_opts`, `accept_none_alg`, `dpop` and client authentication by JWT are refused when written, with
 //! the reason. A token has an algorithm of its key, never HS; a token without `exp` is taken, as there. The provider is asked
 //! about every token, there is no cache of its answers; its keys are fetched again after `jwk_expires_in`, and for
 //! an unknown key at most every ten seconds. The words of `error_description` are our own.
@@ -58,6 +58,7 @@ pub struct Config {
     pub set_userinfo_header: bool,
     pub token_endpoint_auth_method: String,
     pub use_pkce: bool,
+    pub dpop: Option<Value>,
 }
 
 /// What issuer and audience must be.
@@ -128,6 +129,7 @@ impl Define for OpenidConnect {
             (config.claim_schema.is_some(), "claim_schema"),
             (config.proxy_opts.is_some(), "proxy_opts"),
             (config.accept_none_alg, "accept_none_alg"),
+            (config.dpop.as_ref().is_some_and(|dpop| dpop["enabled"] == true), "dpop"),
             (
                 asks && !basic.contains(&config.introspection_endpoint_auth_method.as_str()),
                 "this introspection_endpoint_auth_method",

@@ -108,6 +108,7 @@ fn configurations_are_checked() {
             "bearer_only: false (login of browsers) is not",
         ),
         (json!({"claim_schema": {}}), "claim_schema is not"),
+        (json!({"dpop": {"enabled": true, "private_key": "x", "public_jwk": {}}}), "dpop is not"),
         (json!({"public_key": "x"}), "public_key is no PEM"),
         (
             json!({"introspection_endpoint_auth_method": "private_key_jwt"}),
