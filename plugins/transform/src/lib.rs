@@ -1,5 +1,6 @@
 //! The transform family: plugins that change requests and responses on their way.
 
+mod brotli;
 mod client_control;
 mod echo;
 mod example_plugin;
@@ -18,6 +19,7 @@ use sluice_plugin::{Definition, define};
 
 /// The plugins of this family, alphabetical.
 pub static PLUGINS: &[Definition] = &[
+    define::<brotli::Brotli>(),
     define::<client_control::ClientControl>(),
     define::<echo::Echo>(),
     define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>().control(example_plugin::CONTROL),
