@@ -3,6 +3,7 @@
 mod brotli;
 mod client_control;
 mod echo;
+mod error_page;
 mod example_plugin;
 mod fault_injection;
 mod gzip;
@@ -22,6 +23,7 @@ pub static PLUGINS: &[Definition] = &[
     define::<brotli::Brotli>(),
     define::<client_control::ClientControl>(),
     define::<echo::Echo>(),
+    define::<error_page::ErrorPage>().metadata_schema(error_page::metadata_schema),
     define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>().control(example_plugin::CONTROL),
     define::<fault_injection::FaultInjection>(),
     define::<gzip::Gzip>(),
