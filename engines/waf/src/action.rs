@@ -71,6 +71,21 @@ pub(crate) struct SetVar {
     pub change: Change,
 }
 
+impl SetVar {
+    /// The texts with macros that it is made of.
+    pub(crate) fn expansions(&self) -> impl Iterator<Item = &Expansion> {
+        let name = match &self.name {
+            MemberName::Tx(_) => None,
+            MemberName::Other(name) => Some(name),
+        };
+        let value = match &self.change {
+            Change::Set(value) | Change::Add(value) | Change::Subtract(value) => Some(value),
+            Change::Unset => None,
+        };
+        name.into_iter().chain(value)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum MemberName {
     Tx(Slot),

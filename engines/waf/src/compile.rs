@@ -251,6 +251,7 @@ impl<'a> Compiler<'a> {
             skip_after: actions.skip_after,
             skip_to: None,
             class: None,
+            quiet: false,
         })));
         Ok(())
     }
@@ -271,6 +272,17 @@ impl<'a> Compiler<'a> {
         }
         if !self.errors.is_empty() {
             return Err(CompileError(self.errors));
+        }
+        let rules = self.items.iter_mut().filter_map(|item| match item {
+            Item::Rule(rule) => Some(&mut **rule),
+            Item::Marker(_) => None,
+        });
+        let mut rules: Vec<&mut Rule> = rules.collect();
+        // a rule that begins with the last match of another makes all others remember theirs
+        if !rules.iter().any(|rule| rule.begins_with_last_match()) {
+            for rule in &mut rules {
+                rule.quiet = rule.is_quiet();
+            }
         }
         let mut phases: [Vec<Rule>; 5] = std::array::from_fn(|_| Vec::new());
         // where a marker stands in each phase
@@ -294,7 +306,7 @@ impl<'a> Compiler<'a> {
                 // a marker that does not come leads to the end of the phase
                 rule.skip_to = Some(later.copied().find(|at| *at > position).unwrap_or(count));
             }
-            let prefilter = Prefilter::build(&mut rules);
+            let prefilter = Prefilter::build(&mut rules, &self.chains);
             PhaseRules { rules, prefilter }
         });
         Ok(Ruleset { settings: self.settings, names: self.names, chains: self.chains, phases, notices: self.notices })

@@ -16,6 +16,7 @@ mod evaluate;
 mod expansion;
 mod operator;
 mod pattern;
+mod pool;
 mod prefilter;
 mod request;
 mod rule;

@@ -143,6 +143,12 @@ impl Variable {
         )
     }
 
+    /// Whether it tells of the last rule that matched.
+    pub(crate) fn is_last_match(self) -> bool {
+        use Variable::{MatchedVar, MatchedVarName, MatchedVars, MatchedVarsNames};
+        matches!(self, MatchedVar | MatchedVarName | MatchedVars | MatchedVarsNames)
+    }
+
     /// The collections that this one is made of: `ARGS` is those of the query and those of the body.
     pub(crate) fn parts(self) -> &'static [Variable] {
         match self {
