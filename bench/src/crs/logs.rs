@@ -24,8 +24,15 @@ pub struct Seen {
 pub fn read(home: &Path, requests: usize) -> Result<Vec<Seen>> {
     let mut all = vec![Seen::default(); requests];
     let audit = std::fs::read(home.join("audit.log")).context("no audit log")?;
-    for line in audit.split(|b| *b == b'\n').filter(|l| !l.trim_ascii().is_empty()) {
-        let entry: Value = serde_json::from_slice(line).context("a line of the audit log is no JSON")?;
+    for line in String::from_utf8_lossy(&audit).lines().filter(|l| !l.trim_ascii().is_empty()) {
+        // libmodsecurity writes lines that are no JSON; their rules stand in the error log too
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            let client = line.split_once("\"client_ip\":\"").and_then(|(_, rest)| rest.split('"').next());
+            if let Some(seen) = client.and_then(number).and_then(|n| all.get_mut(n)) {
+                seen.audited = true;
+            }
+            continue;
+        };
         let transaction = &entry["transaction"];
         let Some(seen) = transaction["client_ip"].as_str().and_then(number).and_then(|n| all.get_mut(n)) else { continue };
         seen.audited = true;
@@ -61,7 +68,8 @@ impl Seen {
         let (data, details) = (&message["data"], &message["details"]);
         let id = data["id"].as_u64().or_else(|| details["ruleId"].as_str()?.parse().ok());
         self.rules.extend(id);
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // an error log has a line for a match, whatever line ends it speaks of
+        let text = |value: &Value| value.as_str().unwrap_or_default().replace('\r', "\\r").replace('\n', "\\n");
         self.text.push_str(&format!(
             "[id \"{}\"] [msg \"{}\"] [data \"{}{}\"]\n",
             id.unwrap_or_default(),

@@ -37,6 +37,8 @@ impl Transaction {
             None => (local, &[][..]),
         };
         values.set(V::QueryString, query);
+        let decoded = path_decoded(path);
+        let path: &[u8] = &decoded;
         values.set(V::RequestFilename, path);
         values.set(V::RequestBasename, path.rsplit(|b| matches!(b, b'/' | b'\\')).next().unwrap_or_default());
         let mut size = 0;
@@ -182,6 +184,29 @@ impl Transaction {
         self.space.values.set(V::ResponseContentLength, body.len().to_string().as_bytes());
         self.space.values.set(V::OutboundDataError, if cut { b"1" } else { b"0" });
     }
+}
+
+/// A path as a server looks it up: `%41` decoded, what is no escape as it is.
+fn path_decoded(path: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    if memchr::memchr(b'%', path).is_none() {
+        return path.into();
+    }
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|b| char::from(*b).to_digit(16));
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high << 4 | low).unwrap_or_default());
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out.into()
 }
 
 /// The target without scheme and authority.

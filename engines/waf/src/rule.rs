@@ -55,20 +55,26 @@ pub(crate) struct Link {
 impl Rule {
     /// Whether its first link looks at what matched before it.
     pub(crate) fn begins_with_last_match(&self) -> bool {
-        self.links.first().is_some_and(|link| link.asks_for_match())
+        self.links.first().is_some_and(Link::tests_last_match)
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        let silent = !self.log && !self.audit && !matches!(self.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
-        silent && self.links.iter().all(|link| !link.capture && !link.asks_for_match())
+        let stops = matches!(self.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
+        !self.log
+            && !self.audit
+            && !stops
+            && self.links.iter().all(|link| !link.capture && !link.asks_for_match())
     }
 }
 
 impl Link {
-    fn asks_for_match(&self) -> bool {
+    fn tests_last_match(&self) -> bool {
         let parameter = self.operator.as_ref().and_then(Operator::parameter);
-        let set = self.set.iter().flat_map(SetVar::expansions);
         self.targets.wanted.iter().any(|t| t.variable.is_last_match())
-            || parameter.into_iter().chain(set).any(Expansion::names_last_match)
+            || parameter.is_some_and(Expansion::names_last_match)
+    }
+
+    fn asks_for_match(&self) -> bool {
+        self.tests_last_match() || self.set.iter().flat_map(SetVar::expansions).any(Expansion::names_last_match)
     }
 }

@@ -1,4 +1,5 @@
-//! JSON: every scalar is an argument named by its path, `json.user.roles.0`, as Coraza names them.
+//! JSON: every scalar is an argument named by its path, `json.user.roles.0`, and every list by its own with its length, as
+//! Coraza has them.
 
 use super::Body;
 use serde_json::Value;
@@ -22,6 +23,8 @@ fn walk(value: &Value, path: String, depth: usize, limit: usize, body: &mut Body
         }
         Value::Array(items) => {
             let depth = deeper()?;
+            // as Coraza: a list is also an argument of its own, its length
+            body.arguments.push((path.clone().into_bytes(), items.len().to_string().into_bytes()));
             return items.iter().enumerate().try_for_each(|(i, v)| walk(v, format!("{path}.{i}"), depth, limit, body));
         }
         Value::String(text) => text.clone(),
