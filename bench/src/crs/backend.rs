@@ -103,7 +103,8 @@ fn written(status: u16, fields: &str, body: Option<&[u8]>) -> Vec<u8> {
 fn guessed(body: &[u8]) -> &'static str {
     let start = body.trim_ascii_start();
     let begins = |text: &str| start.get(..text.len()).is_some_and(|s| s.eq_ignore_ascii_case(text.as_bytes()));
-    let html = ["<!doctype html", "<html", "<head", "<script", "<iframe", "<h1", "<div", "<font", "<table", "<a", "<style"];
+    let html =
+        ["<!doctype html", "<html", "<head", "<script", "<iframe", "<h1", "<div", "<font", "<table", "<a", "<style"];
     let html_too = ["<title", "<b", "<body", "<br", "<p", "<!--"];
     let tag = |text: &&str| begins(text) && matches!(start.get(text.len()), Some(b' ' | b'>'));
     if html.iter().chain(&html_too).any(|text| tag(&text)) {
@@ -112,7 +113,11 @@ fn guessed(body: &[u8]) -> &'static str {
     if begins("<?xml") {
         return "text/xml; charset=utf-8";
     }
-    for (magic, kind) in [(&b"%PDF-"[..], "application/pdf"), (b"\x1f\x8b\x08", "application/x-gzip"), (b"PK\x03\x04", "application/zip")] {
+    for (magic, kind) in [
+        (&b"%PDF-"[..], "application/pdf"),
+        (b"\x1f\x8b\x08", "application/x-gzip"),
+        (b"PK\x03\x04", "application/zip"),
+    ] {
         if body.starts_with(magic) {
             return kind;
         }

@@ -81,13 +81,18 @@ pub fn run(
     let whole = ratio(median("sluice+crs"), median("nginx+crs"));
     match output {
         Output::Json => {
-            let all: BTreeMap<_, _> = rows.iter().map(|(n, b, w, d)| (n, json!({"bare": b, "rules": w, "difference": d}))).collect();
+            let all: BTreeMap<_, _> =
+                rows.iter().map(|(n, b, w, d)| (n, json!({"bare": b, "rules": w, "difference": d}))).collect();
             let value = json!({"unit": "microseconds of CPU per request", "level": args.level, "peers": all,
                 "rules_ratio": ratio(ours, theirs), "whole_ratio": whole, "samples": samples});
             println!("{}", serde_json::to_string_pretty(&value)?);
         }
         Output::Text => {
-            println!("CPU per request, µs, paranoia level {}, a clean small GET; {}", args.level, accounting::processor());
+            println!(
+                "CPU per request, µs, paranoia level {}, a clean small GET; {}",
+                args.level,
+                accounting::processor()
+            );
             println!("| | without rules | with rules | the rules |\n|---|---|---|---|");
             for (name, bare, with, difference) in rows {
                 if let (Some(bare), Some(with), Some(difference)) = (bare, with, difference) {

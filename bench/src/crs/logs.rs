@@ -34,7 +34,9 @@ pub fn read(home: &Path, requests: usize) -> Result<Vec<Seen>> {
             continue;
         };
         let transaction = &entry["transaction"];
-        let Some(seen) = transaction["client_ip"].as_str().and_then(number).and_then(|n| all.get_mut(n)) else { continue };
+        let Some(seen) = transaction["client_ip"].as_str().and_then(number).and_then(|n| all.get_mut(n)) else {
+            continue;
+        };
         seen.audited = true;
         for list in [&entry["messages"], &transaction["messages"]] {
             for message in list.as_array().into_iter().flatten() {
@@ -87,7 +89,8 @@ mod tests {
     #[test]
     fn both_logs_are_read_and_belong_to_their_request() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = r#"{"transaction":{"client_ip":"127.1.0.1"},"messages":[{"message":"m","data":{"id":920100,"data":"d"}}]}"#;
+        let ours =
+            r#"{"transaction":{"client_ip":"127.1.0.1"},"messages":[{"message":"m","data":{"id":920100,"data":"d"}}]}"#;
         let theirs = r#"{"transaction":{"client_ip":"127.1.0.3","messages":[{"message":"m","details":{"ruleId":"942100","data":"x"}}]}}"#;
         std::fs::write(folder.path().join("audit.log"), format!("{ours}\n{theirs}\n")).unwrap();
         std::fs::write(folder.path().join("operator.log"), "x [client 127.1.0.1] y [id \"980170\"]\n").unwrap();

@@ -9,6 +9,7 @@ use crate::prefilter::Prefilter;
 use crate::rule::{Link, Rule};
 use crate::ruleset::{Names, PhaseRules, Ruleset};
 use crate::settings::{Settings, Taken};
+use crate::suggestion::did_you_mean;
 use crate::transformation::{Chains, Transformation};
 use crate::update;
 use crate::variable::{Selector, Targets, Variable};
@@ -131,7 +132,11 @@ impl<'a> Compiler<'a> {
                     let place = &directive.place;
                     self.notices.push(format!("{}:{}: {} has no effect", place.file, place.line, directive.name));
                 }
-                Taken::Unknown => return Err(format!("unknown directive {}", directive.name)),
+                Taken::Refused(why) => return Err(format!("{} {}: {why}", directive.name, args.join(" "))),
+                Taken::Unknown => {
+                    let hint = did_you_mean(&directive.name, crate::directives::all());
+                    return Err(format!("unknown directive {}{hint}", directive.name));
+                }
             },
         }
         Ok(())

@@ -123,7 +123,8 @@ impl Transaction {
             let members = self.moving(rules, target);
             return members.iter().filter(|(name, _)| !link.targets.excludes(target.variable, name)).count();
         }
-        let members = sources(target.variable).iter().flat_map(|v| self.space.values.of(*v).iter().map(move |i| (*v, *i)));
+        let members =
+            sources(target.variable).iter().flat_map(|v| self.space.values.of(*v).iter().map(move |i| (*v, *i)));
         members.filter(|(v, i)| self.takes(rule, link, target, *v, *i)).count()
     }
 

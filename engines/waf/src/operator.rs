@@ -4,6 +4,7 @@
 use crate::expansion::Expansion;
 use crate::pattern::Pattern;
 use crate::ruleset::Names;
+use crate::suggestion::did_you_mean;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -49,6 +50,35 @@ pub(crate) enum TextTest {
     /// The value stands within the parameter.
     Within,
 }
+
+/// Names of operators, for hints.
+const KNOWN: &[&str] = &[
+    "beginsWith",
+    "contains",
+    "containsWord",
+    "detectSQLi",
+    "detectXSS",
+    "endsWith",
+    "eq",
+    "ge",
+    "gt",
+    "ipMatch",
+    "ipMatchFromFile",
+    "le",
+    "lt",
+    "noMatch",
+    "pm",
+    "pmFromFile",
+    "rx",
+    "streq",
+    "strmatch",
+    "unconditionalMatch",
+    "validateByteRange",
+    "validateUrlEncoding",
+    "validateUtf8Encoding",
+    "verifyCC",
+    "within",
+];
 
 /// Reads a file that a rule names, relative to the rule's own.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&str) -> Result<String, String>;
@@ -103,7 +133,7 @@ impl Operator {
             | "verifyssn" | "verifycpf" | "verifysvnr" | "rsub" | "validatehash" | "restpath" => {
                 return Err(format!("@{name} is not supported"));
             }
-            _ => return Err(format!("unknown operator @{name}")),
+            _ => return Err(format!("unknown operator @{name}{}", did_you_mean(name, KNOWN.iter().copied()))),
         })
     }
 

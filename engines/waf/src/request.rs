@@ -43,10 +43,12 @@ impl Transaction {
         values.set(V::RequestBasename, path.rsplit(|b| matches!(b, b'/' | b'\\')).next().unwrap_or_default());
         let mut size = 0;
         let limit = self.rules.settings.arguments_limit;
-        for (name, value) in body::urlencoded::pairs(query).take(limit) {
+        let mut pairs = body::urlencoded::pairs(query);
+        for (name, value) in pairs.by_ref().take(limit) {
             size += name.len() + value.len();
             self.argument(V::ArgsGet, V::ArgsGetNames, &name, &value);
         }
+        self.query_cut = pairs.next().is_some();
         self.space.values.set(V::ArgsCombinedSize, size.to_string().as_bytes());
     }
 
@@ -95,13 +97,22 @@ impl Transaction {
         let raw = self.space.values.first(V::RequestBody, None).unwrap_or_default().to_vec();
         self.space.values.set(V::RequestBodyLength, raw.len().to_string().as_bytes());
         let processor = self.space.values.first(V::ReqbodyProcessor, None).unwrap_or_default().to_vec();
-        let mut error = None;
+        // what rules do not see must not pass as if they had
+        let too_many = || format!("more than {} arguments", self.rules.settings.arguments_limit);
+        let mut error = self.query_cut.then(too_many);
         let mut keep_raw = self.controls.force_request_body || processor == b"URLENCODED";
         if !raw.is_empty() && self.controls.request_body {
             let settings = &self.rules.settings;
-            let content_type = self.space.values.first(V::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
+            let content_type =
+                self.space.values.first(V::RequestHeaders, Some(b"content-type")).unwrap_or_default().to_vec();
             match processor.as_slice() {
-                b"URLENCODED" => self.take_body(body::urlencoded::read(&raw, settings.arguments_limit)),
+                b"URLENCODED" => {
+                    let body = body::urlencoded::read(&raw, settings.arguments_limit);
+                    if body.cut {
+                        error = Some(too_many());
+                    }
+                    self.take_body(body);
+                }
                 b"MULTIPART" => match body::multipart::read(&raw, &content_type) {
                     Ok(body) => self.take_body(body),
                     Err(body) => {

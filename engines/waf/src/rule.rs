@@ -60,10 +60,7 @@ impl Rule {
 
     pub(crate) fn is_quiet(&self) -> bool {
         let stops = matches!(self.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
-        !self.log
-            && !self.audit
-            && !stops
-            && self.links.iter().all(|link| !link.capture && !link.asks_for_match())
+        !self.log && !self.audit && !stops && self.links.iter().all(|link| !link.capture && !link.asks_for_match())
     }
 }
 

@@ -7,6 +7,7 @@ use crate::pool::Workspace;
 use crate::rule::Rule;
 use crate::ruleset::Ruleset;
 use crate::settings::EngineMode;
+use crate::variable::Variable;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,6 +68,8 @@ pub struct Transaction {
     pub(crate) matched: Matched,
     pub(crate) begun: Instant,
     pub(crate) highest_severity: Option<Severity>,
+    /// The query has more arguments than the limit allows.
+    pub(crate) query_cut: bool,
     hits: Vec<Hit>,
     intervention: Option<Intervention>,
     allowed: Option<AllowScope>,
@@ -87,6 +90,7 @@ impl Transaction {
             matched: Matched::default(),
             begun: Instant::now(),
             highest_severity: None,
+            query_cut: false,
             hits: Vec::new(),
             intervention: None,
             allowed: None,
@@ -100,6 +104,30 @@ impl Transaction {
 
     pub fn intervention(&self) -> Option<&Intervention> {
         self.intervention.as_ref()
+    }
+
+    pub fn settings(&self) -> &crate::Settings {
+        &self.rules.settings
+    }
+
+    /// Whether rules stop requests, rather than only speak of them.
+    pub fn enforces(&self) -> bool {
+        self.controls.engine == EngineMode::On
+    }
+
+    /// A member of `TX`.
+    pub fn tx(&self, name: &str) -> Option<&[u8]> {
+        self.rules.names.find(name.as_bytes()).and_then(|slot| self.space.values.tx(slot))
+    }
+
+    /// Bytes of the request's body that are looked at; a body that can hold no files has a limit of its own.
+    pub fn request_body_limit(&self) -> usize {
+        let settings = &self.rules.settings;
+        let processor = self.space.values.first(Variable::ReqbodyProcessor, None);
+        match processor {
+            Some(b"MULTIPART") => settings.request_body_limit,
+            _ => settings.request_body_limit.min(settings.request_body_no_files_limit),
+        }
     }
 
     /// Whether rules still ask to see the request's body.

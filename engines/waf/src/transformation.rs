@@ -69,13 +69,7 @@ static ALL: &[Transformation] = &[
 impl Transformation {
     pub(crate) fn from_name(name: &str) -> Result<Transformation, String> {
         ALL.iter().copied().find(|t| t.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let near = ALL.iter().map(|t| t.name).filter(|n| {
-                let n = n.to_ascii_lowercase();
-                let name = name.to_ascii_lowercase();
-                n.get(..3) == name.get(..3)
-            });
-            let near: Vec<&str> = near.collect();
-            let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
+            let hint = crate::suggestion::did_you_mean(name, ALL.iter().map(|t| t.name));
             format!("unknown transformation t:{name}{hint}")
         })
     }

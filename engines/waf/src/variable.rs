@@ -3,6 +3,7 @@
 
 use crate::pattern::Pattern;
 use crate::ruleset::Slot;
+use crate::suggestion::did_you_mean;
 
 /// When a variable has its final value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -284,11 +285,6 @@ fn parse_target(text: &str) -> Result<Target, String> {
 
 fn unknown(name: &str) -> String {
     let upper = name.trim().to_ascii_uppercase();
-    let near = Variable::ALL.iter().map(|v| v.name()).filter(|v| v.starts_with(upper.get(..4).unwrap_or(&upper)));
-    let near: Vec<&str> = near.take(4).collect();
-    if near.is_empty() {
-        format!("unknown variable {upper}")
-    } else {
-        format!("unknown variable {upper}; did you mean {}?", near.join(", "))
-    }
+    let hint = did_you_mean(&upper, Variable::ALL.iter().map(|v| v.name()));
+    format!("unknown variable {upper}{hint}")
 }
