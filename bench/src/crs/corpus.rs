@@ -64,8 +64,9 @@ pub struct Expected {
     /// The connection ends without an answer.
     #[serde(default)]
     pub expect_error: bool,
+    /// For logs that are read while they are written; here they are read at the end.
     #[serde(default, rename = "retry_once")]
-    _retry_once: bool,
+    pub _retry_once: bool,
     /// The expected rule is the only one.
     #[serde(default)]
     pub isolated: bool,
@@ -151,7 +152,7 @@ impl Input {
         }
         let method = self.method.take().unwrap_or_else(|| "GET".to_owned());
         let mut added = Vec::new();
-        let mut data = std::mem::take(&mut self.data);
+        let mut data = repeated(std::mem::take(&mut self.data));
         if !data.is_empty() && self.autocomplete_headers {
             if self.header("Content-Type").is_none() {
                 added.push(("Content-Type", FORM.to_owned()));
@@ -185,6 +186,19 @@ impl Input {
         text.push_str("\r\n");
         text.push_str(&data);
         Ok(text.into_bytes())
+    }
+}
+
+/// go-ftw reads data as a template of Go; the tests use one form of it, `{{ "text" | repeat 100 }}`.
+fn repeated(data: String) -> String {
+    let Some((before, rest)) = data.split_once("{{ \"") else { return data };
+    let whole = rest.split_once("\" | repeat ").and_then(|(text, rest)| {
+        let (count, after) = rest.split_once("}}")?;
+        Some((text, count.trim().parse::<usize>().ok()?, after))
+    });
+    match whole {
+        Some((text, count, after)) => format!("{before}{}{}", text.repeat(count), repeated(after.to_owned())),
+        None => data,
     }
 }
 
@@ -230,6 +244,7 @@ mod tests {
         );
         assert_eq!(bytes("{data: 'a=%41', autocomplete_headers: false}"), "GET / HTTP/1.1\r\n\r\na=%41");
         assert_eq!(bytes("{encoded_request: 'R0VU IC8NCg0K'}"), "GET /\r\n\r\n");
+        assert!(bytes("{data: 'a={{ \"xy\" | repeat 2 }}.{{ \"z\" | repeat 1 }}'}").ends_with("\r\n\r\na=xyxy.z"));
         assert!(serde_saphyr::from_str::<Input>("{follow_redirect: true}").is_err());
     }
 }

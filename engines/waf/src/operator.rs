@@ -137,14 +137,15 @@ impl Operator {
         })
     }
 
-    /// Tests a value. `parameter` is the operator's expanded parameter, where it has one.
+    /// Tests a value. `parameter` is the operator's expanded parameter, where it has one. Groups are there only for `capture`.
     pub(crate) fn test(&self, value: &[u8], parameter: &[u8], capture: bool) -> Option<Captures> {
         let found = match self {
             Operator::Rx(pattern) if capture => return pattern.captures(value),
             Operator::Rx(pattern) => pattern.is_match(value),
-            Operator::Words(words, _) => {
+            Operator::Words(words, _) if capture => {
                 return words.find(value).map(|m| vec![value.get(m.range()).map(<[u8]>::to_vec)]);
             }
+            Operator::Words(words, _) => words.is_match(value),
             Operator::Compare(compare, _) => compare.holds(number(value), number(parameter)),
             Operator::Text(test, _) => test.holds(value, parameter),
             Operator::Ip(nets) => std::str::from_utf8(value)
@@ -164,7 +165,7 @@ impl Operator {
             Operator::Always => true,
             Operator::Never => false,
         };
-        found.then(|| vec![Some(value.to_vec())])
+        found.then(|| if capture { vec![Some(value.to_vec())] } else { Vec::new() })
     }
 
     pub(crate) fn parameter(&self) -> Option<&Expansion> {

@@ -187,7 +187,12 @@ impl Prefilter {
 /// Whether values decide alone: nothing that moves between rules, no count, no negation.
 fn is_filterable(rule: &Rule) -> bool {
     let Some(link) = rule.links.first() else { return false };
-    let tests = matches!(link.operator, Some(Operator::Rx(Pattern::Fast(_)) | Operator::Words(..)));
+    let tests = match &link.operator {
+        // what takes the empty value takes nearly all: in a set it would only make every value a find
+        Some(Operator::Rx(Pattern::Fast(regex))) => !regex.is_match(b""),
+        Some(Operator::Words(..)) => true,
+        _ => false,
+    };
     tests && !link.negated && link.targets.wanted.iter().all(|t| !t.count && t.variable.life() != Life::Moving)
 }
 
