@@ -107,7 +107,7 @@ fn guessed(body: &[u8]) -> &'static str {
         ["<!doctype html", "<html", "<head", "<script", "<iframe", "<h1", "<div", "<font", "<table", "<a", "<style"];
     let html_too = ["<title", "<b", "<body", "<br", "<p", "<!--"];
     let tag = |text: &&str| begins(text) && matches!(start.get(text.len()), Some(b' ' | b'>'));
-    if html.iter().chain(&html_too).any(|text| tag(&text)) {
+    if html.iter().chain(&html_too).any(tag) {
         return "text/html; charset=utf-8";
     }
     if begins("<?xml") {

@@ -23,10 +23,10 @@ const HEADERS: [(&str, &str); 8] = [
     ("Cookie", "session=8f14e45fceea167a5a36dedd4bea2543"),
 ];
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let crs = PathBuf::from(args.next().expect("the folder of a Core Rule Set"));
-    let requests: u32 = args.next().map_or(2000, |n| n.parse().expect("requests of a round"));
+    let crs = PathBuf::from(args.next().ok_or("name the folder of a Core Rule Set")?);
+    let requests: u32 = args.next().unwrap_or_else(|| "2000".to_owned()).parse()?;
     let level = args.next().unwrap_or_else(|| "1".to_owned());
     let text = format!(
         "SecRuleEngine On
@@ -38,28 +38,28 @@ fn main() {
     );
     let sources = Sources { folders: vec![("@owasp_crs".to_owned(), crs.join("rules"))], texts: Vec::new() };
     let begun = Instant::now();
-    let rules = Arc::new(compile(&text, &sources).unwrap_or_else(|e| panic!("{e}")));
+    let rules = Arc::new(compile(&text, &sources)?);
     println!("{} rules compiled in {:.2} s", rules.rule_count(), begun.elapsed().as_secs_f64());
     for _ in 0..200 {
         clean(&rules);
     }
-    let mut rounds: Vec<f64> = (0..7)
-        .map(|_| {
-            let begun = cpu();
-            for _ in 0..requests {
-                clean(&rules);
-            }
-            (cpu() - begun) / 1e3 / f64::from(requests)
-        })
-        .collect();
+    let mut rounds = Vec::new();
+    for _ in 0..7 {
+        let begun = cpu()?;
+        for _ in 0..requests {
+            clean(&rules);
+        }
+        rounds.push((cpu()? - begun) / 1e3 / f64::from(requests));
+    }
     rounds.sort_by(f64::total_cmp);
     println!("paranoia level {level}: {:.1} µs a request", rounds[rounds.len() / 2]);
+    Ok(())
 }
 
 /// Nanoseconds of CPU that this process had, as the kernel counts them.
-fn cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").expect("Linux");
-    text.split(' ').next().and_then(|n| n.parse().ok()).expect("run time")
+fn cpu() -> Result<f64, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string("/proc/self/schedstat")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
 fn clean(rules: &Arc<Ruleset>) {

@@ -22,17 +22,17 @@ pub(crate) struct Workspace {
 }
 
 thread_local! {
-    static POOL: RefCell<Vec<Box<Workspace>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Workspace>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Workspace {
-    pub(crate) fn take(names: &Names) -> Box<Workspace> {
+    pub(crate) fn take(names: &Names) -> Workspace {
         let mut space = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         space.values.prepare(names);
         space
     }
 
-    fn give_back(self: Box<Workspace>) {
+    fn give_back(self) {
         // while a thread ends there is no pool any more
         let _ = POOL.try_with(|pool| {
             if let Ok(mut pool) = pool.try_borrow_mut()

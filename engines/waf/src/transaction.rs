@@ -63,7 +63,7 @@ pub(crate) struct Matched {
 pub struct Transaction {
     pub(crate) rules: Arc<Ruleset>,
     /// Memory that the next transaction of this thread uses again.
-    pub(crate) space: Box<Workspace>,
+    pub(crate) space: Workspace,
     pub(crate) controls: Controls,
     pub(crate) matched: Matched,
     pub(crate) begun: Instant,
@@ -209,7 +209,7 @@ impl Transaction {
     /// Takes the rules of a class whose patterns are in no value off the walk.
     fn prefilter(&mut self, rules: &Ruleset, set: &crate::ruleset::PhaseRules, class: usize) {
         let Some(class) = set.prefilter.classes.get(class) else { return };
-        let Workspace { values, visit, found, forms, .. } = &mut *self.space;
+        let Workspace { values, visit, found, forms, .. } = &mut self.space;
         found.copy(&class.members);
         found.clear();
         for probe in &class.probes {
