@@ -19,6 +19,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod load;
+mod login;
 mod loggers;
 mod releases;
 mod reload;
