@@ -140,14 +140,20 @@ const RESERVED: [(&str, &str); 7] = [
 pub fn before_schema(config: &Value) -> Option<String> {
     let truth = |name: &str| config.get(name).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
     let is = |name: &str, value: &str| config.get(name).and_then(Value::as_str) == Some(value);
-    if !truth("bearer_only") && !truth("session") {
-        return Some("property \"session.secret\" is required when \"bearer_only\" is false".into());
-    }
-    let optional = match truth("bearer_only") {
-        true => truth("public_key") || truth("use_jwks") || is("introspection_endpoint_auth_method", "private_key_jwt"),
+    let bearer_only = truth("bearer_only");
+    let optional = match bearer_only {
+        true => {
+            truth("public_key") || truth("use_jwks") || is("introspection_endpoint_auth_method", "private_key_jwt")
+        }
         false => is("token_endpoint_auth_method", "private_key_jwt") || truth("use_pkce"),
     };
-    (!optional && !truth("client_secret")).then(|| "property \"client_secret\" is required".into())
+    missing(!bearer_only && !truth("session"), !optional && !truth("client_secret"))
+}
+
+fn missing(session: bool, secret: bool) -> Option<String> {
+    let needed = "property \"session.secret\" is required when \"bearer_only\" is false";
+    let needed = session.then_some(needed).or_else(|| secret.then_some("property \"client_secret\" is required"));
+    needed.map(str::to_owned)
 }
 
 impl Config {
@@ -161,6 +167,14 @@ impl Config {
     }
 
     pub fn check(&self) -> Result<(), BuildError> {
+        let optional = match self.bearer_only {
+            true => self.verifies() || self.introspection_endpoint_auth_method == "private_key_jwt",
+            false => self.token_endpoint_auth_method == "private_key_jwt" || self.use_pkce,
+        };
+        let no_session = !self.bearer_only && self.session.is_none();
+        if let Some(missing) = missing(no_session, !optional && self.client_secret.is_none()) {
+            return Err(BuildError(missing));
+        }
         if let Some(schema) = &self.claim_schema
             && let Err(e) = Schema::new(schema.clone())
         {

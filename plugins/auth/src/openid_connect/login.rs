@@ -81,15 +81,13 @@ enum Place {
     Content,
 }
 
-/// The path as the client sent it.
+/// The path as the client sent it, or of an address.
 fn path(target: &str) -> &str {
-    let target = target.split_once("://").map_or(target, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
-    target.split(['?', '#']).next().unwrap_or(target)
-}
-
-/// The path of an address.
-fn path_of(uri: &str) -> &str {
-    path(uri)
+    let local = match target.split_once("://") {
+        Some((_, rest)) if !target.starts_with('/') => rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/"),
+        _ => target,
+    };
+    local.split(['?', '#']).next().unwrap_or(local)
 }
 
 pub fn found(location: impl Into<Vec<u8>>) -> Reply {
@@ -116,11 +114,11 @@ pub fn failed(error: &str) -> Outcome {
 
 impl OpenidConnect {
     /// The path that the provider sends browsers back to.
-    fn redirect_path<'a>(&'a self, path: &'a str) -> std::borrow::Cow<'a, str> {
+    fn redirect_path<'a>(&'a self, asked: &'a str) -> std::borrow::Cow<'a, str> {
         match &self.config.redirect_uri {
-            Some(uri) => path_of(uri).into(),
-            None if path.ends_with(SUFFIX) => path.into(),
-            None => format!("{}{SUFFIX}", path.strip_suffix('/').unwrap_or(path)).into(),
+            Some(uri) => path(uri).into(),
+            None if asked.ends_with(SUFFIX) => asked.into(),
+            None => format!("{}{SUFFIX}", asked.strip_suffix('/').unwrap_or(asked)).into(),
         }
     }
 

@@ -102,7 +102,8 @@ fn bearer(token: &str) -> Context {
 #[test]
 fn configurations_are_checked() {
     let error = |mut config: Value| check(definition(), Scope::Route, &mut config).unwrap_err().0;
-    assert_eq!(error(json!({"discovery": "https://a"})), "property \"client_id\" is required");
+    let nameless = json!({"discovery": "https://a", "client_secret": "b", "bearer_only": true});
+    assert_eq!(error(nameless), "property \"client_id\" is required");
     let secret = "property \"client_secret\" is required";
     assert_eq!(error(json!({"client_id": "a", "discovery": "https://a", "bearer_only": true})), secret);
     let session = "property \"session.secret\" is required when \"bearer_only\" is false";
