@@ -65,7 +65,7 @@ pub struct OpenidConnect {
 }
 
 impl Define for OpenidConnect {
-    const INFO: Info = Info::new(NAME, 2599, Phases::REWRITE).version(0.2).refuses().secrets(&[
+    const INFO: Info = Info::new(NAME, 2599, Phases::REWRITE).version(0.2).secrets(&[
         "client_secret",
         "client_rsa_private_key",
         "dpop.private_key",
@@ -87,26 +87,19 @@ impl Define for OpenidConnect {
     }
 
     fn build(config: Config, env: &Env) -> Result<OpenidConnect, BuildError> {
-        if config.dpop.as_ref().is_some_and(|dpop| dpop["enabled"] == true) {
-            return Err(BuildError::new("openid-connect: dpop is not supported"));
-        }
-        for (field, value) in
-            [("client_secret", &config.client_secret), ("client_rsa_private_key", &config.client_rsa_private_key)]
-        {
+        for (field, value) in [
+            ("client_secret", &config.client_secret),
+            ("client_rsa_private_key", &config.client_rsa_private_key),
+            ("public_key", &config.public_key),
+        ] {
             if value.as_deref().is_some_and(is_reference) {
                 return Err(BuildError(format!("openid-connect: {field} refers to a secret that cannot be resolved")));
             }
         }
-        let keys = match &config.public_key {
-            None => None,
-            Some(pem) => {
-                let keys = keys::of_pem(pem);
-                if keys.is_empty() {
-                    return Err(BuildError::new("openid-connect: public_key is no PEM of a usable public key"));
-                }
-                Some(keys)
-            }
-        };
+        let keys = config.public_key.as_deref().map(keys::of_pem);
+        if keys.as_ref().is_some_and(Vec::is_empty) {
+            tracing::warn!("openid-connect: no algorithm takes a key as that of public_key, all tokens are refused");
+        }
         warn_insecure(&config);
         let provider = Provider::new(provider_settings(&config), env);
         let entries = env.attribute(NAME).get("cache_entries").and_then(Value::as_u64).unwrap_or(CACHE_ENTRIES);
@@ -135,7 +128,7 @@ impl Define for OpenidConnect {
             "{:?} {:?} {issuers:?} {} {}",
             config.public_key, config.token_signing_alg_values_expected, config.ssl_verify, config.iat_slack
         );
-        let methods = methods(&config)?;
+        let methods = methods(&config);
         Ok(OpenidConnect { provider, client, keys, methods, caches, sessions, claim_schema, verification, config })
     }
 }
@@ -199,7 +192,7 @@ fn sessions(config: &Config, env: &Env) -> Result<Option<Sessions>, BuildError> 
 }
 
 /// The ways to identify that this configuration has what is needed for.
-fn methods(config: &Config) -> Result<Vec<(&'static str, Method)>, BuildError> {
+fn methods(config: &Config) -> Vec<(&'static str, Method)> {
     let mut all = vec![("client_secret_basic", Method::Basic), ("client_secret_post", Method::Post)];
     let algorithm = config.client_jwt_assertion_alg.as_deref();
     let symmetric = algorithm.is_some_and(|a| a.starts_with("HS"));
@@ -207,7 +200,8 @@ fn methods(config: &Config) -> Result<Vec<(&'static str, Method)>, BuildError> {
         let id = config.client_rsa_private_key_id.clone();
         match SigningKey::new(algorithm.unwrap_or("RS256"), key, id) {
             Ok(key) => all.push(("private_key_jwt", Method::Jwt(Arc::new(key)))),
-            Err(reason) => return Err(BuildError(format!("openid-connect: client_rsa_private_key {reason}"))),
+            // It may stand there unused.
+            Err(reason) => tracing::warn!("openid-connect: client_rsa_private_key {reason}"),
         }
     }
     if let Some(secret) = config.client_secret.as_deref().filter(|_| algorithm.is_none() || symmetric)
@@ -215,7 +209,7 @@ fn methods(config: &Config) -> Result<Vec<(&'static str, Method)>, BuildError> {
     {
         all.push(("client_secret_jwt", Method::Jwt(Arc::new(key))));
     }
-    Ok(all)
+    all
 }
 
 impl OpenidConnect {

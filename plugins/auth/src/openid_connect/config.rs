@@ -1,4 +1,5 @@
 //! The plugin's settings, and what its schema cannot say of them (apisix/plugins/openid-connect.lua, `check_schema`).
+use crate::jwt_auth::key::from_pem;
 use crate::provider::assertion::{Kind, kind};
 use crate::session;
 use schemars::JsonSchema;
@@ -178,16 +179,24 @@ impl Config {
         if let Some(schema) = &self.claim_schema
             && let Err(e) = Schema::new(schema.clone())
         {
-            return Err(BuildError(format!("check claim_schema failed: {e}")));
+            return Err(BuildError(format!("check claim_schema failed: {}", e.to_string().replace('"', ""))));
         }
         if let Some((name, owner)) = RESERVED.into_iter().find(|(name, _)| self.others.contains_key(*name)) {
             return Err(BuildError(format!("property \"{name}\" is not allowed, use \"{owner}\" instead")));
         }
-        if let Some(dpop) = &self.dpop {
-            super::dpop::check(dpop)?;
+        let resolved = |text: &Option<String>| text.as_ref().filter(|text| !is_reference(text)).cloned();
+        if resolved(&self.public_key).is_some_and(|pem| from_pem(&pem).is_none()) {
+            return Err(BuildError::new("public_key is no PEM of a public key"));
+        }
+        if let Some(session) = &self.session {
+            session.settings.check()?;
         }
         self.check_assertion()?;
-        self.check_par()
+        self.check_par()?;
+        match &self.dpop {
+            Some(dpop) => super::dpop::check(dpop),
+            None => Ok(()),
+        }
     }
 
     fn has(&self, credential: &str) -> bool {

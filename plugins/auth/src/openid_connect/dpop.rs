@@ -45,18 +45,23 @@ pub fn check(dpop: &Value) -> Result<(), BuildError> {
             "property \"dpop.signing_alg\" \"{algorithm}\" requires \"dpop.public_jwk\" crv \"P-256\", got \"{curve}\""
         ));
     }
+    check_pair(dpop, jwk, needed)?;
+    Err(BuildError::new("dpop is not supported"))
+}
+
+fn check_pair(dpop: &Value, jwk: &Value, needed: &[&str]) -> Result<(), BuildError> {
     let Some(private) = dpop.get("private_key").and_then(Value::as_str).filter(|key| !is_reference(key)) else {
         return Ok(());
     };
     let Some(derived) = public_jwk(private) else {
-        return refused("property \"dpop.private_key\" is not a valid key: no private key in PEM".into());
+        return Err(BuildError::new("property \"dpop.private_key\" is not a valid key: no private key in PEM"));
     };
     for member in ["kty"].iter().chain(needed) {
         if derived[*member] != jwk[*member] {
             let got = derived[*member].as_str().unwrap_or("nil");
-            return refused(format!(
+            return Err(BuildError(format!(
                 "property \"dpop.public_jwk\" is not the public key of \"dpop.private_key\": {member} is \"{got}\""
-            ));
+            )));
         }
     }
     Ok(())

@@ -39,7 +39,10 @@ impl OpenidConnect {
                 parameters.extend(back.map(|uri| ("post_logout_redirect_uri", uri)));
                 endpoint
             }
-            (None, Some(uri), _) => uri,
+            (None, Some(uri), _) => {
+                parameters.push(("post_logout_redirect_uri", uri));
+                uri
+            }
             (None, None, Some(endpoint)) => endpoint,
             (None, None, None) => {
                 let page = Reply::text(200, "<html><body>Logged Out</body></html>\n");

@@ -1,4 +1,5 @@
 //! APISIX's `session` settings, with lua-resty-session's defaults where APISIX has none.
+use super::cookie::Jar;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_engine_redis as engine;
@@ -107,15 +108,21 @@ impl Default for RedisSettings {
 }
 
 impl Settings {
+    /// What a schema does not say, where the values are there yet.
+    pub fn check(&self) -> Result<(), BuildError> {
+        let redis = &self.redis;
+        if redis.ssl && redis.server_name.as_ref().is_some_and(|name| *name != redis.host) {
+            return Err(BuildError::new("session.redis.server_name must be session.redis.host"));
+        }
+        Jar::new(self).map(|_| ())
+    }
+
     /// How to reach the storage, where it is Redis.
     pub fn redis(&self, env: &Env) -> Result<Option<engine::Settings>, BuildError> {
         if self.storage == Storage::Cookie {
             return Ok(None);
         }
         let redis = &self.redis;
-        if redis.ssl && redis.server_name.as_ref().is_some_and(|name| *name != redis.host) {
-            return Err(BuildError::new("session.redis.server_name must be session.redis.host"));
-        }
         let port = u16::try_from(redis.port).map_err(|_| BuildError::new("session.redis.port is no port"))?;
         if redis.password.as_deref().is_some_and(is_reference) {
             return Err(BuildError::new("session.redis.password refers to a secret that cannot be resolved"));
