@@ -131,7 +131,8 @@ fn openid_connect_logs_in_and_takes_tokens() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "the shop"));
     let text = std::fs::read_to_string(folder().join("openid-connect/apisix.yaml")).unwrap();
-    let text = text.replace("127.0.0.1:1980", &upstream.addr().to_string()).replace("http://127.0.0.1:8080", &idp.issuer());
+    let text =
+        text.replace("127.0.0.1:1980", &upstream.addr().to_string()).replace("http://127.0.0.1:8080", &idp.issuer());
     let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
     dir.write_raw("apisix.yaml", &text).unwrap();
     let secrets = [

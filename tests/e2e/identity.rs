@@ -6,7 +6,8 @@ use sluice_testkit::{ConfigDir, Gateway, IdentityProvider, Upstream, Wire};
 use std::path::Path;
 
 /// `{"key": "anna-jwt"}`, signed with the secret below by HS256.
-const TOKEN: &str = "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJrZXkiOiAiYW5uYS1qd3QifQ.3ez6PN7kz8PoE29nJr1jiPUwkGeIC611YkKKzTGZE3I";
+const TOKEN: &str =
+    "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJrZXkiOiAiYW5uYS1qd3QifQ.3ez6PN7kz8PoE29nJr1jiPUwkGeIC611YkKKzTGZE3I";
 /// `Signature` for `date` and the target `/hmac`, by the secret `s3cret`.
 const SIGNED: &str = "Signature keyId=\"anna-key\",algorithm=\"hmac-sha256\",headers=\"@request-target date\",signature=\"AFtzj30nnhgQekr1kj1Q0uS3uGl7eKr4tFm1+6tEQow=\"";
 const DATE: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
@@ -49,7 +50,9 @@ fn resources(upstream: &Upstream, reference: impl Fn(&str) -> String) -> Value {
         .map(|(path, plugin)| json!({"id": plugin, "uri": path, "plugins": auth(plugin), "upstream": nodes}))
         .collect();
     let both = json!([{"key-auth": {}}, {"basic-auth": {}}]);
-    routes.push(json!({"id": "multi", "uri": "/multi", "plugins": {"multi-auth": {"auth_plugins": both}}, "upstream": nodes}));
+    routes.push(
+        json!({"id": "multi", "uri": "/multi", "plugins": {"multi-auth": {"auth_plugins": both}}, "upstream": nodes}),
+    );
     json!({
         "routes": routes,
         "consumer_groups": [{"id": "gold", "plugins": {"limit-count": {"count": 8, "time_window": 3600}}}],
@@ -168,7 +171,8 @@ fn a_login_works_with_secrets_by_reference() {
     upstream.take_seen();
     let mut wire = gateway.connect().unwrap();
     let (reader, writer, opaque) = (idp.token(true, "read"), idp.token(true, "write"), idp.token(false, ""));
-    let mut with = |token: &str| ask(&mut wire, "/api/x", &format!("Authorization: Bearer {token}\r\nX-Client: forged\r\n"));
+    let mut with =
+        |token: &str| ask(&mut wire, "/api/x", &format!("Authorization: Bearer {token}\r\nX-Client: forged\r\n"));
     // The opaque token has no scope; the answer about it says so.
     assert_eq!([with(&reader), with(&writer), with(&opaque), with("made-up"), with("")], [200, 403, 403, 401, 401]);
     let seen = upstream.take_seen();

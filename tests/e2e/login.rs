@@ -24,7 +24,10 @@ fn settings(provider: &IdentityProvider, more: Value) -> Value {
 /// One route for everything.
 fn shop(upstream: &Upstream, plugin: &str, config: Value) -> Gateway {
     let nodes = json!({"type": "roundrobin", "nodes": {upstream.addr().to_string(): 1}});
-    gateway(&Value::Null, &json!({"routes": [{"id": "shop", "uri": "/*", "plugins": {plugin: config}, "upstream": nodes}]}))
+    gateway(
+        &Value::Null,
+        &json!({"routes": [{"id": "shop", "uri": "/*", "plugins": {plugin: config}, "upstream": nodes}]}),
+    )
 }
 
 fn upstream() -> Upstream {
@@ -40,7 +43,11 @@ fn browser(gateway: &Gateway, provider: &IdentityProvider) -> Browser {
 }
 
 fn decoded(text: &str) -> Value {
-    let out = Command::new("base64").arg("-d").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+    let out = Command::new("base64")
+        .arg("-d")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
     let mut child = out.unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
     serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
@@ -215,10 +222,15 @@ fn requests_without_a_login_are_denied_or_pass() {
 fn programs_bring_tokens_that_are_verified_or_asked_about() {
     let Some(mut idp) = provider(None) else { return };
     let upstream = upstream();
-    let own = |more: Value| settings(&idp, json!({"bearer_only": true}).as_object().unwrap().iter().fold(more, |mut all, (k, v)| {
-        all[k] = v.clone();
-        all
-    }));
+    let own = |more: Value| {
+        settings(
+            &idp,
+            json!({"bearer_only": true}).as_object().unwrap().iter().fold(more, |mut all, (k, v)| {
+                all[k] = v.clone();
+                all
+            }),
+        )
+    };
     let verifying = shop(&upstream, "openid-connect", own(json!({"use_jwks": true, "required_scopes": ["read"]})));
     let asking = shop(&upstream, "openid-connect", own(json!({"introspection_interval": 60})));
     let (reader, writer, opaque) = (idp.token(true, "read"), idp.token(true, "write"), idp.token(false, ""));
@@ -227,7 +239,8 @@ fn programs_bring_tokens_that_are_verified_or_asked_about() {
     assert_eq!(bearer(&verifying, "/", &opaque).status, 401);
     assert_eq!(bearer(&asking, "/", &opaque).status, 200);
     assert_eq!(bearer(&asking, "/", "made-up").status, 401);
-    let asked = |idp: &IdentityProvider| idp.seen().iter().filter(|s| s.as_str() == "POST /token/introspection").count();
+    let asked =
+        |idp: &IdentityProvider| idp.seen().iter().filter(|s| s.as_str() == "POST /token/introspection").count();
     assert_eq!((bearer(&asking, "/", &opaque).status, asked(&idp)), (200, 2));
 
     // Away: what is known is known; nobody else gets in, and nobody waits long.

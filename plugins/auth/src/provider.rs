@@ -13,7 +13,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keys::{Document, KeySet, Keys};
 use serde_json::{Map, Value};
-use sluice_plugin::{Clock, Env, HttpClient, HttpOptions, HttpRequest, HttpResponse};
+use sluice_plugin::{Clock, Env, HttpClient, HttpError, HttpOptions, HttpRequest, HttpResponse};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,8 +125,14 @@ impl Provider {
         &self.clock
     }
 
+    /// Boxed: a future of the client is large.
+    fn send(&self, request: HttpRequest) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + '_>> {
+        Box::pin(self.client.send(request))
+    }
+
     async fn get(&self, url: &str) -> Result<Value, Trouble> {
-        let answer = self.client.send(HttpRequest::new("GET", url).timeout(self.settings.timeout)).await;
+        let request = HttpRequest::new("GET", url).timeout(self.settings.timeout);
+        let answer = self.send(request).await;
         let parsed = answer.map_err(|e| e.to_string()).and_then(|answer| match answer.status {
             200 => serde_json::from_slice(&answer.body).map_err(|e| e.to_string()),
             status => Err(format!("status {status}")),
@@ -185,15 +193,15 @@ impl Provider {
         let mut request = HttpRequest::new("POST", endpoint).timeout(self.settings.timeout);
         request.headers = added;
         request.headers.retain(|(n, _)| {
-            !n.eq_ignore_ascii_case("content-type")
-                && !(authorization.is_some() && n.eq_ignore_ascii_case("authorization"))
+            let ours = authorization.is_some() && n.eq_ignore_ascii_case("authorization");
+            !ours && !n.eq_ignore_ascii_case("content-type")
         });
         request = request.header("Content-Type", "application/x-www-form-urlencoded");
         if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization);
         }
         let body = encode(form.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        self.client.send(request.body(body)).await.map_err(|error| {
+        self.send(request.body(body)).await.map_err(|error| {
             tracing::error!("accessing endpoint ({endpoint}) failed: {error}");
             UNAVAILABLE.to_owned()
         })
@@ -232,7 +240,7 @@ impl Provider {
         let Some(url) = document.get("userinfo_endpoint").and_then(Value::as_str) else { return Ok(None) };
         let request = HttpRequest::new("GET", url).timeout(self.settings.timeout);
         let request = request.header("Authorization", format!("Bearer {token}"));
-        self.client.send(request).await.map(Some).map_err(|error| format!("accessing ({url}) failed: {error}"))
+        self.send(request).await.map(Some).map_err(|error| format!("accessing ({url}) failed: {error}"))
     }
 }
 

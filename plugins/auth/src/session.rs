@@ -70,10 +70,7 @@ impl Sessions {
     pub fn new(settings: Settings, realm: &str, env: &Env) -> Result<Sessions, BuildError> {
         let keys = Keys::new(&settings.secret, realm);
         let jar = Jar::new(&settings)?;
-        let redis = match settings.redis(env)? {
-            Some(redis) => Some(env.shared.get_or_insert(&redis.key(), || Redis::new(redis))),
-            None => None,
-        };
+        let redis = settings.redis(env)?.map(|redis| env.shared.get_or_insert(&redis.key(), || Redis::new(redis)));
         Ok(Sessions { settings, keys, jar, redis, clock: env.clock.clone() })
     }
 

@@ -143,9 +143,7 @@ pub fn before_schema(config: &Value) -> Option<String> {
     let is = |name: &str, value: &str| config.get(name).and_then(Value::as_str) == Some(value);
     let bearer_only = truth("bearer_only");
     let optional = match bearer_only {
-        true => {
-            truth("public_key") || truth("use_jwks") || is("introspection_endpoint_auth_method", "private_key_jwt")
-        }
+        true => truth("public_key") || truth("use_jwks") || is("introspection_endpoint_auth_method", "private_key_jwt"),
         false => is("token_endpoint_auth_method", "private_key_jwt") || truth("use_pkce"),
     };
     missing(!bearer_only && !truth("session"), !optional && !truth("client_secret"))

@@ -234,10 +234,9 @@ impl OpenidConnect {
                 sessions.save(cx, &mut session).await
             }
         };
-        match kept {
-            // The person is logged in; that the session could not be prolonged shows when it ends.
-            Err(e) => tracing::error!("failed to save session: {e}"),
-            Ok(()) => {}
+        // The person is logged in; that the session could not be prolonged shows when it ends.
+        if let Err(e) = kept {
+            tracing::error!("failed to save session: {e}");
         }
         Outcome::Next
     }

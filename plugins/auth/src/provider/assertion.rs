@@ -17,7 +17,7 @@ pub enum Kind {
 }
 
 enum Signer {
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
     Rsa(Box<RsaKeyPair>, &'static dyn signature::RsaEncoding),
     Ec(Box<EcdsaKeyPair>),
 }
@@ -100,7 +100,7 @@ pub fn public_jwk(pem: &str) -> Option<Value> {
 impl SigningKey {
     /// `algorithm` is one of the schema's; `key` a secret for `HS…` and else a private key in PEM.
     pub fn new(algorithm: &str, key: &str, id: Option<String>) -> Result<SigningKey, &'static str> {
-        let mac = |algorithm| Signer::Mac(hmac::Key::new(algorithm, key.as_bytes()));
+        let mac = |algorithm| Signer::Mac(Box::new(hmac::Key::new(algorithm, key.as_bytes())));
         let pair = |encoding| rsa(key).map(|pair| Signer::Rsa(Box::new(pair), encoding));
         let curve = |algorithm| ec(key, algorithm).map(|pair| Signer::Ec(Box::new(pair)));
         let (algorithm, signer) = match algorithm {

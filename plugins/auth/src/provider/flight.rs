@@ -37,7 +37,7 @@ impl<T: Clone> Flights<T> {
         };
         let Some(cell) = cell else { return ask.await };
         let landing = Landing { flights: self, key, cell: cell.clone() };
-        let answer = cell.get_or_init(|| ask).await.clone();
+        let answer = Box::pin(cell.get_or_init(|| ask)).await.clone();
         drop(landing);
         answer
     }

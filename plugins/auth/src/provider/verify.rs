@@ -100,7 +100,7 @@ impl Provider {
                 Known::No => {}
             }
         }
-        Ok(matches!(verdict(&*self.fetch_keys().await?), Known::Verified))
+        Ok(matches!(verdict(&self.fetch_keys().await?), Known::Verified))
     }
 
     fn claims(&self, token: Token<'_>, slack: u64) -> Result<Map<String, Value>, String> {

@@ -135,7 +135,7 @@ impl Settings {
             username: redis.username.clone(),
             password: redis.password.clone(),
             database: redis.database,
-            tls: redis.ssl.then(|| engine::Tls { verify: redis.ssl_verify, trusted }),
+            tls: redis.ssl.then_some(engine::Tls { verify: redis.ssl_verify, trusted }),
             connect_timeout: Duration::from_millis(redis.connect_timeout.max(1)),
             read_timeout: Duration::from_millis(redis.read_timeout.max(redis.send_timeout).max(1)),
             idle: Duration::from_millis(redis.keepalive_timeout),
