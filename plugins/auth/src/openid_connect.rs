@@ -30,7 +30,7 @@ use serde_json::Value;
 use sluice_model::Schema;
 use sluice_model::secret::is_reference;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, HttpProxy, Info, Phases, Plugin, Reply};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokens::Tokens;
 
@@ -58,8 +58,7 @@ pub struct OpenidConnect {
     methods: Vec<(&'static str, Method)>,
     caches: Arc<Caches>,
     sessions: Option<Sessions>,
-    /// Validation completes defaults, so it is one at a time and on a copy.
-    claim_schema: Option<Mutex<Schema>>,
+    claim_schema: Option<Schema>,
     /// What decides about a token, beside the token: part of its key in the cache.
     verification: String,
 }
@@ -114,7 +113,7 @@ impl Define for OpenidConnect {
         });
         let sessions = sessions(&config, env)?;
         let claim_schema = match &config.claim_schema {
-            Some(schema) => Some(Mutex::new(Schema::new(schema.clone()).map_err(BuildError::new)?)),
+            Some(schema) => Some(Schema::new(schema.clone()).map_err(BuildError::new)?),
             None => None,
         };
         let client = Client {
@@ -237,8 +236,7 @@ impl OpenidConnect {
     /// Whether these claims are as `claim_schema` wants them.
     fn check_claims(&self, mut claims: Value) -> Result<(), Reply> {
         let Some(schema) = &self.claim_schema else { return Ok(()) };
-        let outcome = schema.lock().unwrap_or_else(std::sync::PoisonError::into_inner).check(&mut claims);
-        outcome.map_err(|violation| {
+        schema.check(&mut claims).map_err(|violation| {
             tracing::error!("OIDC claim validation failed: {violation}");
             self.challenge(Some(&violation.message))
         })

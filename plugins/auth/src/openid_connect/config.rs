@@ -182,10 +182,6 @@ impl Config {
         if let Some((name, owner)) = RESERVED.into_iter().find(|(name, _)| self.others.contains_key(*name)) {
             return Err(BuildError(format!("property \"{name}\" is not allowed, use \"{owner}\" instead")));
         }
-        let resolved = |text: &Option<String>| text.as_ref().filter(|text| !is_reference(text)).cloned();
-        if resolved(&self.public_key).is_some_and(|pem| from_pem(&pem).is_none()) {
-            return Err(BuildError::new("public_key is no PEM of a public key"));
-        }
         if let Some(session) = &self.session {
             session.settings.check()?;
         }
@@ -252,9 +248,7 @@ impl Config {
             _ => Kind::Rsa,
         };
         match (expected, kind(key)) {
-            (_, None) => {
-                Err(BuildError::new("property \"client_rsa_private_key\" is not a valid key: no private key in PEM"))
-            }
+            (_, None) => Err(no_private_key("client_rsa_private_key", key)),
             (Kind::Rsa, Some(Kind::Ec(_))) => {
                 Err(BuildError(format!("{property} requires an RSA \"client_rsa_private_key\"")))
             }
@@ -286,5 +280,13 @@ pub fn credential(method: &str) -> Option<&'static str> {
         "private_key_jwt" => Some("client_rsa_private_key"),
         "client_secret_jwt" => Some("client_secret"),
         _ => None,
+    }
+}
+
+/// Why no key could be made of a PEM text.
+pub fn no_private_key(field: &str, pem: &str) -> BuildError {
+    match from_pem(pem) {
+        Some(_) => BuildError(format!("property \"{field}\" has no private key in it")),
+        None => BuildError(format!("property \"{field}\" is not a valid key: no private key in PEM")),
     }
 }

@@ -54,7 +54,7 @@ fn check_pair(dpop: &Value, jwk: &Value, needed: &[&str]) -> Result<(), BuildErr
         return Ok(());
     };
     let Some(derived) = public_jwk(private) else {
-        return Err(BuildError::new("property \"dpop.private_key\" is not a valid key: no private key in PEM"));
+        return Err(super::config::no_private_key("dpop.private_key", private));
     };
     for member in ["kty"].iter().chain(needed) {
         if derived[*member] != jwk[*member] {

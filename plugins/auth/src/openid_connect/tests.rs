@@ -120,7 +120,6 @@ fn configurations_are_checked() {
         assert!(refused.starts_with(&format!("openid-connect: {what}")), "{refused}");
     }
     let asks = |more: Value| error(base(more));
-    assert!(asks(json!({"public_key": "x"})).starts_with("public_key is no PEM"));
     assert!(asks(json!({"claim_schema": {"type": 5}})).starts_with("check claim_schema failed: "));
     assert_eq!(asks(json!({"use_par": true})), "property \"use_par\" is not allowed, use \"par.enabled\" instead");
     let login = |more: Value| {
