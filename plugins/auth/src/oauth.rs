@@ -223,11 +223,12 @@ impl OAuth {
     async fn learn(&self, token: &str, key: Key) -> Result<Claims, Refusal> {
         let verifies = self.keys.is_some() || self.config.discovery.is_some() || self.config.jwks_uri.is_some();
         let is_jwt = token.bytes().filter(|b| *b == b'.').count() == 2;
-        let (claims, life) = match &self.config.introspection {
+        let (claims, life): (Claims, u64) = match &self.config.introspection {
             Some(introspection) if !verifies || introspection.always || !is_jwt => {
-                (self.introspect(token).await?, introspection.cache_ttl)
+                let (claims, small) = self.introspect(token).await?;
+                (claims, if small { introspection.cache_ttl } else { 0 })
             }
-            _ => (self.verify(token).await?, VERIFIED),
+            _ => (self.verify(token).await?, if token.len() <= provider::KEPT { VERIFIED } else { 0 }),
         };
         self.check_parties(&claims).await?;
         let now = self.provider.clock().seconds();
@@ -249,17 +250,17 @@ impl OAuth {
         self.provider.verify(token, &rules).await.map(Arc::new).map_err(refusal)
     }
 
-    async fn introspect(&self, token: &str) -> Result<Claims, Refusal> {
+    async fn introspect(&self, token: &str) -> Result<(Claims, bool), Refusal> {
         let own = self.config.introspection.as_ref().and_then(|i| i.endpoint.clone());
         let endpoint = match own {
             Some(endpoint) => endpoint,
             None => self.provider.metadata("introspection_endpoint").await.map_err(|_| Refusal::Unavailable)?,
         };
         let form = vec![("token", token.to_owned()), ("token_type_hint", "access_token".to_owned())];
-        let claims = self.provider.call(&endpoint, form, &self.client, &self.method, Vec::new()).await;
-        let claims = claims.map_err(|_| Refusal::Unavailable)?;
+        let answer = self.provider.look_up(&endpoint, form, &self.client, &self.method, Vec::new()).await;
+        let (claims, small) = answer.map_err(|_| Refusal::Unavailable)?;
         match claims.get("active") == Some(&Value::Bool(true)) {
-            true => Ok(Arc::new(claims)),
+            true => Ok((Arc::new(claims), small)),
             false => Err(Refusal::Invalid("the access token is not active".into())),
         }
     }

@@ -21,6 +21,10 @@ use std::time::Duration;
 
 /// Seconds that metadata is kept.
 const DOCUMENT: u64 = 3600;
+/// Bytes of the largest answer that is read.
+const ANSWER: usize = 256 << 10;
+/// Bytes of a token whose claims are kept: what caches hold must stay bounded.
+pub const KEPT: usize = 16 << 10;
 
 /// What went wrong with the provider, in words that may be told a client. What is more went into the log.
 pub type Trouble = String;
@@ -127,7 +131,7 @@ impl Provider {
 
     /// Boxed: a future of the client is large.
     fn send(&self, request: HttpRequest) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + '_>> {
-        Box::pin(self.client.send(request))
+        Box::pin(self.client.send(request.max_response(ANSWER)))
     }
 
     async fn get(&self, url: &str) -> Result<Value, Trouble> {
@@ -205,6 +209,19 @@ impl Provider {
             tracing::error!("accessing endpoint ({endpoint}) failed: {error}");
             UNAVAILABLE.to_owned()
         })
+    }
+
+    /// As [`Provider::call`], for an answer that may be kept: whether it is small enough.
+    pub async fn look_up(
+        &self,
+        endpoint: &str,
+        form: Form,
+        client: &Client,
+        method: &Method,
+        added: Vec<(String, Vec<u8>)>,
+    ) -> Result<(Map<String, Value>, bool), Trouble> {
+        let answer = self.post(endpoint, form, client, method, added).await?;
+        Ok((object(endpoint, &answer)?, answer.body.len() <= KEPT))
     }
 
     /// Posts a form and reads the answer's object.

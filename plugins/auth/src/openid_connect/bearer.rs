@@ -2,9 +2,9 @@
 use super::{OpenidConnect, config};
 use crate::authority;
 use crate::digest;
-use crate::provider::Method;
 use crate::provider::flight::Key;
 use crate::provider::verify::{Claims, Rules, names};
+use crate::provider::{KEPT, Method};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
@@ -101,7 +101,7 @@ impl OpenidConnect {
         let now = self.provider.clock().seconds();
         let until = claims.get("exp").and_then(Value::as_f64).map_or(now.saturating_add(120), |exp| exp as u64);
         let claims = Arc::new(claims);
-        if until > now && !self.config.jwt_verification_cache_ignore {
+        if until > now && text.len() <= KEPT && !self.config.jwt_verification_cache_ignore {
             self.caches.verified.put(key, now, until, claims.clone());
         }
         Ok(claims)
@@ -119,7 +119,8 @@ impl OpenidConnect {
             return Err(format!("Can't use {name} without a key."));
         }
         let form = vec![("token", token.to_owned())];
-        let claims = self.provider.call(&endpoint, form, &self.client, method.unwrap_or(&Method::Post), added).await?;
+        let method = method.unwrap_or(&Method::Post);
+        let (claims, small) = self.provider.look_up(&endpoint, form, &self.client, method, added).await?;
         if claims.get("active") != Some(&Value::Bool(true)) {
             return Err("invalid token".into());
         }
@@ -130,7 +131,7 @@ impl OpenidConnect {
             let life = if claim == "exp" { value - now as f64 } else { value };
             let interval = self.config.introspection_interval as f64;
             let life = if interval > 0.0 { life.min(interval) } else { life };
-            if life >= 1.0 {
+            if life >= 1.0 && small {
                 self.caches.introspected.put(key, now, now.saturating_add(life as u64), claims.clone());
             }
         }

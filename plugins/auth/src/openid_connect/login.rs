@@ -17,6 +17,8 @@ use sluice_plugin::{Context, Flow, Outcome, Reply};
 
 /// Logins under way in one session.
 const PENDING: usize = 8;
+/// Bytes of the addresses that they lead back to: a cookie must stay small enough for a request's head.
+const PENDING_BYTES: usize = 4096;
 /// Seconds until one of them is given up.
 const PENDING_LIFE: u64 = 3600;
 /// Bytes of an address that is come back to; a longer one is replaced by its path, or by `/`.
@@ -303,6 +305,9 @@ impl OpenidConnect {
         login.pending.retain(|p| now.saturating_sub(p.at) < PENDING_LIFE);
         let surplus = (login.pending.len() + 1).saturating_sub(PENDING);
         login.pending.drain(..surplus);
+        while login.pending.iter().map(|p| p.original.len()).sum::<usize>() > PENDING_BYTES {
+            login.pending.remove(0);
+        }
         login.original = Some(pending.original.clone());
         login.asked = now;
         login.pending.push(pending);
@@ -397,23 +402,4 @@ fn original(target: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_login_leads_back_to_the_same_host() {
-        for (target, expected) in [
-            ("/a?b=c", "/a?b=c"),
-            ("//evil.example/x", "/evil.example/x"),
-            ("/\\evil.example", "/evil.example"),
-            ("http://shop.test/a?b=//c", "/a?b=//c"),
-            ("/a?u=http://x/y", "/a?u=http://x/y"),
-            ("*", "/*"),
-        ] {
-            assert_eq!(original(target), expected, "{target}");
-        }
-        let long = format!("/a?{}", "b".repeat(3000));
-        assert_eq!(original(&long), "/a");
-        assert_eq!(original(&"/a".repeat(2000)), "/");
-    }
-}
+mod tests;

@@ -18,17 +18,17 @@ const EC_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGS
 const NOW: u64 = 1_700_000_000;
 type Asked = Arc<Mutex<Vec<HttpRequest>>>;
 
-struct Provider {
+pub struct Provider {
     rsa: RsaKeyPair,
     ec: EcdsaKeyPair,
 }
 
 impl Provider {
-    fn new() -> Provider {
+    pub fn new() -> Provider {
         let ec = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Provider { rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), ec }
     }
-    fn token(&self, header: Value, payload: &Value) -> String {
+    pub fn token(&self, header: Value, payload: &Value) -> String {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(payload));
         let rng = SystemRandom::new();
@@ -51,7 +51,7 @@ impl Provider {
         let der: aws_lc_rs::encoding::PublicKeyX509Der<'static> = self.rsa.public_key().as_der().unwrap();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(der.as_ref()))
     }
-    fn keys(&self) -> Value {
+    pub fn keys(&self) -> Value {
         let point = self.ec.public_key().as_ref();
         let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         // RSAPublicKey of 2048 bits: the modulus stands behind nine bytes of heads, the exponent is 65537

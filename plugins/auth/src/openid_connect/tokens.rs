@@ -2,8 +2,8 @@
 use super::OpenidConnect;
 use super::login::Login;
 use crate::digest;
-use crate::provider::Form;
 use crate::provider::verify::{Rules, names};
+use crate::provider::{Form, KEPT};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -32,6 +32,10 @@ impl Tokens {
             id_token: text("id_token"),
             expires: asked.saturating_add_signed(lives),
         }
+    }
+
+    fn bytes(&self) -> usize {
+        [&self.access_token, &self.refresh_token, &self.id_token].into_iter().flatten().map(String::len).sum()
     }
 
     /// Into a session. What the answer does not have stays as it was.
@@ -136,7 +140,9 @@ impl OpenidConnect {
                 self.check_renewed(id_token, login).await?;
             }
             let tokens = Arc::new(tokens);
-            self.caches.renewed.put(key, now, now.saturating_add(RENEWED), tokens.clone());
+            if tokens.bytes() <= 2 * KEPT {
+                self.caches.renewed.put(key, now, now.saturating_add(RENEWED), tokens.clone());
+            }
             Ok(tokens)
         };
         self.caches.renewing.join(key, ask).await
