@@ -195,27 +195,56 @@ fn the_gateway_identifies_itself_in_every_way() {
     }
 }
 
+#[test]
+fn tokens_are_bound_to_the_key_of_the_gateway() {
+    let Some(idp) = provider(None) else { return };
+    let (pem, jwk) = key_pair("g('ec', {namedCurve: 'P-256'})");
+    let upstream = upstream();
+    let dpop = json!({"enabled": true, "private_key": pem, "public_jwk": jwk});
+    for par in [false, true] {
+        let more =
+            json!({"client_id": "proof", "dpop": dpop, "par": {"enabled": par}, "access_token_expires_leeway": 3600});
+        let gateway = shop(&upstream, "openid-connect", settings(&idp, more));
+        let mut browser = browser(&gateway, &idp);
+        let answer = browser.go(&format!("{SHOP}/a"));
+        assert_eq!(answer.status, 200, "{:?}\n{}", browser.visited, gateway.log_text());
+        // The token was renewed already, and the person asked about, each with a proof.
+        assert_eq!(decoded(upstream.take_seen().remove(0).header("x-userinfo").unwrap())["sub"], "anna");
+    }
+}
+
 /// A key of a client, in PEM and as a JWK.
 fn client_key() -> (String, Value) {
-    let script = "const {generateKeyPairSync: g} = require('crypto'); const {privateKey: k, publicKey: p} = g('rsa', {modulusLength: 2048}); \
-        console.log(JSON.stringify([k.export({type: 'pkcs8', format: 'pem'}), {...p.export({format: 'jwk'}), kid: 'client-1', alg: 'RS256', use: 'sig'}]))";
-    let Ok(out) = Command::new("node").args(["-e", script]).output() else { return Default::default() };
+    let (pem, mut jwk) = key_pair("g('rsa', {modulusLength: 2048})");
+    for (name, value) in [("kid", "client-1"), ("alg", "RS256"), ("use", "sig")] {
+        jwk[name] = json!(value);
+    }
+    (pem, jwk)
+}
+
+fn key_pair(make: &str) -> (String, Value) {
+    let script = format!(
+        "const {{generateKeyPairSync: g}} = require('crypto'); const {{privateKey: k, publicKey: p}} = {make}; \
+         console.log(JSON.stringify([k.export({{type: 'pkcs8', format: 'pem'}}), p.export({{format: 'jwk'}})]))"
+    );
+    let Ok(out) = Command::new("node").args(["-e", &script]).output() else { return Default::default() };
     let pair: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
     (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].clone())
 }
 
 #[test]
 fn requests_without_a_login_are_denied_or_pass() {
-    let Some(idp) = provider(None) else { return };
+    let idp = Upstream::start().unwrap();
     let upstream = upstream();
     for (action, status, seen) in [("deny", 401, 0), ("pass", 200, 1)] {
-        let gateway = shop(&upstream, "openid-connect", settings(&idp, json!({"unauth_action": action})));
+        let gateway = shop(&upstream, "openid-connect", json!({"client_id": "shop", "client_secret": SECRET, "unauth_action": action,
+            "discovery": format!("http://{}/", idp.addr()), "session": {"secret": "0123456789abcdef"}}));
         let request = "GET /a HTTP/1.1\r\nHost: gateway.test\r\nX-Userinfo: forged\r\n\r\n";
         assert_eq!(gateway.connect().unwrap().request(request).unwrap().status, status);
         let asked = upstream.take_seen();
         assert!(asked.len() == seen && asked.iter().all(|s| s.header("x-userinfo").is_none()));
     }
-    assert_eq!(idp.seen(), Vec::<String>::new());
+    assert_eq!(idp.requests(), 0);
 }
 
 #[test]

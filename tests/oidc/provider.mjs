@@ -30,6 +30,7 @@ const provider = new Provider(issuer, {
     { ...anywhere, client_id: 'shop', client_secret: secret },
     { ...anywhere, client_id: 'post', client_secret: secret, token_endpoint_auth_method: 'client_secret_post' },
     { ...anywhere, client_id: 'jwt', client_secret: secret, token_endpoint_auth_method: 'client_secret_jwt' },
+    { ...anywhere, client_id: 'proof', client_secret: secret, dpop_bound_access_tokens: true },
     { ...anywhere, client_id: 'public', token_endpoint_auth_method: 'none', grant_types: ['authorization_code', 'refresh_token'] },
     {
       ...anywhere, client_id: 'key', token_endpoint_auth_method: 'private_key_jwt',
@@ -51,6 +52,7 @@ const provider = new Provider(issuer, {
     introspection: { enabled: true },
     revocation: { enabled: true },
     clientCredentials: { enabled: true },
+    dPoP: { enabled: true, nonceSecret: Buffer.alloc(32, 1), requireNonce: () => true },
     pushedAuthorizationRequests: { enabled: true },
     rpInitiatedLogout: {
       enabled: true,

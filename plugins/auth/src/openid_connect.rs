@@ -8,7 +8,7 @@
 //!
 //! Differences from APISIX: sessions have a form of their own, so people log in once more when a gateway takes APISIX's place; a
 //! session is good for its provider alone. Tokens that several requests want renewed at once are renewed once. `accept_none_alg` is
-//! for ID tokens only. `dpop` is refused when written. The provider's metadata is kept for an hour, and on while it is away. A client
+//! for ID tokens only. The provider's metadata is kept for an hour, and on while it is away. A client
 //! without a secret names itself in the body. Where the provider does not list the configured way to identify at its token endpoint,
 //! one that it lists is taken.
 mod bearer;
@@ -26,6 +26,7 @@ use crate::provider::verify::Claims;
 use crate::provider::{self, Client, Method, Provider, keys};
 use crate::session::{self, Sessions};
 use config::Config;
+use dpop::Proofs;
 use serde_json::Value;
 use sluice_model::Schema;
 use sluice_model::secret::is_reference;
@@ -59,6 +60,7 @@ pub struct OpenidConnect {
     caches: Arc<Caches>,
     sessions: Option<Sessions>,
     claim_schema: Option<Schema>,
+    proofs: Option<Proofs>,
     /// What decides about a token, beside the token: part of its key in the cache.
     verification: String,
 }
@@ -128,11 +130,26 @@ impl Define for OpenidConnect {
             config.public_key, config.token_signing_alg_values_expected, config.ssl_verify, config.iat_slack
         );
         let methods = methods(&config);
-        Ok(OpenidConnect { provider, client, keys, methods, caches, sessions, claim_schema, verification, config })
+        let proofs = config.dpop.as_ref().map(Proofs::new).transpose()?.flatten();
+        Ok(OpenidConnect {
+            provider,
+            client,
+            keys,
+            methods,
+            caches,
+            sessions,
+            claim_schema,
+            proofs,
+            verification,
+            config,
+        })
     }
 }
 
 fn warn_insecure(config: &Config) {
+    for name in config.others.keys().filter(|name| !name.starts_with('_')) {
+        tracing::warn!("openid-connect: {name} has no effect");
+    }
     authority::warn_insecure(NAME, "discovery", &config.discovery, config.ssl_verify);
     let proxy = config.proxy_opts.as_ref();
     for (field, address) in [

@@ -185,7 +185,8 @@ impl Provider {
         self.post_open(endpoint, form, client, method, added).await
     }
 
-    async fn post_open(
+    /// As [`Provider::post`], with names that a configuration gives.
+    pub async fn post_open(
         &self,
         endpoint: &str,
         mut form: OpenForm,
@@ -211,7 +212,7 @@ impl Provider {
         })
     }
 
-    /// As [`Provider::call`], for an answer that may be kept: whether it is small enough.
+    /// Posts a form and reads the answer's object; beside it whether it is small enough to be kept.
     pub async fn look_up(
         &self,
         endpoint: &str,
@@ -224,40 +225,15 @@ impl Provider {
         Ok((object(endpoint, &answer)?, answer.body.len() <= KEPT))
     }
 
-    /// Posts a form and reads the answer's object.
-    pub async fn call(
-        &self,
-        endpoint: &str,
-        form: Form,
-        client: &Client,
-        method: &Method,
-        added: Vec<(String, Vec<u8>)>,
-    ) -> Result<Map<String, Value>, Trouble> {
-        object(endpoint, &self.post(endpoint, form, client, method, added).await?)
-    }
-
-    /// Pushes the parameters of a login (RFC 9126).
-    pub async fn push(
-        &self,
-        endpoint: &str,
-        form: OpenForm,
-        client: &Client,
-        method: &Method,
-    ) -> Result<Map<String, Value>, Trouble> {
-        // The parameter is wanted whatever the way to identify.
-        let mut form = form;
-        if matches!(method, Method::Basic) && client.secret.is_some() {
-            form.push(("client_id".into(), client.id.clone()));
-        }
-        object(endpoint, &self.post_open(endpoint, form, client, method, Vec::new()).await?)
-    }
     /// Who is logged in (OpenID Connect Core 1.0, 5.3).
-    pub async fn userinfo(&self, token: &str) -> Result<Option<HttpResponse>, Trouble> {
-        let document = self.document().await?;
-        let Some(url) = document.get("userinfo_endpoint").and_then(Value::as_str) else { return Ok(None) };
+    pub async fn userinfo(&self, url: &str, token: &str, proof: Option<String>) -> Result<HttpResponse, Trouble> {
+        let scheme = if proof.is_some() { "DPoP" } else { "Bearer" };
         let request = HttpRequest::new("GET", url).timeout(self.settings.timeout);
-        let request = request.header("Authorization", format!("Bearer {token}"));
-        self.send(request).await.map(Some).map_err(|error| format!("accessing ({url}) failed: {error}"))
+        let mut request = request.header("Authorization", format!("{scheme} {token}"));
+        if let Some(proof) = proof {
+            request = request.header("DPoP", proof);
+        }
+        self.send(request).await.map_err(|error| format!("accessing ({url}) failed: {error}"))
     }
 }
 
@@ -297,7 +273,7 @@ pub fn with_parameters<'a>(url: &str, parameters: impl Iterator<Item = (&'a str,
 }
 
 /// The object in an answer.
-fn object(endpoint: &str, answer: &HttpResponse) -> Result<Map<String, Value>, Trouble> {
+pub fn object(endpoint: &str, answer: &HttpResponse) -> Result<Map<String, Value>, Trouble> {
     if answer.status != 200 && answer.status != 201 {
         // The answer of an error names no secret (RFC 6749, 5.2); it may be long.
         let text: String = answer.text().escape_debug().take(300).collect();

@@ -141,7 +141,14 @@ impl OpenidConnect {
     }
 
     async fn read_user(&self, token: &str) -> Result<Option<Map<String, Value>>, String> {
-        let Some(answer) = self.provider.userinfo(token).await? else { return Ok(None) };
+        let document = self.provider.document().await?;
+        let Some(url) = document.get("userinfo_endpoint").and_then(Value::as_str) else { return Ok(None) };
+        let now = self.provider.clock().seconds();
+        let proof = || self.proofs.as_ref().and_then(|proofs| proofs.proof("GET", url, Some(token), now));
+        let mut answer = self.provider.userinfo(url, token, proof()).await?;
+        if self.proofs.as_ref().is_some_and(|proofs| proofs.learn(&answer)) {
+            answer = self.provider.userinfo(url, token, proof()).await?;
+        }
         if answer.status != 200 {
             return Err(format!("response indicates failure, status={}", answer.status));
         }

@@ -288,6 +288,7 @@ impl OpenidConnect {
             parameters.push(("code_challenge_method", "S256".into()));
             parameters.push(("code_challenge", digest::text(verifier.as_bytes())));
         }
+        parameters.extend(self.proofs.iter().map(|proofs| ("dpop_jkt", proofs.thumbprint.clone())));
         for (name, value) in self.config.authorization_params.iter().flatten() {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             match parameters.iter_mut().find(|(known, _)| known == name) {
@@ -333,9 +334,11 @@ impl OpenidConnect {
             Some(name) => self.method(name).ok_or("the way to identify at this endpoint cannot be used")?,
             None => self.token_method(document),
         };
-        let form = parameters.iter().filter(|(name, _)| *name != "client_id").cloned();
+        // The client names itself where its way to identify does not.
+        let names_itself = matches!(method, Method::Basic) && self.client.secret.is_some();
+        let form = parameters.iter().filter(|(name, _)| names_itself || *name != "client_id").cloned();
         let form = form.map(|(name, value)| (name.to_owned(), value)).collect();
-        let answer = self.provider.push(endpoint, form, &self.client, method).await?;
+        let answer = self.post_proved(endpoint, form, method).await?;
         let reference = answer.get("request_uri").and_then(Value::as_str);
         let reference = reference.ok_or("the answer to the pushed request has no request_uri")?;
         Ok(vec![("client_id", self.config.client_id.clone()), ("request_uri", reference.to_owned())])

@@ -150,7 +150,8 @@ fn configurations_are_checked() {
     assert!(dpop(json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"})).contains("is not the public key of"));
     assert!(dpop(json!({"kty": "OKP"})).ends_with("kty \"OKP\" is not supported"));
     let jwk = crate::provider::assertion::public_jwk(EC_KEY).unwrap();
-    assert_eq!(dpop(jwk), "dpop is not supported");
+    let mut good = base(json!({"dpop": {"enabled": true, "private_key": EC_KEY, "public_jwk": jwk}}));
+    assert_eq!(check(definition(), Scope::Route, &mut good), Ok(()));
 }
 
 #[test]

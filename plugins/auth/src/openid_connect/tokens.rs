@@ -3,7 +3,7 @@ use super::OpenidConnect;
 use super::login::Login;
 use crate::digest;
 use crate::provider::verify::{Rules, names};
-use crate::provider::{Form, KEPT};
+use crate::provider::{Form, KEPT, Method, OpenForm, object};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -58,8 +58,30 @@ impl OpenidConnect {
         let endpoint = document.get("token_endpoint").and_then(Value::as_str).ok_or("no endpoint URI for token")?;
         let asked = self.provider.clock().seconds();
         let method = self.token_method(&document);
-        let answer = self.provider.call(endpoint, form, &self.client, method, Vec::new()).await?;
+        let form = form.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let answer = self.post_proved(endpoint, form, method).await?;
         Ok(Tokens::new(&answer, asked, self))
+    }
+
+    /// Posts a form with a proof of possession where one is configured; again, where the answer names a nonce for it.
+    pub async fn post_proved(
+        &self,
+        endpoint: &str,
+        form: OpenForm,
+        method: &Method,
+    ) -> Result<Map<String, Value>, String> {
+        let mut again = self.proofs.is_some();
+        loop {
+            let now = self.provider.clock().seconds();
+            let proof = self.proofs.as_ref().and_then(|proofs| proofs.proof("POST", endpoint, None, now));
+            let added = proof.into_iter().map(|proof| ("DPoP".to_owned(), proof.into_bytes())).collect();
+            let answer = self.provider.post_open(endpoint, form.clone(), &self.client, method, added).await?;
+            let wanted = self.proofs.as_ref().is_some_and(|proofs| proofs.learn(&answer));
+            if !(wanted && again) {
+                return object(endpoint, &answer);
+            }
+            again = false;
+        }
     }
 
     /// The claims of a good ID token (OpenID Connect Core 1.0, 3.1.3.7).

@@ -108,6 +108,7 @@ impl SigningKey {
             "HS512" => ("HS512", Some(mac(hmac::HMAC_SHA512))),
             "RS256" => ("RS256", pair(&signature::RSA_PKCS1_SHA256)),
             "RS512" => ("RS512", pair(&signature::RSA_PKCS1_SHA512)),
+            "PS256" => ("PS256", pair(&signature::RSA_PSS_SHA256)),
             "ES256" => ("ES256", curve(&signature::ECDSA_P256_SHA256_FIXED_SIGNING)),
             "ES512" => ("ES512", curve(&signature::ECDSA_P521_SHA512_FIXED_SIGNING)),
             _ => return Err("is for no algorithm that the gateway signs with"),
@@ -137,8 +138,18 @@ impl SigningKey {
         }
         let payload = json!({"iss": client, "sub": client, "aud": audience, "jti": digest::random_text(),
             "exp": now.saturating_add(lifetime), "iat": now});
+        self.token(&header, &payload)
+    }
+
+    /// The algorithm's name.
+    pub fn algorithm(&self) -> &'static str {
+        self.algorithm
+    }
+
+    /// A signed token. The header names the algorithm.
+    pub fn token(&self, header: &Value, payload: &Value) -> Option<String> {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&header), part(&payload));
+        let signed = format!("{}.{}", part(header), part(payload));
         let signature = BASE64_URL_SAFE_NO_PAD.encode(self.sign(signed.as_bytes())?);
         Some(format!("{signed}.{signature}"))
     }
