@@ -237,8 +237,12 @@ fn requests_without_a_login_are_denied_or_pass() {
     let idp = Upstream::start().unwrap();
     let upstream = upstream();
     for (action, status, seen) in [("deny", 401, 0), ("pass", 200, 1)] {
-        let gateway = shop(&upstream, "openid-connect", json!({"client_id": "shop", "client_secret": SECRET, "unauth_action": action,
-            "discovery": format!("http://{}/", idp.addr()), "session": {"secret": "0123456789abcdef"}}));
+        let gateway = shop(
+            &upstream,
+            "openid-connect",
+            json!({"client_id": "shop", "client_secret": SECRET, "unauth_action": action,
+            "discovery": format!("http://{}/", idp.addr()), "session": {"secret": "0123456789abcdef"}}),
+        );
         let request = "GET /a HTTP/1.1\r\nHost: gateway.test\r\nX-Userinfo: forged\r\n\r\n";
         assert_eq!(gateway.connect().unwrap().request(request).unwrap().status, status);
         let asked = upstream.take_seen();
