@@ -61,7 +61,8 @@ impl OpenidConnect {
             Err(reason) => return failed(&reason),
         }
         session.data.restarts = 0;
-        session.data.original = None;
+        // Kept: a callback that is repeated, as by a browser's way back, leads there and not to an error.
+        session.data.original = Some(pending.original.clone());
         if let Err(e) = sessions.renew(cx, &mut session).await {
             return unavailable(&e);
         }
