@@ -147,7 +147,7 @@ impl Define for OpenidConnect {
 }
 
 fn warn_insecure(config: &Config) {
-    for name in config.others.keys().filter(|name| !name.starts_with('_')) {
+    for name in config.others.keys().filter(|name| !name.starts_with('_') && *name != "session_contents") {
         tracing::warn!("openid-connect: {name} has no effect");
     }
     authority::warn_insecure(NAME, "discovery", &config.discovery, config.ssl_verify);

@@ -120,11 +120,11 @@ impl OpenidConnect {
         let tokens = self.ask_for_tokens(form).await?;
         let id_token = tokens.id_token.as_deref().ok_or("the token endpoint gave no id token")?;
         let claims = self.check_id_token(id_token, nonce).await?;
-        login.refresh_token = None;
-        tokens.store(login);
+        (login.access_token, login.refresh_token, login.id_token) = (None, None, None);
+        tokens.store(login, &self.config);
         login.user = match &tokens.access_token {
-            Some(token) => self.user(token, &claims).await,
-            None => None,
+            Some(token) if self.config.keeps("user") => self.user(token, &claims).await,
+            _ => None,
         };
         login.authenticated = true;
         Ok(())

@@ -165,6 +165,18 @@ impl Config {
         self.public_key.is_some() || self.use_jwks
     }
 
+    /// Whether sessions keep this part of a login (`session_contents`, which the schema does not name and the suite knows): all
+    /// parts, unless it names some. What other settings need is kept too.
+    pub fn keeps(&self, part: &str) -> bool {
+        let Some(contents) = self.others.get("session_contents").and_then(Value::as_object) else { return true };
+        let needed = match part {
+            "access_token" => self.required_scopes.is_some(),
+            "enc_id_token" => self.set_raw_id_token_header,
+            _ => false,
+        };
+        needed || contents.get(part).is_some_and(|kept| !matches!(kept, Value::Null | Value::Bool(false)))
+    }
+
     pub fn check(&self) -> Result<(), BuildError> {
         let optional = match self.bearer_only {
             true => self.verifies() || self.introspection_endpoint_auth_method == "private_key_jwt",

@@ -206,7 +206,7 @@ impl OpenidConnect {
         if expired && renews {
             match self.renew(&session.data).await {
                 Ok(tokens) => {
-                    tokens.store(&mut session.data);
+                    tokens.store(&mut session.data, &self.config);
                     session.data.restarts = 0;
                     if let Err(e) = sessions.save(cx, &mut session).await {
                         return unavailable(&e);

@@ -1,5 +1,6 @@
 //! What the token endpoint gives, the checks of an ID token, and the renewal of tokens.
 use super::OpenidConnect;
+use super::config::Config;
 use super::login::Login;
 use crate::digest;
 use crate::provider::verify::{Rules, names};
@@ -39,13 +40,15 @@ impl Tokens {
     }
 
     /// Into a session. What the answer does not have stays as it was.
-    pub fn store(&self, login: &mut Login) {
-        login.access_token = self.access_token.clone();
-        login.expires = self.expires;
-        if self.refresh_token.is_some() {
-            login.refresh_token = self.refresh_token.clone();
+    pub fn store(&self, login: &mut Login, config: &Config) {
+        if config.keeps("access_token") {
+            login.access_token = self.access_token.clone();
+            login.expires = self.expires;
+            if self.refresh_token.is_some() {
+                login.refresh_token = self.refresh_token.clone();
+            }
         }
-        if self.id_token.is_some() {
+        if self.id_token.is_some() && (config.keeps("id_token") || config.keeps("enc_id_token")) {
             login.id_token = self.id_token.clone();
         }
     }

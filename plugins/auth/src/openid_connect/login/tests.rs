@@ -262,6 +262,11 @@ fn the_upstream_is_told_who_it_is() {
     let off = json!({"set_userinfo_header": false, "set_id_token_header": false, "set_refresh_token_header": true,
         "access_token_in_authorization_header": true});
     assert_eq!(told(off, json!({})), (None, None, None, Some("rt".into()), Some("Bearer at".into())));
+    // Only a part is kept where that is wanted; what another setting needs comes with it.
+    let part = told(json!({"session_contents": {"user": true}, "set_refresh_token_header": true}), json!({}));
+    assert!(part.0.is_some() && part.1.is_none() && part.2.is_none() && part.3.is_none(), "{part:?}");
+    let needed = told(json!({"session_contents": {"id_token": true}, "required_scopes": ["read"]}), json!({}));
+    assert!(needed.0.is_none() && needed.1.is_some() && needed.2.is_some(), "{needed:?}");
     // What the provider tells of somebody else is not told, nor what no field can carry.
     assert_eq!(told(json!({}), json!({"user": {"sub": "eve"}})).0, None);
     assert_eq!(told(json!({}), json!({"token": {"access_token": "a\r\nX-Evil: 1"}})).2, None);
