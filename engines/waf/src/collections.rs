@@ -3,7 +3,7 @@
 use crate::arena::{Arena, Span};
 use crate::ruleset::{Names, Slot};
 use crate::transformation::{ChainId, Chains, Kinds, kinds};
-use crate::variable::{Selector, Target, Variable};
+use crate::variable::{Target, Variable};
 use smallvec::SmallVec;
 
 /// A member of a collection.
@@ -50,7 +50,6 @@ const KEPT: usize = 256 << 10;
 impl Collections {
     /// Empty, as large as these names want it; what was allocated before is used again.
     pub(crate) fn prepare(&mut self, names: &Names) {
-        self.arena.clear(KEPT);
         self.members.clear();
         self.made.clear();
         self.by_variable.resize_with(Variable::ALL.len(), Vec::new);
@@ -62,6 +61,13 @@ impl Collections {
         }
         self.tx.resize(names.len(), None);
         self.written.clear();
+    }
+
+    /// Forgets values; a large body's memory is not kept.
+    pub(crate) fn release(&mut self) {
+        self.arena.clear(KEPT);
+        self.scratch.clear();
+        self.scratch.shrink_to(KEPT);
     }
 
     pub(crate) fn add(&mut self, variable: Variable, name: &[u8], value: &[u8]) {
@@ -175,11 +181,9 @@ impl Collections {
     pub(crate) fn writable(&self, target: &Target, names: &Names) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = Vec::new();
         if target.variable == Variable::Tx {
-            for (slot, value) in self.tx.iter().enumerate() {
-                let Some(value) = value else { continue };
-                let name = names.name(slot).as_bytes();
-                if matches!(target.selector, Selector::All) || target.selector.takes(name) {
-                    found.push((name.to_vec(), value.to_vec()));
+            for slot in &target.slots {
+                if let Some(value) = self.tx(*slot) {
+                    found.push((names.name(slot.0 as usize).as_bytes().to_vec(), value.to_vec()));
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::expansion::Expansion;
 use crate::operator::Operator;
 use crate::prefilter::Prefilter;
 use crate::rule::{Link, Rule};
-use crate::ruleset::{Names, PhaseRules, Ruleset};
+use crate::ruleset::{Names, PhaseRules, Ruleset, Slot};
 use crate::settings::{Settings, Taken};
 use crate::suggestion::did_you_mean;
 use crate::transformation::{Chains, Transformation};
@@ -287,6 +287,13 @@ impl<'a> Compiler<'a> {
         if !rules.iter().any(|rule| rule.begins_with_last_match()) {
             for rule in &mut rules {
                 rule.quiet = rule.is_quiet();
+            }
+        }
+        for target in rules.iter_mut().flat_map(|rule| &mut rule.links).flat_map(|link| &mut link.targets.wanted) {
+            if target.variable == Variable::Tx && target.slot.is_none() {
+                let names =
+                    (0..self.names.len()).filter(|slot| target.selector.takes(self.names.name(*slot).as_bytes()));
+                target.slots = names.map(|slot| Slot(u32::try_from(slot).unwrap_or(u32::MAX))).collect();
             }
         }
         let mut phases: [Vec<Rule>; 5] = std::array::from_fn(|_| Vec::new());

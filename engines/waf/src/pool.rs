@@ -32,7 +32,8 @@ impl Workspace {
         space
     }
 
-    fn give_back(self) {
+    fn give_back(mut self) {
+        self.values.release();
         // while a thread ends there is no pool any more
         let _ = POOL.try_with(|pool| {
             if let Ok(mut pool) = pool.try_borrow_mut()

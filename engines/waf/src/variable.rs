@@ -189,6 +189,8 @@ pub(crate) struct Target {
     pub count: bool,
     /// The member of `TX`, where one is named.
     pub slot: Option<Slot>,
+    /// The named members of `TX` that a pattern takes; worked out when all names are known.
+    pub slots: Vec<Slot>,
     /// As written, for messages.
     pub text: Box<str>,
 }
@@ -280,7 +282,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
         }
         Some(s) => Selector::Name(s.to_ascii_lowercase().into_bytes().into()),
     };
-    Ok(Target { variable, selector, count, slot: None, text: text.into() })
+    Ok(Target { variable, selector, count, slot: None, slots: Vec::new(), text: text.into() })
 }
 
 fn unknown(name: &str) -> String {
