@@ -8,6 +8,8 @@ mod types;
 
 pub(crate) use accept::{Accept, quality};
 pub(crate) use encoder::Encoder;
+#[cfg(test)]
+pub(crate) use encoder::{IDLE, idle_gzip};
 pub(crate) use types::{Config as TypesConfig, Types, one_type, types_schema};
 
 use sluice_http::{Headers, Known};

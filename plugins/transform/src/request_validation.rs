@@ -50,7 +50,7 @@ struct HeaderSchema {
 /// Compiles a schema; the wording is APISIX's where its suite looks at it.
 fn compile(document: &Value) -> Result<Schema, BuildError> {
     Schema::new(document.clone()).map_err(|error| match &error {
-        SchemaError::Type { found, .. } => BuildError(format!("invalid JSON type: {found}")),
+        SchemaError::Type { found, .. } => BuildError(format!("invalid JSON type: {}", found.trim_matches('"'))),
         SchemaError::Keyword { path, keyword } if matches!(keyword.as_str(), "enum" | "required") => {
             let found = document.pointer(path).and_then(|node| node.get(keyword)).or_else(|| document.pointer(path));
             let kind = match found {

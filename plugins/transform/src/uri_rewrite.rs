@@ -244,12 +244,11 @@ mod tests {
     #[test]
     fn host_scheme_and_query_go_to_the_upstream() {
         let rules = json!([{
-            "host": "$http_x_tenant.example.com", "scheme": "https",
+            "host": "${http_x_tenant}.example.com", "scheme": "https",
             "query": {"remove": ["token"], "set": {"tenant": "$http_x_tenant"}}
         }]);
         let cx = rewritten(rules.clone(), "/a?token=s&b=1", &[("X-Tenant", "acme")]);
         assert_eq!(cx.upstream.target.as_deref(), Some(b"/a?b=1&tenant=acme".as_slice()));
-        // `$http_x_tenant.example` is the variable's name in APISIX's templates; braces end it.
         assert_eq!(cx.upstream.scheme.as_deref(), Some("https"));
         let rules = json!([{"host": "${http_x_tenant}.example.com"}]);
         let host = |tenant: &str| rewritten(rules.clone(), "/a", &[("X-Tenant", tenant)]).upstream.host;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use zstd::stream::raw::{CParameter, Encoder as Zstd, InBuffer, Operation, OutBuffer};
 
 /// Encoders of one kind that a thread keeps for later responses (each some 300 KiB, zstd's more).
-const IDLE: usize = 8;
+pub(crate) const IDLE: usize = 8;
 /// zlib's window for gzip, as a power of two: 32 KiB.
 const WINDOW_BITS: u8 = 15;
 /// The level that stands for 1: zlib-rs's own makes responses 15 to 25 % larger than that of zlib, which nginx has; its
@@ -39,6 +39,12 @@ fn keep<T>(kept: &'static std::thread::LocalKey<Kept<T>>, level: u32, encoder: T
             kept.push((level, encoder));
         }
     });
+}
+
+/// How many gzip encoders the thread keeps; at most [`IDLE`].
+#[cfg(test)]
+pub(crate) fn idle_gzip() -> usize {
+    GZIP.with_borrow(Vec::len)
 }
 
 enum Kind {
@@ -119,7 +125,11 @@ impl Drop for Encoder {
                 compress.reset();
                 keep(&GZIP, self.level, compress);
             }
-            Some(Kind::Zstd(mut encoder)) if encoder.reinit().is_ok() => keep(&ZSTD, self.level, encoder),
+            Some(Kind::Zstd(mut encoder)) => {
+                if encoder.reinit().is_ok() {
+                    keep(&ZSTD, self.level, encoder);
+                }
+            }
             _ => {}
         }
     }

@@ -12,7 +12,13 @@ const MAX_STEPS: usize = 64;
 pub(super) struct ChangeConfig {
     op: Op,
     path: String,
+    /// A `null` is a value.
+    #[serde(default, deserialize_with = "present")]
     value: Option<Value>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
