@@ -76,7 +76,7 @@ pub struct RequestRewrite {
 }
 
 impl Define for RequestRewrite {
-    const INFO: Info = Info::new("request-rewrite", 1007, Phases::REWRITE).request_body();
+    const INFO: Info = Info::new("request-rewrite", 1004, Phases::REWRITE).request_body();
     type Config = Config;
 
     fn schema() -> Value {

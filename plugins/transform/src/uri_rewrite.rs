@@ -6,7 +6,8 @@
 //! The client's query is kept behind the new target's own unless `query.clear` is set.
 //!
 //! It is Sluice's own, on the mechanism of `proxy-rewrite`: paths are percent-encoded, values of variables cannot begin the query,
-//! and the path that a rule sees is the client's, decoded and normalised. The surprise: a `host` whose variables make it something
+//! and the path that a rule sees is the client's, decoded and normalised; a rule without `uri` and `regex` keeps the target that
+//! `proxy-rewrite` has made. The surprise: a `host` whose variables make it something
 //! else than a host name is left out, and the request keeps the host it has.
 use crate::proxy_rewrite::{append_query, check_pair, compile_pair, encode, escape_separator};
 use crate::query_edits::{self, QueryEdits};
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_expr::{Captures, Expr, Regex, Replacement, Template};
+use sluice_http::target;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin};
 
 /// Configuration of `uri-rewrite`.
@@ -60,7 +62,7 @@ pub struct UriRewrite {
 }
 
 impl Define for UriRewrite {
-    const INFO: Info = Info::new("uri-rewrite", 1009, Phases::REWRITE);
+    const INFO: Info = Info::new("uri-rewrite", 1007, Phases::REWRITE);
     type Config = Config;
 
     fn schema() -> Value {
@@ -145,7 +147,10 @@ impl Rule {
         }
         let path = cx.request.path_bytes();
         Some(match &self.path {
-            Path::Keep => encode(path, false, false),
+            Path::Keep => match &cx.upstream.target {
+                Some(target) => target::split(target).0.to_vec(),
+                None => encode(path, false, false),
+            },
             Path::Template(template) => {
                 let mut text = Vec::new();
                 template.render_escaped(cx, "", &escape_separator, &mut text);
@@ -169,11 +174,14 @@ impl Rule {
         })
     }
 
-    fn apply(&self, cx: &mut Context, mut target: Vec<u8>) {
-        let query = cx.request.query().map(str::as_bytes);
+    fn apply(&self, cx: &mut Context, mut new: Vec<u8>) {
+        let query = match (&self.path, &cx.upstream.target) {
+            (Path::Keep, Some(target)) => target::split(target).1,
+            _ => cx.request.query().map(str::as_bytes),
+        };
         match &self.query {
-            None => append_query(&mut target, query, false),
-            Some(edits) => append_query(&mut target, Some(&edits.apply(query, cx)), false),
+            None => append_query(&mut new, query, false),
+            Some(edits) => append_query(&mut new, Some(&edits.apply(query, cx)), false),
         }
         if let Some(template) = &self.host {
             let host = template.render(cx, "");
@@ -186,7 +194,7 @@ impl Rule {
         if let Some(scheme) = &self.scheme {
             cx.upstream.scheme = Some(scheme.clone());
         }
-        cx.upstream.target = Some(target);
+        cx.upstream.target = Some(new);
     }
 }
 
@@ -221,6 +229,15 @@ mod tests {
         headers.iter().for_each(|(name, value)| cx.request.headers.append(name, value));
         assert_eq!(plugin.request(&mut cx), None);
         cx
+    }
+
+    #[test]
+    fn a_target_that_another_plugin_made_is_kept() {
+        let plugin = Harness::new(define::<UriRewrite>(), json!({"rules": [{"query": {"add": {"b": 2}}}]})).unwrap();
+        let mut cx = Context::for_tests("GET", "/x?a=0");
+        cx.upstream.target = Some(b"/new?a=1".to_vec());
+        plugin.request(&mut cx);
+        assert_eq!(cx.upstream.target.as_deref(), Some(b"/new?a=1&b=2".as_slice()));
     }
 
     fn target(rules: Value, from: &str) -> Option<String> {

@@ -58,7 +58,7 @@ fn the_language_of_templates() {
         ("a{# no #}\nb", "ab"),
         ("{% for _, v in ipairs(list) do %}\n{{v}},\n{% end %}\nend", "1,\n2,\nend"),
         ("x  {% if o.x then %}y{% else %}z{% end %}", "xy"),
-        ("{{o.x}}{*o.x*}{{missing}}{{nil_}}{{context.nil}}", "&lt;y&gt;<y>"),
+        ("{{o.x}}{*o.x*}{{missing}}{{context['nil']}}", "&lt;y&gt;<y>"),
         ("\\{{o.x}} \\\\{{1}}", "{{o.x}} \\1"),
         ("{-raw-}{{o.x}}{-raw-}!", "{{o.x}}!"),
         ("{-part-}\n<{{1}}>\n{-part-}\n{*blocks.part*}", "<1>"),
