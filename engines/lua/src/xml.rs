@@ -4,6 +4,8 @@
 //! it has beside; one with neither is an empty text; elements of the same name are a list; names lose their prefix
 //! (apisix/plugins/body-transformer.lua `remove_namespace`). Entities of a DTD are not expanded and nothing is fetched.
 
+use std::collections::HashMap;
+
 /// Elements within each other.
 const DEPTH: usize = 256;
 
@@ -21,6 +23,8 @@ struct Element {
     attributes: Vec<(Vec<u8>, Node)>,
     texts: Vec<Node>,
     children: Vec<(Vec<u8>, Vec<Node>)>,
+    /// Where in `children` a name is; a document may have very many.
+    places: HashMap<Vec<u8>, usize>,
 }
 
 /// Why text is no XML, in xml2lua's words, and where (counted from 1).
@@ -43,9 +47,12 @@ fn local(name: &[u8]) -> Vec<u8> {
 
 impl Element {
     fn add(&mut self, name: Vec<u8>, node: Node) {
-        match self.children.iter_mut().find(|(n, _)| *n == name) {
+        match self.places.get(&name).and_then(|at| self.children.get_mut(*at)) {
             Some((_, nodes)) => nodes.push(node),
-            None => self.children.push((name, vec![node])),
+            None => {
+                self.places.insert(name.clone(), self.children.len());
+                self.children.push((name, vec![node]));
+            }
         }
     }
 
@@ -242,6 +249,7 @@ fn entities(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn text(s: &str) -> Node {
         Node::Text(s.into())
@@ -273,6 +281,21 @@ mod tests {
             )],
         );
         assert_eq!(parse(document), Ok(expected));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn no_input_is_too_strange(text in "[<>/ab&;#x1!\\[\\]'\"= -]{0,60}") {
+            let _ = parse(text.as_bytes());
+        }
+
+        #[test]
+        fn what_was_escaped_comes_back(text in "[^\\s\\x00-\\x1f]{1,40}") {
+            let escaped = text.replace('&', "&amp;").replace('<', "&lt;");
+            let expected = table(vec![], vec![("a", super::tests::text(&text))]);
+            prop_assert_eq!(parse(format!("<a>{escaped}</a>").as_bytes()), Ok(expected));
+        }
     }
 
     #[test]
