@@ -274,7 +274,10 @@ impl Call {
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(body.as_deref().unwrap_or_default());
         let wire = Wire { bytes, to_head: self.method == "HEAD" };
-        let failed = |e: std::io::Error| e.to_string();
+        let failed = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::TimedOut => "timeout".to_owned(),
+            _ => e.to_string(),
+        };
         let mut line = gateway.connect(cx, limit).await.map_err(failed)?;
         let answer = line.exchange(&wire, limit, keep).await.map_err(failed)?;
         if answer.cut {

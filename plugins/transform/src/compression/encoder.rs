@@ -125,13 +125,15 @@ impl Drop for Encoder {
                 compress.reset();
                 keep(&GZIP, self.level, compress);
             }
-            Some(Kind::Zstd(mut encoder)) => {
-                if encoder.reinit().is_ok() {
-                    keep(&ZSTD, self.level, encoder);
-                }
-            }
+            Some(Kind::Zstd(encoder)) => keep_zstd(self.level, encoder),
             _ => {}
         }
+    }
+}
+
+fn keep_zstd(level: u32, mut encoder: Zstd<'static>) {
+    if encoder.reinit().is_ok() {
+        keep(&ZSTD, level, encoder);
     }
 }
 
