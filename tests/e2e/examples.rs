@@ -132,7 +132,9 @@ fn compress_sends_what_the_client_likes_best() {
     upstream.otherwise(Behaviour::Answer { status: 200, headers, body: page.clone().into_bytes() });
     let gateway = boot("compress", &upstream);
     let mut wire = gateway.connect().unwrap();
-    for (accept, coding) in [("gzip, br, zstd", Some("zstd")), ("gzip, br", Some("br")), ("gzip", Some("gzip")), ("x", None)] {
+    for (accept, coding) in
+        [("gzip, br, zstd", Some("zstd")), ("gzip, br", Some("br")), ("gzip", Some("gzip")), ("x", None)]
+    {
         let ask = format!("GET /page HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accept}\r\n\r\n");
         let answer = wire.request(ask).unwrap();
         assert_eq!(answer.header("content-encoding"), coding, "{accept}");

@@ -156,7 +156,11 @@ impl Machine {
         for (name, source) in &script.sources {
             let chunk = self.compile(name, source)?;
             // An object is made anew for every request (apisix/script.lua), and a template is run.
-            let value = if matches!(script.form, Form::Object | Form::Template) { Value::Function(chunk) } else { chunk.call(())? };
+            let value = if matches!(script.form, Form::Object | Form::Template) {
+                Value::Function(chunk)
+            } else {
+                chunk.call(())?
+            };
             functions.push(value)?;
         }
         let config = api::to_lua(&self.lua, &script.config)?;
@@ -352,8 +356,7 @@ pub fn render(
     let string = |bytes: Option<&[u8]>| bytes.map(|b| machine.lua.create_string(b)).transpose().map_err(failed);
     let (body, kind) = (string(input.body)?, string(input.content_type)?);
     let arguments = (tables, phase.as_str(), phase.nginx(), list, why, input.format, body, kind);
-    let (code, text) =
-        HOST.set(Lent(host), || machine.render.call::<(f64, LuaString)>(arguments)).map_err(failed)?;
+    let (code, text) = HOST.set(Lent(host), || machine.render.call::<(f64, LuaString)>(arguments)).map_err(failed)?;
     let reason = || {
         let reason = text.to_string_lossy();
         if reason.ends_with("not enough memory") {

@@ -25,9 +25,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_engine_lua::{Form, Input, RenderError, Script, render};
 use sluice_http::{Known, Method};
-use sluice_plugin::{
-    BodyChunk, BuildError, Context, Define, Env, Flow, Info, Phase, Phases, Plugin, Reply,
-};
+use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Flow, Info, Phase, Phases, Plugin, Reply};
 use std::sync::Arc;
 
 /// Configuration of `body-transformer`.
@@ -192,12 +190,9 @@ fn transform_schema(description: &str) -> Value {
 }
 
 impl Define for BodyTransformer {
-    const INFO: Info = Info::new(
-        "body-transformer",
-        1080,
-        Phases::REWRITE.and(Phases::HEADER_FILTER).and(Phases::BODY_FILTER),
-    )
-    .request_body();
+    const INFO: Info =
+        Info::new("body-transformer", 1080, Phases::REWRITE.and(Phases::HEADER_FILTER).and(Phases::BODY_FILTER))
+            .request_body();
     type Config = Config;
 
     fn schema() -> Value {

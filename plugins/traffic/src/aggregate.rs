@@ -19,7 +19,9 @@ use crate::own_gateway::Gateway;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, Info, Outcome, Phases, Plugin, Reply};
+use sluice_plugin::{
+    BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, Info, Outcome, Phases, Plugin, Reply,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -88,9 +90,7 @@ impl Define for Aggregate {
     type Config = Config;
 
     fn schema() -> Value {
-        let code = |text: &str, default: u16| {
-            json!({"description": text, "type": "integer", "minimum": 200, "maximum": 599, "default": default})
-        };
+        let code = |text: &str, default: u16| json!({"description": text, "type": "integer", "minimum": 200, "maximum": 599, "default": default});
         json!({
             "type": "object",
             "required": ["calls"],

@@ -130,7 +130,7 @@ impl Handler {
             Ok((requests, timeout)) => match self.gateway.connect(cx, timeout).await {
                 Ok(mut line) => {
                     table(200, &answers::send_all(&mut line, &requests, timeout, self.max_response_size).await)
-                },
+                }
                 Err(e) => error(500, format_args!("connect to apisix failed: {e}")),
             },
             Err(reply) => reply,

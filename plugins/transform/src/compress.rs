@@ -210,7 +210,9 @@ impl Compress {
             && any(&self.types)
             && !any(&self.exclude)
             && compression::is_plain(&response.headers)
-            && !["content-range", "content-digest", "digest", "content-md5"].iter().any(|n| response.headers.contains(n))
+            && !["content-range", "content-digest", "digest", "content-md5"]
+                .iter()
+                .any(|n| response.headers.contains(n))
             && !no_transform(&response.headers)
     }
 

@@ -120,7 +120,9 @@ impl Gzip {
     /// What the configuration says (apisix/plugins/gzip.lua).
     fn fits(&self, cx: &Context, length: Option<u64>) -> bool {
         let Some(kind) = cx.response.headers.known(Known::ContentType) else { return false };
-        self.types.has(kind) && length.is_none_or(|length| length >= self.min_length) && cx.request.version >= self.lowest_version
+        self.types.has(kind)
+            && length.is_none_or(|length| length >= self.min_length)
+            && cx.request.version >= self.lowest_version
     }
 }
 

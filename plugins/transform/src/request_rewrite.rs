@@ -141,7 +141,9 @@ impl Define for RequestRewrite {
                         None => Body::Template(Template::compile(&text)),
                     },
                     (_, Some(text), ..) => Body::New(decode_base64(&text).unwrap_or_default()),
-                    (_, _, Some(filters), _) => Body::Replace(filters.into_iter().filter_map(Filter::compile).collect()),
+                    (_, _, Some(filters), _) => {
+                        Body::Replace(filters.into_iter().filter_map(Filter::compile).collect())
+                    }
                     (_, _, _, changes) => {
                         let changes = changes.iter().flatten().map(Change::compile);
                         Body::Json(changes.collect::<Result<_, _>>()?)

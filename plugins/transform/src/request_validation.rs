@@ -259,8 +259,13 @@ mod tests {
     fn what_is_wrong_is_said() {
         let refused = |kind: &str, body: &str| answer(k(), &mut post(kind, body)).unwrap();
         assert_eq!(refused("", "{}"), Reply::text(400, "property \"k\" is required"));
-        assert!(matches!(refused("", r#"{"k":1}"#).body, sluice_plugin::reply::ReplyBody::Bytes(b) if b.starts_with(b"property \"k\" validation failed")));
-        assert_eq!(refused("", "{\"k\"\n:x}"), Reply::text(400, "Expected value but found invalid token at character 7"));
+        assert!(
+            matches!(refused("", r#"{"k":1}"#).body, sluice_plugin::reply::ReplyBody::Bytes(b) if b.starts_with(b"property \"k\" validation failed"))
+        );
+        assert_eq!(
+            refused("", "{\"k\"\n:x}"),
+            Reply::text(400, "Expected value but found invalid token at character 7")
+        );
         assert_eq!(refused("", "{"), Reply::text(400, "Expected value but found T_END at character 2"));
         assert_eq!(refused("", ""), Reply::status(400));
         assert_eq!(refused("", &"[".repeat(200)).status, 400);
@@ -303,12 +308,15 @@ mod tests {
 
     #[test]
     fn schemas_are_checked_when_they_are_written() {
-        let refused = |mut config: Value| check(define::<RequestValidation>(), Scope::Route, &mut config).unwrap_err().0;
+        let refused =
+            |mut config: Value| check(define::<RequestValidation>(), Scope::Route, &mut config).unwrap_err().0;
         assert_eq!(refused(json!({"body_schema": {"type": "test"}})), "invalid JSON type: test");
         let ipairs = "bad argument #1 to 'ipairs' (table expected, got string)";
         assert_eq!(refused(json!({"header_schema": {"properties": {"a": {"enum": "x"}}}})), ipairs);
         assert_eq!(refused(json!({"body_schema": {"required": "x"}})), ipairs);
         assert!(refused(json!({"rejected_msg": "x"})).contains("object matches none of the required"));
-        assert!(refused(json!({"body_schema": {}, "rejected_code": 10000})).contains("expected 10000 to be at most 599"));
+        assert!(
+            refused(json!({"body_schema": {}, "rejected_code": 10000})).contains("expected 10000 to be at most 599")
+        );
     }
 }

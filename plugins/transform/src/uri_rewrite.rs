@@ -275,11 +275,17 @@ mod tests {
 
     #[test]
     fn rules_are_checked() {
-        let refused = |rules: Value| check(define::<UriRewrite>(), Scope::Route, &mut json!({"rules": rules})).unwrap_err().0;
+        let refused =
+            |rules: Value| check(define::<UriRewrite>(), Scope::Route, &mut json!({"rules": rules})).unwrap_err().0;
         assert!(refused(json!([{"regex": {"pattern": "(", "replacement": ""}}])).starts_with("rules[0].regex: "));
         assert!(refused(json!([{"uri": "/a"}, {"when": [["a"]]}])).starts_with("rules[1].when: "));
-        for rules in [json!([]), json!([{}]), json!([{"uri": "x"}]), json!([{"path": "/x"}]),
-            json!([{"uri": "/x", "regex": {"pattern": "a", "replacement": ""}}])] {
+        for rules in [
+            json!([]),
+            json!([{}]),
+            json!([{"uri": "x"}]),
+            json!([{"path": "/x"}]),
+            json!([{"uri": "/x", "regex": {"pattern": "a", "replacement": ""}}]),
+        ] {
             assert!(!refused(rules).is_empty());
         }
     }

@@ -109,7 +109,8 @@ fn base64_templates() {
 
 #[test]
 fn what_cannot_be_read_or_rendered_is_said() {
-    let failed = |template: &str, kind: &str, body: &str| request(json!({"template": template}), kind, body).unwrap_err();
+    let failed =
+        |template: &str, kind: &str, body: &str| request(json!({"template": template}), kind, body).unwrap_err();
     let (status, text) = failed("x", "text/xml", r#"{"a":1}"#);
     assert_eq!((status, text.as_str()), (400, "{\"message\":\"request body decode: Error Parsing XML [char=1]\"}\n"));
     for body in ["{", "1", "null", &"[".repeat(400)] {
@@ -117,7 +118,11 @@ fn what_cannot_be_read_or_rendered_is_said() {
     }
     let (status, text) = failed("{{name()}}", JSON, r#"{"name":"x"}"#);
     assert_eq!(status, 503);
-    assert!(text.contains("request template rendering: ") && text.contains("attempt to call global 'name' (a string value)"), "{text}");
+    assert!(
+        text.contains("request template rendering: ")
+            && text.contains("attempt to call global 'name' (a string value)"),
+        "{text}"
+    );
     let (status, text) = failed("{% if %}", JSON, "{}");
     assert!(status == 503 && text.contains("request template compile: "), "{text}");
     assert_eq!(failed("{% while true do end %}", JSON, "{}").0, 503);
@@ -158,5 +163,8 @@ fn the_schema_wants_a_direction_and_a_template() {
     let refused = |mut config: Value| check(define::<BodyTransformer>(), Scope::Route, &mut config).unwrap_err().0;
     assert!(refused(json!({})).contains("object matches none of the required"));
     assert!(refused(json!({"request": {}})).contains("property \"template\" is required"));
-    assert!(refused(json!({"response": {"template": "x", "input_format": "yaml"}})).contains("matches none of the enum values"));
+    assert!(
+        refused(json!({"response": {"template": "x", "input_format": "yaml"}}))
+            .contains("matches none of the enum values")
+    );
 }

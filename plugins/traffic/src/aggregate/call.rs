@@ -36,9 +36,7 @@ pub(super) struct CallConfig {
 
 /// The schema of a call.
 pub(super) fn schema() -> Value {
-    let names = |text: &str| {
-        json!({"description": text, "type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}})
-    };
+    let names = |text: &str| json!({"description": text, "type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}});
     json!({
         "type": "object",
         "additionalProperties": false,
@@ -92,7 +90,11 @@ impl Said {
     /// The failure for the client.
     pub(super) fn told(&self) -> Option<Value> {
         let message = self.error.as_ref()?;
-        Some(if self.status == 0 { json!({"message": message}) } else { json!({"status": self.status, "message": message}) })
+        Some(if self.status == 0 {
+            json!({"message": message})
+        } else {
+            json!({"status": self.status, "message": message})
+        })
     }
 }
 
@@ -168,7 +170,11 @@ impl Call {
             own: config.uri.is_some(),
             target: Template::compile(config.uri.or(config.url).as_deref().unwrap_or("/")),
             method: config.method,
-            headers: config.headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), Template::compile(&text(v)))).collect(),
+            headers: config
+                .headers
+                .iter()
+                .map(|(n, v)| (n.to_ascii_lowercase(), Template::compile(&text(v))))
+                .collect(),
             body: config.body.as_deref().map(Template::compile),
             forward_body: config.forward_body,
             forward_headers: config.forward_headers,
@@ -299,7 +305,9 @@ impl Call {
         request.headers = self.own_fields(&seen);
         for name in &self.forward_headers {
             if !request.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
-                request.headers.extend(cx.request.headers.get_all(name).map(|v| (name.to_ascii_lowercase(), v.to_vec())));
+                request
+                    .headers
+                    .extend(cx.request.headers.get_all(name).map(|v| (name.to_ascii_lowercase(), v.to_vec())));
             }
         }
         if let Some(body) = self.body(&seen) {

@@ -108,17 +108,22 @@ fn the_clients_body_is_sent_where_it_is_asked_for() {
     let mut cx = Context::for_tests("POST", "/");
     cx.request.headers.append("Content-Type", "text/csv");
     cx.request_body = Some(b"a,b".to_vec());
-    let (_, body, _) = reply(json!({"calls": [{"name": "x", "url": "http://s/x", "method": "PUT", "forward_body": true}]}), &mut cx);
+    let (_, body, _) =
+        reply(json!({"calls": [{"name": "x", "url": "http://s/x", "method": "PUT", "forward_body": true}]}), &mut cx);
     assert_eq!((&body["x"]["body"], &body["x"]["method"]), (&json!("a,b"), &json!("PUT")));
     assert_eq!(body["x"]["headers"], json!({"content-type": "text/csv"}));
 }
 
 #[test]
 fn what_is_wrong_is_said_when_it_is_written() {
-    let refused = |calls: Value| check(define::<Aggregate>(), Scope::Route, &mut json!({"calls": calls})).unwrap_err().0;
+    let refused =
+        |calls: Value| check(define::<Aggregate>(), Scope::Route, &mut json!({"calls": calls})).unwrap_err().0;
     let call = json!({"name": "a", "uri": "/x"});
     assert_eq!(refused(json!([call, call])), "calls[1]: there are two calls a");
-    assert_eq!(refused(json!([{"name": "a", "uri": "/x", "headers": {"Transfer-Encoding": "x"}}])), "calls[0]: the field Transfer-Encoding cannot be set");
+    assert_eq!(
+        refused(json!([{"name": "a", "uri": "/x", "headers": {"Transfer-Encoding": "x"}}])),
+        "calls[0]: the field Transfer-Encoding cannot be set"
+    );
     for calls in [
         json!([]),
         json!([{"name": "a"}]),

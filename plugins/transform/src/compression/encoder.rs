@@ -165,13 +165,7 @@ fn deflate(compress: &mut Compress, input: &[u8], flush: FlushCompress, out: &mu
 }
 
 /// As [`deflate`], for zstd.
-fn zstandard(
-    encoder: &mut Zstd<'static>,
-    input: &[u8],
-    flush: bool,
-    last: bool,
-    out: &mut Vec<u8>,
-) -> io::Result<()> {
+fn zstandard(encoder: &mut Zstd<'static>, input: &[u8], flush: bool, last: bool, out: &mut Vec<u8>) -> io::Result<()> {
     let mut source = InBuffer::around(input);
     while source.pos() < input.len() {
         reserve(out);

@@ -54,7 +54,10 @@ fn only_where_the_expression_holds() {
 
 #[test]
 fn new_bodies() {
-    assert_eq!(body(json!({"template": "{\"id\": $arg_id, \"old\": $request_body}"}), "[1]"), r#"{"id": 7, "old": [1]}"#);
+    assert_eq!(
+        body(json!({"template": "{\"id\": $arg_id, \"old\": $request_body}"}), "[1]"),
+        r#"{"id": 7, "old": [1]}"#
+    );
     assert_eq!(body(json!({"base64": "AGFi"}), "old"), "\0ab");
     let (cx, _) = rewritten(json!({"body": {"template": "a=1", "content_type": "text/plain"}}), "{}");
     assert_eq!(cx.request.headers.get_str("content-type"), Some("text/plain"));
@@ -62,7 +65,8 @@ fn new_bodies() {
 
 #[test]
 fn replacements() {
-    let config = json!({"replace": [{"regex": "\\d+", "replace": "#", "scope": "global"}, {"regex": "a(b)", "replace": "$1"}]});
+    let config =
+        json!({"replace": [{"regex": "\\d+", "replace": "#", "scope": "global"}, {"regex": "a(b)", "replace": "$1"}]});
     assert_eq!(body(config, "ab12c3ab"), "b#c#ab");
 }
 
@@ -72,13 +76,22 @@ fn json_changes() {
     let text = r#"{"user":{"id":1,"pass":"x"},"tags":["a","b"]}"#;
     for (changes, expected) in [
         (json!([{"op": "set", "path": "/user/id", "value": 2}]), r#"{"user":{"id":2,"pass":"x"},"tags":["a","b"]}"#),
-        (json!([{"op": "remove", "path": "/user/pass"}, {"op": "remove", "path": "/tags/0"}]), r#"{"user":{"id":1},"tags":["b"]}"#),
-        (json!([{"op": "add", "path": "/user/id", "value": 2}, {"op": "add", "path": "/n", "value": null}]),
-            r#"{"user":{"id":1,"pass":"x"},"tags":["a","b"],"n":null}"#),
-        (json!([{"op": "set", "path": "/tags/-", "value": {"q": ["$arg_id"]}}, {"op": "set", "path": "/tags/9", "value": 1}]),
-            r#"{"user":{"id":1,"pass":"x"},"tags":["a","b",{"q":["7"]},1]}"#),
-        (json!([{"op": "set", "path": "/new/deep~1er", "value": true}, {"op": "remove", "path": "/user"}, {"op": "remove", "path": "/none/x"}]),
-            r#"{"tags":["a","b"],"new":{"deep/er":true}}"#),
+        (
+            json!([{"op": "remove", "path": "/user/pass"}, {"op": "remove", "path": "/tags/0"}]),
+            r#"{"user":{"id":1},"tags":["b"]}"#,
+        ),
+        (
+            json!([{"op": "add", "path": "/user/id", "value": 2}, {"op": "add", "path": "/n", "value": null}]),
+            r#"{"user":{"id":1,"pass":"x"},"tags":["a","b"],"n":null}"#,
+        ),
+        (
+            json!([{"op": "set", "path": "/tags/-", "value": {"q": ["$arg_id"]}}, {"op": "set", "path": "/tags/9", "value": 1}]),
+            r#"{"user":{"id":1,"pass":"x"},"tags":["a","b",{"q":["7"]},1]}"#,
+        ),
+        (
+            json!([{"op": "set", "path": "/new/deep~1er", "value": true}, {"op": "remove", "path": "/user"}, {"op": "remove", "path": "/none/x"}]),
+            r#"{"tags":["a","b"],"new":{"deep/er":true}}"#,
+        ),
         (json!([{"op": "set", "path": "", "value": [1]}]), "[1]"),
     ] {
         assert_eq!(changed(changes.clone(), text), expected, "{changes}");
@@ -89,7 +102,10 @@ fn json_changes() {
 fn bodies_that_cannot_be_rewritten() {
     let json = || json!({"body": {"json": [{"op": "remove", "path": "/a"}]}, "max_body_size": 1000});
     let refused = |body: &str| rewritten(json(), body).1.unwrap();
-    assert_eq!(refused("{\"a\":"), Reply::message(400, "the request's body is not JSON: EOF while parsing a value at line 1 column 5"));
+    assert_eq!(
+        refused("{\"a\":"),
+        Reply::message(400, "the request's body is not JSON: EOF while parsing a value at line 1 column 5")
+    );
     assert_eq!(refused(&"[".repeat(500)).status, 400);
     assert_eq!(refused(&" ".repeat(1001)), Reply::status(413));
     let plugin = Harness::new(define::<RequestRewrite>(), json()).unwrap();
@@ -106,8 +122,14 @@ fn what_is_wrong_is_said_when_it_is_written() {
     assert_eq!(refused(json!({"body": {"base64": "%"}})), "body.base64: invalid base64 content");
     assert_eq!(refused(json!({"body": {"json": [{"op": "set", "path": "/a"}]}})), "body.json: /a has no value");
     assert!(refused(json!({"body": {"replace": [{"regex": "(", "replace": ""}]}})).contains("validation failed"));
-    for config in [json!({}), json!({"body": {}}), json!({"body": {"template": "", "base64": ""}}), json!({"method": "get"}),
-        json!({"body": {"json": [{"op": "move", "path": "/a"}]}}), json!({"body": {"json": [{"op": "remove", "path": "a"}]}})] {
+    for config in [
+        json!({}),
+        json!({"body": {}}),
+        json!({"body": {"template": "", "base64": ""}}),
+        json!({"method": "get"}),
+        json!({"body": {"json": [{"op": "move", "path": "/a"}]}}),
+        json!({"body": {"json": [{"op": "remove", "path": "a"}]}}),
+    ] {
         assert!(!refused(config).is_empty());
     }
 }
