@@ -129,6 +129,7 @@ impl Writer {
                     let mut content = view.get(end + 2..last).unwrap_or_default();
                     if named {
                         content = content.strip_suffix(b"\n").unwrap_or(content);
+                        content = content.strip_prefix(b"\n").unwrap_or(content);
                         self.out.extend_from_slice(b"blocks[");
                         self.literal(inside.trim_ascii());
                         self.out.extend_from_slice(b"] = include(");
@@ -160,5 +161,31 @@ impl Writer {
             self.out.extend_from_slice(context.trim_ascii());
         }
         self.out.extend_from_slice(b")\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn text_and_tags() {
+        let body = |text: &str| {
+            let source = String::from_utf8(source(text.as_bytes())).unwrap();
+            let from = HEAD.len();
+            source.get(from..source.len() - FOOT.len()).unwrap().to_owned()
+        };
+        assert_eq!(body("a\n\"\\"), "___[#___ + 1] = \"a\\010\\\"\\\\\"\n");
+        assert_eq!(body("{{ x }}"), "___[#___ + 1] = template.escape(x\n)\n");
+        assert_eq!(body("{% x = 1 %}\n"), "x = 1\n");
+        assert_eq!(body("{( a , {b = 1} )}"), "___[#___ + 1] = include(\"a\", {b = 1})\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_is_too_strange(text in "[{}%*()#\\[\\]\\\\ a\n-]{0,40}") {
+            let _ = source(text.as_bytes());
+        }
     }
 }

@@ -123,7 +123,7 @@ fn form(body: &[u8]) -> Value {
 }
 
 impl Define for RequestValidation {
-    const INFO: Info = Info::new("request-validation", 2800, Phases::REWRITE).request_body();
+    const INFO: Info = Info::new("request-validation", 2800, Phases::REWRITE).request_body().validation();
     type Config = Config;
 
     fn schema() -> Value {
