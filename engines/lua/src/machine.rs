@@ -140,6 +140,17 @@ impl Machine {
         LuaError(message(error))
     }
 
+    /// After a template ran out of memory: its garbage goes, and the machine only where that does not help. What scripts keep must
+    /// not end with a large body of some client.
+    fn recover(&self) -> String {
+        let limit = self.engine.limits.memory;
+        let collected = self.lua.gc_collect().and_then(|()| self.lua.gc_collect());
+        if collected.is_err() || self.lua.used_memory() > limit / 2 {
+            MACHINE.with(|m| *m.borrow_mut() = None);
+        }
+        format!("not enough memory: the limit is {limit} bytes")
+    }
+
     fn compile(&self, name: &str, source: &[u8]) -> mlua::Result<Function> {
         self.lua.load(source).set_name(name).set_mode(ChunkMode::Text).into_function()
     }
@@ -346,30 +357,31 @@ pub fn render(
     input: Input<'_>,
 ) -> Result<Vec<u8>, RenderError> {
     let machine = Machine::of_thread(&script.engine).map_err(|e| RenderError::Render(message(&e)))?;
-    let failed = |e: mlua::Error| RenderError::Render(machine.say(&e).0);
+    let failed = |e: mlua::Error| RenderError::Render(if is_memory(&e) { machine.recover() } else { message(&e) });
     machine.refill();
     let (list, why) = match machine.load(script) {
         Ok((list, _)) => (Some(list), None),
-        Err(error) => (None, Some(machine.say(&error).0)),
+        Err(error) if is_memory(&error) => return Err(failed(error)),
+        Err(error) => (None, Some(message(&error))),
     };
     let tables = machine.tables(host).map_err(failed)?;
     let string = |bytes: Option<&[u8]>| bytes.map(|b| machine.lua.create_string(b)).transpose().map_err(failed);
     let (body, kind) = (string(input.body)?, string(input.content_type)?);
     let arguments = (tables, phase.as_str(), phase.nginx(), list, why, input.format, body, kind);
     let (code, text) = HOST.set(Lent(host), || machine.render.call::<(f64, LuaString)>(arguments)).map_err(failed)?;
-    let reason = || {
-        let reason = text.to_string_lossy();
-        if reason.ends_with("not enough memory") {
-            MACHINE.with(|m| *m.borrow_mut() = None);
-        }
-        reason
-    };
-    match code as i64 {
-        0 => Ok(text.as_bytes().to_vec()),
-        1 => Err(RenderError::Decode(reason())),
-        2 => Err(RenderError::Compile(reason())),
-        _ => Err(RenderError::Render(reason())),
+    if code == 0.0 {
+        return Ok(text.as_bytes().to_vec());
     }
+    let mut reason = text.to_string_lossy();
+    if reason.ends_with("not enough memory") {
+        drop(text);
+        reason = machine.recover();
+    }
+    Err(match code as i64 {
+        1 => RenderError::Decode(reason),
+        2 => RenderError::Compile(reason),
+        _ => RenderError::Render(reason),
+    })
 }
 
 /// Asks a predicate. An error is logged; then it does not hold.

@@ -13,7 +13,7 @@
 //!
 //! To routes of the gateway a call takes the client's header fields along (not those of the body, of conditions and ranges, nor
 //! `Accept-Encoding`), to other servers only `forward_headers`. Values of variables are percent-encoded in `uri` and `url`, and
-//! written as JSON text in `body`. It is Sluice's own. The surprise: calls cannot reach another `aggregate` or `batch-requests`
+//! written as JSON text in `body`. Header fields of the answers go no further. It is Sluice's own. The surprise: calls cannot reach another `aggregate` or `batch-requests`
 //! (508), so that nothing multiplies without end.
 use crate::own_gateway::Gateway;
 use schemars::JsonSchema;
