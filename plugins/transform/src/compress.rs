@@ -12,7 +12,7 @@
 //!
 //! It is Sluice's own. The surprise: its hooks run after those of all plugins that do not encode, on the route and in global
 //! rules, so a body that another plugin put in place is compressed too.
-use crate::compression::{self, Encoder};
+use crate::compression::{self, Encoder, STREAM_WINDOW};
 use brotli::enc::BrotliEncoderParams;
 use brotli::enc::backward_references::BrotliEncoderMode;
 use schemars::JsonSchema;
@@ -70,7 +70,8 @@ impl Algorithm {
     }
 }
 
-/// Levels: small numbers are fast, large ones make small responses.
+/// Levels: small numbers are fast, large ones make small responses. Levels of zstd above 9 and of Brotli above 9 take tens of
+/// MiB for each response under way.
 #[derive(Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Levels {
@@ -165,6 +166,8 @@ pub struct Compress {
     exclude: Box<[Pattern]>,
     min_length: u64,
     brotli: BrotliEncoderParams,
+    /// With a window for streams.
+    streams: BrotliEncoderParams,
     zstd_level: u32,
     gzip_level: u32,
     vary: bool,
@@ -176,17 +179,19 @@ impl Define for Compress {
 
     fn build(config: Config, _env: &Env) -> Result<Self, BuildError> {
         let patterns = |texts: &[String]| texts.iter().map(|t| Pattern::new(t)).collect();
+        let brotli = |lgwin| BrotliEncoderParams {
+            mode: BrotliEncoderMode::BROTLI_MODE_GENERIC,
+            quality: config.levels.br,
+            lgwin,
+            ..Default::default()
+        };
         Ok(Compress {
+            brotli: brotli(BROTLI_WINDOW),
+            streams: brotli(STREAM_WINDOW as i32),
             algorithms: config.algorithms.into(),
             types: patterns(&config.types),
             exclude: patterns(&config.exclude_types),
             min_length: config.min_length,
-            brotli: BrotliEncoderParams {
-                mode: BrotliEncoderMode::BROTLI_MODE_GENERIC,
-                quality: config.levels.br,
-                lgwin: BROTLI_WINDOW,
-                ..Default::default()
-            },
             zstd_level: config.levels.zstd,
             gzip_level: config.levels.gzip,
             vary: config.vary,
@@ -235,7 +240,10 @@ impl Compress {
 
     fn encoder(&self, algorithm: Algorithm, length: Option<u64>) -> std::io::Result<Encoder> {
         Ok(match algorithm {
-            Algorithm::Br => Encoder::brotli(&self.brotli, length),
+            Algorithm::Br => match length {
+                Some(_) => Encoder::brotli(&self.brotli, length),
+                None => Encoder::brotli(&self.streams, None),
+            },
             Algorithm::Zstd => Encoder::zstd(self.zstd_level, length)?,
             Algorithm::Gzip => Encoder::gzip(self.gzip_level),
         })

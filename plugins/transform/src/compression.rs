@@ -7,7 +7,7 @@ mod encoder;
 mod types;
 
 pub(crate) use accept::{Accept, quality};
-pub(crate) use encoder::Encoder;
+pub(crate) use encoder::{Encoder, STREAM_WINDOW};
 #[cfg(test)]
 pub(crate) use encoder::{IDLE, idle_gzip};
 pub(crate) use types::{Config as TypesConfig, Types, one_type, types_schema};

@@ -1,8 +1,8 @@
 //! `response-rewrite` changes the response: status, header fields, body; wholly, or by regular expressions (`filters`).
 //!
 //! Use it to hide or repair what an upstream answers. With `vars`, only responses for which the expression holds are
-//! changed. `filters` need the whole body in memory (up to `max_resp_body_size`, the rest is cut off) and read gzip and
-//! brotli bodies; the changed body is sent uncompressed. The header fields `Content-Length`, `Content-Encoding`,
+//! changed. `filters` need the whole body in memory (up to `max_resp_body_size`, the rest is cut off) and read gzip, brotli
+//! and zstd bodies; the changed body is sent uncompressed. The header fields `Content-Length`, `Content-Encoding`,
 //! `Last-Modified` and `ETag` go when the body changes.
 //!
 //! Differences from APISIX:

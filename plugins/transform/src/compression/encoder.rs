@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use zstd::stream::raw::{CParameter, Encoder as Zstd, InBuffer, Operation, OutBuffer};
 
-/// Encoders of one kind that a thread keeps for later responses (each some 300 KiB, zstd's more).
+/// Encoders of one kind that a thread keeps for later responses (gzip's have some 300 KiB, zstd's 1 to 4 MiB).
 pub(crate) const IDLE: usize = 8;
 /// zlib's window for gzip, as a power of two: 32 KiB.
 const WINDOW_BITS: u8 = 15;
@@ -18,6 +18,10 @@ const FASTEST: u32 = 2;
 const OUTPUT_BUFFER: usize = 4096;
 /// zstd's window as powers of two: browsers take no more than 8 MiB (RFC 9659), and no response here needs as much.
 const ZSTD_WINDOW: std::ops::RangeInclusive<u32> = 10..=21;
+/// The window for a response of unknown length: it may be one of ten thousand event streams, each with its encoder.
+pub(crate) const STREAM_WINDOW: u32 = 18;
+/// From this level on zstd's tables are too large to be kept.
+const ZSTD_KEPT: u32 = 7;
 
 type Kept<T> = RefCell<Vec<(u32, T)>>;
 
@@ -82,7 +86,7 @@ impl Encoder {
             None => Zstd::new(i32::try_from(level).unwrap_or_default())?,
         };
         // A small response needs no large window, neither here nor at the client.
-        let bits = length.map_or(*ZSTD_WINDOW.end(), |length| u64::BITS - length.leading_zeros());
+        let bits = length.map_or(STREAM_WINDOW, |length| u64::BITS - length.leading_zeros());
         encoder.set_parameter(CParameter::WindowLog(bits.clamp(*ZSTD_WINDOW.start(), *ZSTD_WINDOW.end())))?;
         Ok(Encoder { kind: Some(Kind::Zstd(encoder)), level })
     }
@@ -132,7 +136,7 @@ impl Drop for Encoder {
 }
 
 fn keep_zstd(level: u32, mut encoder: Zstd<'static>) {
-    if encoder.reinit().is_ok() {
+    if level < ZSTD_KEPT && encoder.reinit().is_ok() {
         keep(&ZSTD, level, encoder);
     }
 }
