@@ -15,6 +15,7 @@
 //!
 //! Source: apisix/plugins/body-transformer.lua. The surprise: with a format other than `encoded` and `args`, a template
 //! that happens to be base64 is decoded even without `template_is_base64`, as in APISIX.
+use crate::functions::checker;
 use crate::host::{Seen, lua_phase};
 use crate::scripts::engine;
 use base64::Engine as _;
@@ -23,7 +24,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_engine_lua::{Form, Input, RenderError, Script, render};
+use sluice_engine_lua::{Form, Input, RenderError, Script, check, render};
 use sluice_http::{Known, Method};
 use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Flow, Info, Phase, Phases, Plugin, Reply};
 use std::sync::Arc;
@@ -119,10 +120,16 @@ impl Transformer {
             let name = format!("body-transformer: {direction}");
             Script::new(engine(env), Form::Template, &env.resource_key, &name, &[text], &Value::Null)
         };
+        let decoded = decode_base64(&config.template);
+        let text = decoded.as_deref().filter(|_| config.template_is_base64).unwrap_or(&config.template);
+        // Requests will get 503, as in APISIX; who wrote it should hear of it before.
+        if let Err(error) = check(checker(), Form::Template, text) {
+            tracing::warn!(plugin = "body-transformer", object = %env.resource_key, %error, "the {direction} template does not compile");
+        }
         Transformer {
             format: config.input_format,
             plain: script(config.template.clone()),
-            decoded: decode_base64(&config.template).map(script),
+            decoded: decoded.map(script),
             is_base64: config.template_is_base64,
             direction,
         }
