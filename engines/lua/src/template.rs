@@ -100,10 +100,11 @@ impl Writer {
                 None
             };
             let (is_text, width) = escaped(view, open);
-            // Code, and blocks with a name, take the spaces before them away.
+            // Code, and blocks with a name, take the spaces before them away, and leave backslashes there alone.
             let named = kind == b'-' && !matches!(inside.trim_ascii(), b"raw" | b"verbatim");
-            let mut until = open - width;
-            if !is_text && (kind == b'%' || named) {
+            let trims = !is_text && (kind == b'%' || named);
+            let mut until = if trims { open } else { open - width };
+            if trims {
                 while until > begin && matches!(view.get(until - 1), Some(b' ' | b'\t' | 0x0b | 0)) {
                     until -= 1;
                 }
@@ -126,10 +127,9 @@ impl Writer {
                 }
                 (b'#', _) => begin = past_line(view, begin),
                 (_, Some((last, after))) => {
-                    let mut content = view.get(end + 2..last).unwrap_or_default();
+                    let mut content = view.get(past_line(view, end + 2).min(last)..last).unwrap_or_default();
                     if named {
                         content = content.strip_suffix(b"\n").unwrap_or(content);
-                        content = content.strip_prefix(b"\n").unwrap_or(content);
                         self.out.extend_from_slice(b"blocks[");
                         self.literal(inside.trim_ascii());
                         self.out.extend_from_slice(b"] = include(");
