@@ -4,6 +4,8 @@
 //! The surprise: there are no files here, so `{(name)}` includes a template whose text is the name, which is what the original
 //! does with a name that no file has.
 
+use std::borrow::Cow;
+
 /// The source of a chunk: it gets the context, the module `resty.template`, the blocks and `include`, and returns the text.
 pub(crate) fn source(text: &[u8]) -> Vec<u8> {
     let mut writer = Writer { out: HEAD.to_vec() };
@@ -43,6 +45,27 @@ fn past_line(text: &[u8], at: usize) -> usize {
     if text.get(at) == Some(&b'\n') { at + 1 } else { at }
 }
 
+/// Every kind of line end as a line feed: the original writes text as Lua's long strings, which do that.
+fn lines(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'\r') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if !matches!(byte, b'\r' | b'\n') {
+            out.push(byte);
+            continue;
+        }
+        out.push(b'\n');
+        // `\r\n` and `\n\r` are one.
+        if bytes.peek().is_some_and(|next| matches!(next, b'\r' | b'\n') && *next != byte) {
+            bytes.next();
+        }
+    }
+    Cow::Owned(out)
+}
+
 impl Writer {
     fn literal(&mut self, text: &[u8]) {
         self.out.push(b'"');
@@ -57,6 +80,7 @@ impl Writer {
     }
 
     fn text(&mut self, text: &[u8]) {
+        let text = &*lines(text);
         // A literal may not be too long for LuaJIT's lexer, nor a line; pieces of this size are neither.
         for piece in text.chunks(1 << 16) {
             self.out.extend_from_slice(b"___[#___ + 1] = ");
