@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod loggers;
+mod monitoring;
 mod releases;
 mod reload;
 mod retries;

@@ -23,6 +23,8 @@ pub const NEEDED: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
+    // with promtool
+    ("prometheus", "prometheus"),
     ("curl", "curl"),
     // aws-lc-sys is C and some assembler; its build wants both.
     ("cc", "gcc"),
