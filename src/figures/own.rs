@@ -53,13 +53,7 @@ const ROWS: &[Row] = &[
     ("sluice_client_connections_total", "Connections accepted from clients", &[], Kind::Counter, |own, out| {
         out.push(&[], own.drain.accepted() as f64);
     }),
-    (
-        "sluice_upstream_nodes",
-        "Nodes with a health check, by state",
-        &["name", "state"],
-        Kind::Gauge,
-        upstream_nodes,
-    ),
+    ("sluice_upstream_nodes", "Nodes with a health check, by state", &["name", "state"], Kind::Gauge, upstream_nodes),
     ("sluice_config_revision", "Revision of the configuration in force; grows with each change", &[], Kind::Gauge, {
         |own, out| out.push(&[], own.configuration.figures().revision as f64)
     }),
@@ -75,12 +69,18 @@ const ROWS: &[Row] = &[
             }
         },
     ),
-    ("sluice_config_age_seconds", "Time since the configuration in force came into force", &[], Kind::Gauge, |own, out| {
-        let changed = own.configuration.figures().changed;
-        if changed > 0 {
-            out.push(&[], now_ms().saturating_sub(changed) as f64 / 1e3);
-        }
-    }),
+    (
+        "sluice_config_age_seconds",
+        "Time since the configuration in force came into force",
+        &[],
+        Kind::Gauge,
+        |own, out| {
+            let changed = own.configuration.figures().changed;
+            if changed > 0 {
+                out.push(&[], now_ms().saturating_sub(changed) as f64 / 1e3);
+            }
+        },
+    ),
     ("sluice_config_objects", "Objects in force, by kind", &["kind"], Kind::Gauge, objects),
     (
         "sluice_config_rejected_objects",
@@ -110,11 +110,17 @@ const ROWS: &[Row] = &[
         Kind::Gauge,
         |own, out| out.push(&[], flag(!own.configuration.figures().is_unreadable)),
     ),
-    ("sluice_store_reachable", "Whether the store of the configuration answers", &["store"], Kind::Gauge, |own, out| {
-        if let Some(store) = &own.store {
-            out.push(&[store.source().as_str()], flag(store.condition() == Condition::Fresh));
-        }
-    }),
+    (
+        "sluice_store_reachable",
+        "Whether the store of the configuration answers",
+        &["store"],
+        Kind::Gauge,
+        |own, out| {
+            if let Some(store) = &own.store {
+                out.push(&[store.source().as_str()], flag(store.condition() == Condition::Fresh));
+            }
+        },
+    ),
     ("sluice_store_revision", "Revision of the store as the gateway knows it", &["store"], Kind::Gauge, |own, out| {
         if let Some(store) = &own.store {
             let revision = store.state().read().unwrap_or_else(PoisonError::into_inner).revision;
@@ -138,14 +144,20 @@ const ROWS: &[Row] = &[
             }
         }
     }),
-    ("sluice_dns_lookups_total", "Questions to name servers, by their answer", &["result"], Kind::Counter, |own, out| {
-        if let Some(resolver) = &own.resolver {
-            let stats = resolver.stats();
-            out.push(&["answered"], stats.answered as f64);
-            out.push(&["no_such_name"], stats.no_such_name as f64);
-            out.push(&["failed"], stats.failed as f64);
-        }
-    }),
+    (
+        "sluice_dns_lookups_total",
+        "Questions to name servers, by their answer",
+        &["result"],
+        Kind::Counter,
+        |own, out| {
+            if let Some(resolver) = &own.resolver {
+                let stats = resolver.stats();
+                out.push(&["answered"], stats.answered as f64);
+                out.push(&["no_such_name"], stats.no_such_name as f64);
+                out.push(&["failed"], stats.failed as f64);
+            }
+        },
+    ),
     (
         "sluice_dns_names",
         "Names that the resolver remembers: all, and those whose last look-up failed",

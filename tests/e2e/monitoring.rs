@@ -81,11 +81,16 @@ fn busy(good: &Upstream, bad: &Upstream, sink: &Upstream, names: &NameServer, st
     });
     let (good, bad, sink) = (good.addr().to_string(), bad.addr().to_string(), format!("http://{}/", sink.addr()));
     let closed = format!("127.0.0.1:{}", free_port());
+    let away = json!({
+        "count": 5, "time_window": 60, "policy": "redis", "redis_host": "127.0.0.1", "allow_degradation": true,
+        "redis_port": closed.rsplit(':').next().unwrap().parse::<u16>().unwrap(),
+    });
     let waf = json!({
         "directives_map": {"default": ["SecRuleEngine On", "SecRule ARGS \"@contains attack\" \"id:1001,phase:1,deny,status:403,log\""]},
         "default_directives": "default",
     });
-    let check = json!({"active": {"type": "tcp", "healthy": {"interval": 1}, "unhealthy": {"interval": 1, "tcp_failures": 1}}});
+    let check =
+        json!({"active": {"type": "tcp", "healthy": {"interval": 1}, "unhealthy": {"interval": 1, "tcp_failures": 1}}});
     let breaker = json!({"max_failures": 2, "unhealthy": {"interval": 1}, "healthy": {"successes": 1}});
     let own = |uri: &str, upstream: Value, plugins: Value| {
         let mut upstream = upstream;
@@ -115,6 +120,7 @@ fn busy(good: &Upstream, bad: &Upstream, sink: &Upstream, names: &NameServer, st
                 "tcp-logger": log(json!({"host": "127.0.0.1", "port": closed.rsplit(':').next().unwrap().parse::<u16>().unwrap()})),
                 "file-logger": {"path": "logs/file.log"},
             })),
+            own("/away", json!({"nodes": nodes(std::slice::from_ref(&good))}), json!({"limit-count": away})),
             own("/retried", json!({"nodes": nodes(&[good.clone(), closed.clone()]), "checks": check}), json!({})),
             own("/broken", json!({"nodes": nodes(std::slice::from_ref(&bad)), "circuit_breaker": breaker}), json!({})),
             own("/narrow", json!({"nodes": nodes(std::slice::from_ref(&good)), "concurrency_limit": {"limit": 1}}), json!({})),
@@ -149,7 +155,18 @@ fn traffic(gateways: [SocketAddr; 2], stream: SocketAddr, stop: &AtomicBool) {
     let mut turn = 0_u32;
     while !stop.load(Ordering::Relaxed) {
         let mut wire = Wire::connect(gateways[0]).unwrap();
-        for target in ["/plugins", "/plugins?q=attack", "/retried", "/broken", "/narrow", "/named", "/lost", "/found", "/404"] {
+        for target in [
+            "/plugins",
+            "/plugins?q=attack",
+            "/away",
+            "/retried",
+            "/broken",
+            "/narrow",
+            "/named",
+            "/lost",
+            "/found",
+            "/404",
+        ] {
             // A limit may close, a breaker may refuse: what is asked for is numbers.
             if wire.get(target).is_err() {
                 wire = Wire::connect(gateways[0]).unwrap();
@@ -232,7 +249,8 @@ fn every_panel_and_every_rule_has_data_and_every_metric_is_documented() {
         drop(stopped);
     });
 
-    let documented = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/metrics.md")).unwrap();
+    let documented =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/metrics.md")).unwrap();
     let all: BTreeSet<String> = shown(&standalone).union(&shown(&stored)).cloned().collect();
     let missing: Vec<&String> = all.iter().filter(|name| !documented.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "not in docs/guide/metrics.md: {missing:?}");
@@ -240,7 +258,10 @@ fn every_panel_and_every_rule_has_data_and_every_metric_is_documented() {
     let seen: Vec<&str> = panels.iter().chain(&rules).map(|(_, expression)| expression.as_str()).collect();
     let unused: Vec<&String> = all
         .iter()
-        .filter(|name| !seen.iter().any(|e| e.contains(name.as_str())) && !["apisix_nginx_metric_errors_total"].contains(&name.as_str()))
+        .filter(|name| {
+            !seen.iter().any(|e| e.contains(name.as_str()))
+                && !["apisix_nginx_metric_errors_total"].contains(&name.as_str())
+        })
         .collect();
     assert!(unused.is_empty(), "on no dashboard and in no rule: {unused:?}");
 }

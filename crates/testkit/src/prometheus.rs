@@ -53,7 +53,10 @@ impl Prometheus {
 
     fn wait(&self) {
         let until = Instant::now() + LIMIT;
-        while !Wire::connect(("127.0.0.1", self.port)).and_then(|mut w| w.get("/-/ready")).is_ok_and(|a| a.status == 200) {
+        while !Wire::connect(("127.0.0.1", self.port))
+            .and_then(|mut w| w.get("/-/ready"))
+            .is_ok_and(|a| a.status == 200)
+        {
             assert!(Instant::now() < until, "prometheus is not ready");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -62,7 +65,8 @@ impl Prometheus {
     /// The samples of an expression now; an error is Prometheus' own message.
     pub fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let target = format!("/api/v1/query?query={}", encoded(expression));
-        let answer = Wire::connect(("127.0.0.1", self.port)).and_then(|mut w| w.get(&target)).map_err(|e| e.to_string())?;
+        let answer =
+            Wire::connect(("127.0.0.1", self.port)).and_then(|mut w| w.get(&target)).map_err(|e| e.to_string())?;
         let answer = answer.json();
         match answer["data"]["result"].as_array() {
             Some(samples) if answer["status"] == "success" => Ok(samples.clone()),

@@ -17,8 +17,8 @@
 //! all its requests.
 //
 // Read in apisix/plugins/limit-conn.lua, limit-conn/{init,util}.lua and lua-resty-limit-traffic's conn.lua.
-use crate::decisions::{Decision, Decisions};
 use crate::counters::{Counters, Full, Key, PINNED, Prefix};
+use crate::decisions::{Decision, Decisions};
 use crate::limit_key::{KeySource, KeyType, applies, prefix_of};
 use crate::limit_number::{LimitNumber, natural, positive};
 use crate::redis_fields::{RedisFields, RedisPolicy};

@@ -14,8 +14,8 @@
 //! a worker has one connection for all its requests.
 //
 // Read in apisix/plugins/limit-req.lua, limit-req/util.lua and lua-resty-limit-traffic's req.lua.
-use crate::decisions::{Decision, Decisions};
 use crate::counters::{Counters, Entry, PINNED, Prefix};
+use crate::decisions::{Decision, Decisions};
 use crate::limit_key::{KeySource, KeyType, prefix_of};
 use crate::redis_fields::{RedisFields, RedisPolicy};
 use crate::redis_schema as redis;

@@ -42,7 +42,10 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         control: Handle,
         lookup: Box<dyn Fn(String) -> Found<T> + Send + Sync>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { settings, entries: Mutex::default(), asked: Default::default(), lookup }), control }
+        Self {
+            shared: Arc::new(Shared { settings, entries: Mutex::default(), asked: Default::default(), lookup }),
+            control,
+        }
     }
 
     pub(super) fn stats(&self) -> DnsStats {
