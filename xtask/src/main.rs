@@ -11,6 +11,7 @@ mod house_rules;
 mod layers;
 mod process;
 mod reference;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ enum Task {
     Gen(reference::Args),
     Bench(bench::Args),
     Chaos(chaos::Args),
+    Soak(soak::Args),
     Test(test::Args),
     Compat(compat::Args),
     Fuzz(fuzz::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
