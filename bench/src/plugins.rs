@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long)]
     no_instructions: bool,
     /// Requests per plugin under valgrind
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 800)]
     requests: usize,
 }
 
@@ -384,17 +384,17 @@ fn instructions(
 ) -> Result<Vec<f64>> {
     let mut command = gateway();
     let counted = Counted(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    engine.hang_up();
+    let address = ([127, 0, 0, 1], ports.http).into();
     let until = Instant::now() + Duration::from_secs(60);
-    let client = loop {
-        match engine.connect(([127, 0, 0, 1], ports.http).into(), None) {
-            Ok(client) => break client,
-            Err(why) => ensure!(Instant::now() < until, "under valgrind: {why:#}"),
-        }
+    while let Err(why) = engine.connect(address, None) {
+        ensure!(Instant::now() < until, "under valgrind: {why:#}");
         std::thread::sleep(Duration::from_millis(100));
-    };
+    }
     let mut total = Dumps::new(&counted, gateway_folder(&command));
     let mut each = |engine: &mut Engine, request: &[u8]| -> Result<f64> {
+        // A connection carries no more than a thousand requests.
+        engine.hang_up();
+        let client = engine.connect(address, None)?;
         // Caches and handles are made by the first requests.
         for _ in 0..50 {
             engine.ask(client, request, Duration::from_secs(20))?;

@@ -23,12 +23,12 @@ use crate::{accounting, ports, table};
 pub struct Args {
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// A quarter of a minute, memory judged leniently: what a change must pass
+    /// Ten seconds, memory judged leniently: what a change must pass
     #[arg(long)]
     short: bool,
-    /// Bytes that may wait for all sinks together
-    #[arg(long, default_value_t = 64 << 20)]
-    pending_bytes: u64,
+    /// Bytes that may wait for all sinks together [default: 64 MiB, 1 MiB in the short form]
+    #[arg(long)]
+    pending_bytes: Option<u64>,
     /// Growth of resident memory that passes, MiB
     #[arg(long, default_value_t = 16.0)]
     growth: f64,
@@ -104,7 +104,7 @@ fn configure(
         "nginx_config": {"worker_processes": 1, "error_log_level": "crit",
             "http": {"enable_access_log": true, "access_log": "/dev/null", "keepalive_timeout": "300s"}},
         "plugin_attr": {"prometheus": {"export_addr": {"ip": "127.0.0.1", "port": metrics}}},
-        "sluice": {"limits": {"log_pending_bytes": args.pending_bytes}},
+        "sluice": {"limits": {"log_pending_bytes": args.pending_bytes.unwrap_or(if args.short { 1 << 20 } else { 64 << 20 })}},
     });
     std::fs::write(home.join("conf/config.yaml"), serde_json::to_string_pretty(&config)?)?;
     std::fs::write(home.join("conf/apisix.yaml"), format!("{resources}\n#END\n"))?;
@@ -112,7 +112,7 @@ fn configure(
 }
 
 pub fn run(args: &Args, sluice: std::path::PathBuf) -> Result<()> {
-    let seconds = if args.short { 14.0 } else { args.minutes * 60.0 };
+    let seconds = if args.short { 10.0 } else { args.minutes * 60.0 };
     let sinks: Vec<Sinks> = MOODS.iter().map(|mood| Sinks::start(*mood)).collect::<Result<_>>()?;
     let site = crate::certificate()?;
     let free = || ports::free(&[Ipv4Addr::LOCALHOST]);
@@ -171,7 +171,7 @@ fn mean(samples: &[(f64, f64)], seconds: f64, part: std::ops::Range<f64>) -> f64
 
 /// Waits until nothing is on its way, and compares.
 fn account(metrics: u16) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(90);
+    let until = Instant::now() + Duration::from_secs(300);
     loop {
         let text = scrape(metrics)?;
         let value = |series: &str| text.lines().find_map(|l| l.strip_prefix(series)?.trim().parse::<f64>().ok());

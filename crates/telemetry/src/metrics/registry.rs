@@ -187,7 +187,7 @@ impl Registry {
         })
     }
 
-    /// Shows how many series each counted family with labels has, under `name` (label `family`).
+    /// Shows how many series each counted family with labels has, if any, under `name` (label `family`).
     pub fn report_series(&self, name: &str) -> Result<(), MetricError> {
         let entries = Arc::downgrade(&self.entries);
         self.callback(name, "Series of a family", &["family"], Kind::Gauge, move |samples| {
@@ -195,6 +195,7 @@ impl Registry {
             for (name, entry) in all(&entries) {
                 if let Entry::Family(family) = entry
                     && !family.labels.is_empty()
+                    && family.shown() > 0
                 {
                     samples.push(&[&name], family.shown() as f64);
                 }
