@@ -30,7 +30,17 @@ impl<'a> Object<'a> {
         self.out.push(b':');
         self.out
     }
-    /// The same in lower case.
+    /// The same for a name that stands in quotes already, with its colon: `"uri":`.
+    #[inline]
+    pub fn known(&mut self, quoted: &'static [u8]) -> &mut Vec<u8> {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        self.out.extend_from_slice(quoted);
+        self.out
+    }
+    /// As [`Object::key`], in lower case.
     fn lower_key(&mut self, name: &[u8]) {
         let before = self.out.len();
         self.key(name);
@@ -71,11 +81,13 @@ fn plain(bytes: &[u8]) -> usize {
             return at * 8;
         }
     }
-    let mut last = [b' '; 8];
-    if let Some(room) = last.get_mut(..rest.len()) {
-        room.copy_from_slice(rest);
-    }
-    if is_plain(u64::from_le_bytes(last)) { bytes.len() } else { words.len() * 8 }
+    // The last word overlaps the one before; what is shorter than a word is put together with spaces.
+    let last = match bytes.last_chunk::<8>() {
+        _ if rest.is_empty() => return bytes.len(),
+        Some(last) => u64::from_le_bytes(*last),
+        None => rest.iter().fold(ONES * 0x20, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    if is_plain(last) { bytes.len() } else { words.len() * 8 }
 }
 
 /// The inside of a JSON text.
