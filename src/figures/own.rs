@@ -17,6 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Certificates with a series each: those that end first.
 const CERTIFICATES: usize = 1000;
 
+/// When certificates end, unix time, by the id of their ssl object.
+pub type Expiries = HashMap<Arc<str>, (Weak<CertConfig>, i64)>;
+
 /// Who owns the figures.
 pub struct Sources {
     pub drain: Drain,
@@ -29,7 +32,7 @@ pub struct Sources {
     pub resolver: Option<Arc<Resolver>>,
     pub workers: usize,
     /// Ends of certificates that were read before, so that a scrape does not parse them again.
-    pub expiries: Mutex<HashMap<Arc<str>, (Weak<CertConfig>, i64)>>,
+    pub expiries: Mutex<Expiries>,
 }
 
 type Report = fn(&Sources, &mut Samples<'_>);

@@ -178,7 +178,7 @@ fn traffic(gateways: [SocketAddr; 2], stream: SocketAddr, stop: &AtomicBool) {
         kept.write_all(b"ping").unwrap();
         let mut back = [0; 4];
         kept.read_exact(&mut back).unwrap();
-        if turn % 5 == 0 {
+        if turn.is_multiple_of(5) {
             let mut short = TcpStream::connect(stream).unwrap();
             short.write_all(b"x").unwrap();
         }
