@@ -7,6 +7,7 @@ mod change;
 mod chaos;
 mod client;
 mod control;
+mod crs;
 mod engine;
 mod peers;
 mod plugins;
@@ -75,6 +76,7 @@ enum Action {
     Chaos(chaos::Args),
     Plugins(plugins::Args),
     Soak(soak::Args),
+    Crs(crs::Args),
     #[command(hide = true)]
     ChaosBackend(chaos::backend::Args),
 }
@@ -95,6 +97,7 @@ fn main() -> Result<()> {
             return soak::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
         }
         Some(Action::Chaos(options)) => return chaos::run(options, args.output, sluice),
+        Some(Action::Crs(options)) => return crs::run(options, args.output, sluice),
         Some(Action::ChaosBackend(options)) => return chaos::backend::run(options),
         None => {}
     }

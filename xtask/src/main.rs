@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod ci;
 mod compat;
+mod crs;
 mod fuzz;
 mod house_rules;
 mod layers;
@@ -35,6 +36,7 @@ enum Task {
     Soak(soak::Args),
     Test(test::Args),
     Compat(compat::Args),
+    Crs(crs::Args),
     Fuzz(fuzz::Args),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
+        Task::Crs(args) => crs::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
     };
     match result {
