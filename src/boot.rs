@@ -18,7 +18,7 @@ use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Wo
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
-use sluice_proxy::{AccessLogSink, Figures, ProxySettings, Worker};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, StreamFigures, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
@@ -319,12 +319,13 @@ impl Signals {
 }
 
 /// What a listener's connections are.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Serves {
     Http,
     /// Stream routes; `announce`: nodes get a PROXY protocol header.
     Stream {
         announce: bool,
+        figures: Arc<StreamFigures>,
     },
 }
 
@@ -337,7 +338,8 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
         let mut config = ListenConfig::new(listen.address);
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
-        configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream }));
+        let figures = Arc::new(StreamFigures::new(&listen.address.to_string())?);
+        configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream, figures }));
     }
     let encrypted = apisix.ssl.listen.iter().filter(|_| apisix.ssl.enable);
     for listen in encrypted.chain(&apisix.node_listen).filter(|_| apisix.proxy_mode.http) {
@@ -357,7 +359,7 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
     for (mut config, serves) in configs {
         config.reuseport = apisix.enable_reuseport;
         for (worker, bound) in listeners.iter_mut().zip(BoundListener::bind(&config, workers)?) {
-            worker.push((bound, serves));
+            worker.push((bound, serves.clone()));
         }
     }
     Ok(listeners)
@@ -378,6 +380,9 @@ struct Gateway {
     workers: usize,
     metrics: sluice_telemetry::Registry,
     logs: Arc<LogQueues>,
+    /// One per listener of stream routes.
+    streams: Vec<Arc<StreamFigures>>,
+    resolver: Option<Arc<Resolver>>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
@@ -410,13 +415,14 @@ impl Gateway {
             valid: settings.apisix.dns_resolver_valid,
             ..DnsSettings::default()
         };
-        let resolver = match Resolver::new(&dns, control.clone()) {
-            Ok(resolver) => Some(Arc::new(NodeResolver(resolver)) as Arc<dyn Resolve>),
+        let names = match Resolver::new(&dns, control.clone()) {
+            Ok(resolver) => Some(Arc::new(resolver)),
             Err(error) => {
                 tracing::error!(%error, "no DNS: upstream nodes with names cannot be used");
                 None
             }
         };
+        let resolver = names.clone().map(|names| Arc::new(NodeResolver(names)) as Arc<dyn Resolve>);
         let prefix = prefix(config);
         let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
@@ -444,6 +450,11 @@ impl Gateway {
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
         let listeners = bind(settings, &prefix, workers)?;
+        let streams = listeners.first().into_iter().flatten().filter_map(|(_, serves)| match serves {
+            Serves::Stream { figures, .. } => Some(figures.clone()),
+            Serves::Http => None,
+        });
+        let streams = streams.collect();
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
@@ -486,6 +497,8 @@ impl Gateway {
             workers,
             metrics,
             logs,
+            streams,
+            resolver: names,
             states,
             registries,
             source,
@@ -514,8 +527,8 @@ impl Gateway {
                         Ok(listener) => accepting.push(tokio::task::spawn_local(async move {
                             match serves {
                                 Serves::Http => crate::listen::accept(listener, worker, tls, drain).await,
-                                Serves::Stream { announce } => {
-                                    crate::listen::accept_stream(listener, worker, tls, drain, announce).await;
+                                Serves::Stream { announce, figures } => {
+                                    crate::listen::accept_stream(listener, worker, tls, drain, announce, figures).await;
                                 }
                             }
                         })),
@@ -553,7 +566,10 @@ impl Gateway {
             Source::File(source) => {
                 match source.load() {
                     Ok(update) => self.configuration.update(source, update, true).await,
-                    Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
+                    Err(errors) => {
+                        errors.iter().for_each(|error| tracing::error!("{error}"));
+                        self.configuration.source_is_unreadable();
+                    }
                 }
                 None
             }
@@ -596,8 +612,23 @@ impl Gateway {
             figures: self.figures.clone(),
             states: self.states.clone(),
             store: self.store(),
+            streams: self.streams.clone(),
         };
         prometheus::register_node(&env, Arc::new(node))?;
+        crate::figures::own::register(
+            &self.metrics,
+            &Arc::new(crate::figures::own::Sources {
+                drain: self.drain.clone(),
+                figures: self.figures.clone(),
+                states: self.states.clone(),
+                configuration: self.configuration.clone(),
+                store: self.store(),
+                access_log: self.access_log.clone(),
+                resolver: self.resolver.clone(),
+                workers: self.workers,
+                expiries: Default::default(),
+            }),
+        )?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }
 
@@ -643,6 +674,7 @@ impl Gateway {
                         }
                     }
                     Some(Change::Broken(errors)) => {
+                        self.configuration.source_is_unreadable();
                         errors.iter().for_each(|e| tracing::error!("{e}"));
                         tracing::error!("the running configuration stays in force");
                     }

@@ -12,5 +12,8 @@ pub static FAMILIES: &[&[Definition]] = &[
 ];
 
 /// The families that have plugins for stream routes.
-pub static STREAM_FAMILIES: &[&[StreamDefinition]] =
-    &[sluice_plugins_security::STREAM_PLUGINS, sluice_plugins_traffic::STREAM_PLUGINS];
+pub static STREAM_FAMILIES: &[&[StreamDefinition]] = &[
+    sluice_plugins_observe::STREAM_PLUGINS,
+    sluice_plugins_security::STREAM_PLUGINS,
+    sluice_plugins_traffic::STREAM_PLUGINS,
+];

@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod loggers;
 mod login;
+mod monitoring;
 mod releases;
 mod reload;
 mod retries;

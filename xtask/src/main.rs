@@ -12,6 +12,7 @@ mod house_rules;
 mod layers;
 mod process;
 mod reference;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ enum Task {
     Gen(reference::Args),
     Bench(bench::Args),
     Chaos(chaos::Args),
+    Soak(soak::Args),
     Test(test::Args),
     Compat(compat::Args),
     Crs(crs::Args),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
         Task::Crs(args) => crs::run(&args),

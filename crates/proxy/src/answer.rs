@@ -75,7 +75,7 @@ impl Exchange<'_> {
                 outgoing.pending.append(&mut client.buffered);
                 let down = End { stream: &mut client.stream, pending: &mut client.pending };
                 let up = End { stream: &mut outgoing.pooled.stream, pending: &mut outgoing.pending };
-                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain);
+                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain, None);
                 let passed = Box::pin(tunnel).await;
                 self.keep = false;
                 cx.bytes_sent += first.0 + passed.to_client;

@@ -27,7 +27,7 @@ pub mod worker;
 
 pub use connection::serve;
 pub use debug::DebugMode;
-pub use figures::Figures;
+pub use figures::{Figures, StreamFigures, StreamTotals};
 pub use settings::ProxySettings;
 pub use stream::serve_stream;
 pub use worker::{AccessLogSink, Worker};

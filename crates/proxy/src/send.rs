@@ -268,6 +268,7 @@ impl Exchange<'_> {
         let pooled = match reused {
             Some(pooled) => {
                 self.tries.connect_time = Some(Duration::ZERO);
+                self.worker.figures.upstream.reused.inc();
                 pooled
             }
             None => {
@@ -315,15 +316,20 @@ impl Exchange<'_> {
             Poll::Pending if client.is_gone(task, kept) => Poll::Ready(None),
             other => other.map(Some),
         });
+        let figures = &self.worker.figures.upstream;
         match connected.await.ok_or(AttemptError::Gone)? {
-            Ok(stream) => Ok(Pooled { stream, requests: 0 }),
+            Ok(stream) => {
+                figures.connected.inc();
+                Ok(Pooled { stream, requests: 0, open: figures.open.guard() })
+            }
             Err(e) => {
                 tracing::warn!(upstream = %upstream.key, error = %e, "no connection to the upstream");
-                let kind = match e.kind {
-                    ConnectErrorKind::Timeout => FailureKind::Timeout,
-                    ConnectErrorKind::Tls => FailureKind::Tls,
-                    _ => FailureKind::Connect,
+                let (kind, count) = match e.kind {
+                    ConnectErrorKind::Timeout => (FailureKind::Timeout, &figures.timed_out),
+                    ConnectErrorKind::Tls => (FailureKind::Tls, &figures.tls_failed),
+                    _ => (FailureKind::Connect, &figures.failed),
                 };
+                count.inc();
                 Err(AttemptError::upstream(kind, false))
             }
         }

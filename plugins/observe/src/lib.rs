@@ -1,6 +1,6 @@
 //! Plugins that let operators see: metrics, logs, and the endpoint that exposes endpoints. The surprise: node-wide metrics
 //! are not the plugin's. The binary registers them once ([`prometheus::register_node`]) and mounts the export server.
-use sluice_plugin::{Definition, define};
+use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 
 mod dial;
 pub mod elasticsearch_logger;
@@ -18,6 +18,9 @@ pub mod udp_logger;
 
 /// What logs and `node_info` tell as the node's version, since what reads them asks for APISIX's.
 pub(crate) const APISIX_VERSION: &str = "3.18.0";
+
+/// The family's plugins for stream routes.
+pub static STREAM_PLUGINS: &[StreamDefinition] = &[define_stream::<prometheus::StreamPrometheus>()];
 
 /// The plugins of this family, by name.
 pub static PLUGINS: &[Definition] = &[
