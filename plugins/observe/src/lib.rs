@@ -16,6 +16,7 @@ pub mod public_api;
 pub mod syslog;
 pub mod tcp_logger;
 pub mod udp_logger;
+pub mod zipkin;
 
 /// What logs and `node_info` tell as the node's version, since what reads them asks for APISIX's.
 pub(crate) const APISIX_VERSION: &str = "3.18.0";
@@ -32,4 +33,5 @@ pub static PLUGINS: &[Definition] = &[
     define::<syslog::Syslog>().metadata_schema(logger::metadata_schema),
     define::<tcp_logger::TcpLogger>().metadata_schema(logger::metadata_schema),
     define::<udp_logger::UdpLogger>().metadata_schema(logger::metadata_schema),
+    define::<zipkin::Zipkin>(),
 ];
