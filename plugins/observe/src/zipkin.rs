@@ -11,7 +11,9 @@ use crate::logger;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, HttpRequest, Info, Phases, Plugin, Reply};
+use sluice_plugin::{
+    BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, HttpRequest, Info, Phases, Plugin, Reply,
+};
 use sluice_telemetry::{BatchError, BatchOptions, BatchQueue, BatchSink};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -277,7 +279,11 @@ impl Plugin for Zipkin {
             push("apisix.proxy", trace.proxy, below, (start, answered), None);
             push("apisix.response_span", rand::random(), below, (answered, end), None);
         }
-        let source = if cx.own_response { "apisix" } else { "upstream" };
+        let source = match (cx.own_response, cx.attempts.is_empty()) {
+            (false, _) => "upstream",
+            (true, true) => "apisix",
+            (true, false) => "nginx",
+        };
         let tags = json!({
             "component": "apisix", "http.method": cx.request.method_text(), "http.url": cx.request.target(),
             "http.status_code": cx.response.status.to_string(), "apisix.response_source": source,
