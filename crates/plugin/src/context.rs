@@ -84,6 +84,15 @@ pub struct RouteInfo {
     /// As configured, for `$matched_uri` and `$matched_host`.
     pub uris: Vec<Arc<str>>,
     pub hosts: Vec<Arc<str>>,
+    /// There where one of the route's plugins reads it ([`crate::Info::objects`]).
+    pub objects: Option<Arc<RouteObjects>>,
+}
+
+/// A route and its service as stored, defaults included, without their upstreams.
+#[derive(Clone, Debug, Default)]
+pub struct RouteObjects {
+    pub route: serde_json::Value,
+    pub service: Option<serde_json::Value>,
 }
 
 /// An upstream other than the route's, chosen by a plugin such as `traffic-split`.

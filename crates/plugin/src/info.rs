@@ -98,6 +98,8 @@ pub struct Info {
     pub refuses: bool,
     /// It is for the whole gateway and not configured on objects, as `/v1/schema` tells (APISIX: `scope = "global"`).
     pub global: bool,
+    /// It reads [`crate::RouteInfo::objects`], which routes carry only for such plugins.
+    pub objects: bool,
 }
 
 impl Info {
@@ -115,6 +117,7 @@ impl Info {
             encodes: false,
             refuses: false,
             global: false,
+            objects: false,
         }
     }
     pub const fn version(self, version: f64) -> Info {
@@ -137,6 +140,9 @@ impl Info {
     }
     pub const fn global(self) -> Info {
         Info { global: true, ..self }
+    }
+    pub const fn objects(self) -> Info {
+        Info { objects: true, ..self }
     }
     pub const fn encodes(self) -> Info {
         Info { encodes: true, ..self }

@@ -28,7 +28,7 @@ pub mod trace;
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
-    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, TlsInfo, UpstreamRef,
+    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, RouteObjects, TlsInfo, UpstreamRef,
     UpstreamRequest,
 };
 pub use control::{ControlEndpoint, ControlRequest};

@@ -8,8 +8,8 @@
 //! Differences from APISIX: RSA keys of less than 1024 bits (2048 for RS384 and PS algorithms) and EC keys on another
 //! curve than the algorithm's are refused; a PS signature's salt is as long as its hash (RFC 7518, 3.5); EdDSA means
 //! Ed25519. A cookie header that held nothing but the hidden token is removed and not left empty.
-mod key;
-mod token;
+pub(crate) mod key;
+pub(crate) mod token;
 
 use crate::argument::{self, Argument};
 use crate::basic_auth;

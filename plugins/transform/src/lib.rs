@@ -1,7 +1,9 @@
 //! The transform family: plugins that change requests and responses on their way.
 
+mod brotli;
 mod client_control;
 mod echo;
+mod error_page;
 mod example_plugin;
 mod fault_injection;
 mod gzip;
@@ -18,8 +20,10 @@ use sluice_plugin::{Definition, define};
 
 /// The plugins of this family, alphabetical.
 pub static PLUGINS: &[Definition] = &[
+    define::<brotli::Brotli>(),
     define::<client_control::ClientControl>(),
     define::<echo::Echo>(),
+    define::<error_page::ErrorPage>().metadata_schema(error_page::metadata_schema),
     define::<example_plugin::ExamplePlugin>().metadata::<example_plugin::Metadata>().control(example_plugin::CONTROL),
     define::<fault_injection::FaultInjection>(),
     define::<gzip::Gzip>(),

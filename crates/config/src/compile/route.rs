@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sluice_expr::Expr;
 use sluice_model::{Kind, Route, Service};
-use sluice_plugin::{Chain, ChainEntry, ChainSource, Info, Phases, Plugin, RouteInfo};
+use sluice_plugin::{Chain, ChainEntry, ChainSource, Info, Phases, Plugin, RouteInfo, RouteObjects};
 use sluice_router::{MethodSet, Predicate, RemoteAddr, RouteSpec, Router};
 use std::sync::Arc;
 
@@ -247,6 +247,7 @@ impl Compiler {
             labels: route.labels.clone(),
             uris: arcs(&route.uris),
             hosts: hosts.iter().map(|h| Arc::<str>::from(h.to_ascii_lowercase())).collect(),
+            objects: entries.iter().any(|e| e.info.objects).then(|| Arc::new(self.objects_of(id, route))),
         };
         let enable_websocket =
             route.enable_websocket.or(service.as_ref().and_then(|s| s.enable_websocket)).unwrap_or(false);
@@ -267,6 +268,29 @@ impl Compiler {
         }
         self.compiled.insert(id.clone(), compiled.clone());
         Ok(RouteSpec { filter, ..spec.with_handle(compiled) })
+    }
+
+    /// What plugins see of the stored route. Its plugins are those that run: those of its plugin config and service stand below
+    /// its own (apisix/plugin.lua `merge_service_route`).
+    fn objects_of(&self, id: &Arc<str>, route: &Route) -> RouteObjects {
+        let stored = |kind, id: &str| {
+            let mut body = self.accepted_one(kind, id)?;
+            body.as_object_mut()?.remove("upstream");
+            Some(body)
+        };
+        let mut seen = stored(Kind::Route, id).unwrap_or_default();
+        let service = route.service_id.as_deref().and_then(|service| stored(Kind::Service, service));
+        let shared = route.plugin_config_id.as_deref().and_then(|shared| stored(Kind::PluginConfig, shared));
+        for below in [&shared, &service].into_iter().flatten() {
+            let Some(plugins) = below["plugins"].as_object() else { continue };
+            let Some(seen) = seen.as_object_mut() else { continue };
+            let own = seen.entry("plugins").or_insert_with(|| Value::Object(serde_json::Map::new()));
+            let Some(own) = own.as_object_mut() else { continue };
+            for (name, config) in plugins {
+                own.entry(name.clone()).or_insert_with(|| config.clone());
+            }
+        }
+        RouteObjects { route: seen, service }
     }
 
     /// Route over plugin config over service, by plugin name.

@@ -30,6 +30,20 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Those whose tokens are verified with a public key.
+    pub const PUBLIC: [Algorithm; 10] = [
+        Algorithm::Rs256,
+        Algorithm::Rs384,
+        Algorithm::Rs512,
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Es512,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+        Algorithm::EdDsa,
+    ];
+
     /// The name in a token's header.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -109,6 +123,17 @@ impl Key {
         }
     }
 
+    /// A public key in any form that the library reads: SubjectPublicKeyInfo, RSAPublicKey, an uncompressed point, raw Ed25519.
+    pub fn public(algorithm: Algorithm, bytes: &[u8]) -> Result<Key, KeyError> {
+        match algorithm.verification() {
+            Verification::Mac(_) => Err(KeyError::Rejected),
+            Verification::Signature(signature) => {
+                let key = ParsedPublicKey::new(signature, bytes).map_err(|_| KeyError::Rejected)?;
+                Ok(Key::Public(Box::new(key)))
+            }
+        }
+    }
+
     /// Whether `signature` is this key's for `message`. MACs are compared in constant time.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
@@ -119,7 +144,7 @@ impl Key {
 }
 
 /// The DER of `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (RFC 8017) in PEM (RFC 7468).
-fn from_pem(pem: &str) -> Option<Vec<u8>> {
+pub fn from_pem(pem: &str) -> Option<Vec<u8>> {
     let (_, rest) = pem.split_once("-----BEGIN ")?;
     let (label, rest) = rest.split_once("-----")?;
     let (body, _) = rest.split_once("-----END ")?;

@@ -22,6 +22,8 @@ pub struct Token<'a> {
     /// What the signature is of.
     pub signed: &'a [u8],
     pub algorithm: String,
+    /// `kid` of the header (RFC 7515, 4.1.4).
+    pub key_id: Option<String>,
     pub payload: Value,
     signature: &'a [u8],
 }
@@ -30,6 +32,8 @@ pub struct Token<'a> {
 struct Header<'a> {
     #[serde(borrow)]
     alg: Cow<'a, str>,
+    #[serde(default)]
+    kid: Option<Value>,
 }
 
 /// Why a text is no signed token.
@@ -58,9 +62,10 @@ impl<'a> Token<'a> {
         let decoded = BASE64.decode(header).unwrap_or_default();
         let parsed: Header<'_> = serde_json::from_slice(&decoded).map_err(|_| TokenError::Header(text(header)))?;
         let algorithm = parsed.alg.into_owned();
+        let key_id = parsed.kid.as_ref().and_then(Value::as_str).map(str::to_owned);
         let decoded = BASE64.decode(payload).unwrap_or_default();
         let payload = serde_json::from_slice(&decoded).map_err(|_| TokenError::Payload(text(payload)))?;
-        Ok(Token { signed, algorithm, payload, signature })
+        Ok(Token { signed, algorithm, key_id, payload, signature })
     }
 
     /// The signature's bytes; `None` where it is not base64url.
