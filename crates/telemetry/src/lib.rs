@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod batch;
+pub mod line_file;
 pub mod metrics;
 pub mod operator_log;
 pub mod process;
@@ -10,6 +11,7 @@ pub mod time_format;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogWriter, Escape};
 pub use batch::{Account, BatchEntry, BatchError, BatchOptions, BatchQueue, BatchSink, Draining, LogQueues, LogTotals};
+pub use line_file::LineFile;
 pub use metrics::{
     Counter, CounterHandle, FamilyOptions, Gauge, GaugeHandle, Histogram, HistogramHandle, MetricError, Registry,
     register_worker,

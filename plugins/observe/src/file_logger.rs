@@ -9,7 +9,7 @@
 //! (`sluice_file_logger_lines_total`). A moved or deleted file is
 //! noticed without a signal: the next line goes into a new one. Bytes that are not UTF-8 are replaced, so that each
 //! line is JSON.
-use crate::line_file::{DEFAULT_MAX_PENDING, LineFile};
+use sluice_telemetry::line_file::{DEFAULT_MAX_PENDING, LineFile};
 use crate::log_entry::{LogEntry, LogOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;

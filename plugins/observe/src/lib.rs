@@ -7,7 +7,6 @@ pub mod elasticsearch_logger;
 pub mod file_logger;
 pub mod http_logger;
 pub mod kafka_logger;
-pub mod line_file;
 pub mod log_entry;
 mod logger;
 pub mod loki_logger;

@@ -1,7 +1,9 @@
-//! Plugins that keep unwanted requests out: by address, user agent, referring page, URI, origin, token or label.
+//! Plugins that keep unwanted requests out: by address, user agent, referring page, URI, origin, token or label, or by the
+//! rules of a web application firewall.
 
 mod acl;
 mod attach_consumer_label;
+mod coraza;
 mod cors;
 mod csrf;
 mod ip_restriction;
@@ -14,6 +16,7 @@ mod uri_blocker;
 
 use acl::Acl;
 use attach_consumer_label::AttachConsumerLabel;
+use coraza::Coraza;
 use cors::Cors;
 use csrf::Csrf;
 use ip_restriction::IpRestriction;
@@ -26,6 +29,7 @@ use uri_blocker::UriBlocker;
 pub static PLUGINS: &[Definition] = &[
     define::<Acl>(),
     define::<AttachConsumerLabel>(),
+    define::<Coraza>(),
     define::<Cors>().metadata::<cors::Metadata>(),
     define::<Csrf>(),
     define::<IpRestriction>(),

@@ -4,7 +4,7 @@
 //! What it guarantees: [`LineFile::push`] never waits for the file. Lines of one thread keep their order, and a line is never
 //! split or mixed with another. At most `max_pending` bytes wait, and what waits counts against the memory of all loggers;
 //! further lines are dropped and counted.
-use sluice_telemetry::{Account, Draining};
+use crate::{Account, Draining};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,55 @@
+//! What `ctl:` changed for one transaction.
+
+use crate::action::{Control, RuleMatch};
+use crate::rule::Rule;
+use crate::settings::{AuditEngine, EngineMode, Settings};
+use crate::variable::{Targets, Variable};
+
+pub(crate) struct Controls {
+    pub engine: EngineMode,
+    pub request_body: bool,
+    pub response_body: bool,
+    pub force_request_body: bool,
+    pub body_processor: Option<Box<str>>,
+    pub audit: AuditEngine,
+    removed: Vec<RuleMatch>,
+    removed_targets: Vec<(RuleMatch, Targets)>,
+}
+
+impl Controls {
+    pub(crate) fn new(settings: &Settings) -> Controls {
+        Controls {
+            engine: settings.engine,
+            request_body: settings.request_body,
+            response_body: settings.response_body,
+            force_request_body: false,
+            body_processor: None,
+            audit: settings.audit,
+            removed: Vec::new(),
+            removed_targets: Vec::new(),
+        }
+    }
+
+    pub(crate) fn take(&mut self, control: &Control) {
+        match control {
+            Control::Engine(mode) => self.engine = *mode,
+            Control::RemoveRules(rules) => self.removed.push(rules.clone()),
+            Control::RemoveTarget(rules, targets) => self.removed_targets.push((rules.clone(), targets.clone())),
+            Control::BodyProcessor(name) => self.body_processor = Some(name.clone()),
+            Control::ForceRequestBody(on) => self.force_request_body = *on,
+            Control::RequestBodyAccess(on) => self.request_body = *on,
+            Control::ResponseBodyAccess(on) => self.response_body = *on,
+            Control::Audit(audit) => self.audit = *audit,
+        }
+    }
+
+    pub(crate) fn is_removed(&self, rule: &Rule) -> bool {
+        self.removed.iter().any(|r| r.takes(rule))
+    }
+
+    pub(crate) fn hides(&self, rule: &Rule, variable: Variable, name: &[u8]) -> bool {
+        self.removed_targets
+            .iter()
+            .any(|(rules, targets)| targets.wanted.iter().any(|t| t.covers(variable, name)) && rules.takes(rule))
+    }
+}

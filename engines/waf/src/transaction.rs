@@ -1,0 +1,263 @@
+//! One request through the phases: headers (1), body (2), the answer's headers (3), its body (4), logging (5).
+
+use crate::action::{AllowScope, Disruption, Severity};
+use crate::collections::Collections;
+use crate::controls::Controls;
+use crate::prefilter::Bits;
+use crate::rule::Rule;
+use crate::ruleset::Ruleset;
+use crate::settings::EngineMode;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What stops a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intervention {
+    /// The status to answer; 403 where the rule says none.
+    pub status: u16,
+    pub rule: u64,
+    pub phase: u8,
+    pub redirect: Option<String>,
+    /// The connection is to be closed without an answer.
+    pub drop: bool,
+    /// The rule's message.
+    pub message: String,
+}
+
+/// A rule that matched.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    pub rule: u64,
+    pub phase: u8,
+    pub message: String,
+    pub data: String,
+    /// The operator and its parameter, as written.
+    pub operator: Box<str>,
+    /// The last variable that matched, as `ARGS:name`.
+    pub variable: String,
+    pub value: String,
+    pub severity: Option<Severity>,
+    pub tags: Vec<Box<str>>,
+    pub file: Arc<str>,
+    pub line: usize,
+    pub version: Box<str>,
+    pub revision: Box<str>,
+    /// Whether it goes to the error log.
+    pub log: bool,
+    /// Whether it makes an entry of the audit log.
+    pub audit: bool,
+    /// Whether it stopped the request.
+    pub disruptive: bool,
+}
+
+/// The last match of a rule, for macros and `MATCHED_VARS`.
+#[derive(Default)]
+pub(crate) struct Matched {
+    pub name: Vec<u8>,
+    pub value: Vec<u8>,
+    pub all: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A request as rules see it.
+pub struct Transaction {
+    pub(crate) rules: Arc<Ruleset>,
+    pub(crate) values: Collections,
+    pub(crate) controls: Controls,
+    pub(crate) matched: Matched,
+    pub(crate) begun: Instant,
+    pub(crate) highest_severity: Option<Severity>,
+    hits: Vec<Hit>,
+    intervention: Option<Intervention>,
+    allowed: Option<AllowScope>,
+    visit: Bits,
+    found: Bits,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("hits", &self.hits.len()).finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    pub fn new(rules: Arc<Ruleset>) -> Transaction {
+        Transaction {
+            values: Collections::new(&rules.names),
+            controls: Controls::new(&rules.settings),
+            rules,
+            matched: Matched::default(),
+            begun: Instant::now(),
+            highest_severity: None,
+            hits: Vec::new(),
+            intervention: None,
+            allowed: None,
+            visit: Bits::default(),
+            found: Bits::default(),
+        }
+    }
+
+    /// Rules that matched so far, those that are not logged too.
+    pub fn hits(&self) -> &[Hit] {
+        &self.hits
+    }
+
+    pub fn intervention(&self) -> Option<&Intervention> {
+        self.intervention.as_ref()
+    }
+
+    /// Whether rules still ask to see the request's body.
+    pub fn wants_request_body(&self) -> bool {
+        self.controls.engine != EngineMode::Off && self.controls.request_body && self.allowed.is_none()
+    }
+
+    /// Whether rules ask to see the body of an answer with this media type.
+    pub fn wants_response_body(&self, content_type: &[u8]) -> bool {
+        let media = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+        let types = &self.rules.settings.response_body_types;
+        self.controls.engine != EngineMode::Off
+            && self.controls.response_body
+            && self.allowed != Some(AllowScope::Transaction)
+            && types.iter().any(|t| t.as_bytes().eq_ignore_ascii_case(media))
+    }
+
+    /// Whether the transaction makes an entry of the audit log.
+    pub fn is_audited(&self, status: u16) -> bool {
+        use crate::settings::AuditEngine;
+        let relevant = || self.rules.settings.audit_relevant.as_ref().is_some_and(|r| r.matches(status));
+        match self.controls.audit {
+            AuditEngine::On => true,
+            AuditEngine::Off => false,
+            AuditEngine::RelevantOnly => relevant() || self.hits.iter().any(|h| h.audit),
+        }
+    }
+
+    /// Runs a phase, 1 to 5; an intervention is for the caller to carry out.
+    pub fn run(&mut self, phase: u8) -> Option<&Intervention> {
+        let skipped = match self.allowed {
+            Some(AllowScope::Transaction) => phase != 5,
+            Some(AllowScope::Request) => phase < 3,
+            Some(AllowScope::Phase) | None => false,
+        };
+        let stopped = self.intervention.is_some() && phase != 5;
+        if self.controls.engine == EngineMode::Off || skipped || stopped {
+            return self.intervention.as_ref();
+        }
+        let rules = self.rules.clone();
+        if let Some(set) = rules.phase(phase) {
+            if phase == 2 {
+                self.process_request_body();
+            }
+            let mut done = vec![false; set.prefilter.classes.len()];
+            self.visit = set.prefilter.all.clone();
+            self.found = Bits::new(set.rules.len());
+            let mut at = 0;
+            while let Some(position) = self.visit.next(at) {
+                at = position + 1;
+                let Some(rule) = set.rules.get(position) else { break };
+                if let Some(class) = rule.class {
+                    if let Some(done) = done.get_mut(class).filter(|d| !**d) {
+                        *done = true;
+                        self.prefilter(&rules, set, class);
+                    }
+                    if !self.visit.has(position) {
+                        continue;
+                    }
+                }
+                if self.controls.is_removed(rule) || !self.matches(&rules, rule) {
+                    continue;
+                }
+                if let Some(to) = rule.skip_to {
+                    at = to;
+                }
+                at += rule.skip as usize;
+                if self.conclude(rule, phase) {
+                    break;
+                }
+            }
+        }
+        if self.allowed == Some(AllowScope::Phase) {
+            self.allowed = None;
+        }
+        self.intervention.as_ref()
+    }
+
+    /// Takes the rules of a class whose patterns are in no value off the walk.
+    fn prefilter(&mut self, rules: &Ruleset, set: &crate::ruleset::PhaseRules, class: usize) {
+        let Some(class) = set.prefilter.classes.get(class) else { return };
+        self.found.clear();
+        for probe in &class.probes {
+            for i in 0..self.values.of(probe.variable).len() {
+                let Some(index) = self.values.of(probe.variable).get(i).copied() else { break };
+                if let Some(name) = &probe.member
+                    && !self.values.arena.get(self.values.member(index).name).eq_ignore_ascii_case(name)
+                {
+                    continue;
+                }
+                let span = self.values.transformed(index, probe.chain, &rules.chains);
+                set.prefilter.run(probe.set, self.values.arena.get(span), &mut self.found);
+            }
+        }
+        self.visit.keep(&class.members, &self.found);
+    }
+
+    /// Records a rule that matched and acts on it; says whether the phase ends.
+    fn conclude(&mut self, rule: &Rule, phase: u8) -> bool {
+        let enforced = self.controls.engine == EngineMode::On;
+        let disruptive =
+            enforced && matches!(rule.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
+        if let Some(severity) = rule.severity {
+            self.highest_severity = Some(self.highest_severity.map_or(severity, |s| s.min(severity)));
+        }
+        let message = rule.message.as_ref().or(rule.links.iter().find_map(|l| l.message.as_ref()));
+        let message = message.map(|m| self.expand(m, Some(rule))).unwrap_or_default();
+        let message = String::from_utf8_lossy(&message).into_owned();
+        if rule.log || rule.audit || disruptive {
+            let data = rule.log_data.as_ref().or(rule.links.iter().find_map(|l| l.log_data.as_ref()));
+            let data = data.map(|d| self.expand(d, Some(rule))).unwrap_or_default();
+            self.hits.push(Hit {
+                rule: rule.id,
+                phase,
+                message: message.clone(),
+                data: shown(&data),
+                operator: rule.links.first().map(|l| l.operator_text.clone()).unwrap_or_default(),
+                variable: String::from_utf8_lossy(&self.matched.name).into_owned(),
+                value: shown(&self.matched.value),
+                severity: rule.severity,
+                tags: rule.tags.clone(),
+                file: rule.place.file.clone(),
+                line: rule.place.line,
+                version: rule.version.clone(),
+                revision: rule.revision.clone(),
+                log: rule.log,
+                audit: rule.audit,
+                disruptive,
+            });
+        }
+        if let Disruption::Allow(scope) = rule.disruption
+            && enforced
+        {
+            self.allowed = Some(scope);
+            return true;
+        }
+        if !disruptive || phase == 5 {
+            return false;
+        }
+        let redirect = match &rule.disruption {
+            Disruption::Redirect(to) => Some(to.to_string()),
+            _ => None,
+        };
+        let default = if redirect.is_some() { 302 } else { 403 };
+        let fits = |status: &u16| redirect.is_none() || (300..400).contains(status);
+        let status = rule.status.filter(fits).unwrap_or(default);
+        let drop = matches!(rule.disruption, Disruption::Drop);
+        self.intervention = Some(Intervention { status, rule: rule.id, phase, redirect, drop, message });
+        true
+    }
+}
+
+/// Bytes of a value in a log.
+const SHOWN: usize = 512;
+
+fn shown(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.get(..SHOWN).unwrap_or(value)).into_owned()
+}
