@@ -7,6 +7,7 @@
 
 pub mod cases;
 pub mod certificates;
+pub mod collector;
 pub mod directory;
 pub mod dns;
 pub mod gateway;
@@ -16,6 +17,7 @@ pub mod upstream;
 pub mod wire;
 
 pub use certificates::Authority;
+pub use collector::{Collector, Span};
 pub use directory::ConfigDir;
 pub use dns::{NameServer, Record};
 pub use gateway::Gateway;
