@@ -10,6 +10,7 @@ pub mod kafka_logger;
 pub mod log_entry;
 mod logger;
 pub mod loki_logger;
+pub mod opentelemetry;
 pub mod prometheus;
 pub mod public_api;
 pub mod syslog;
@@ -27,6 +28,7 @@ pub static PLUGINS: &[Definition] = &[
     define::<http_logger::HttpLogger>().metadata_schema(logger::metadata_schema),
     define::<kafka_logger::KafkaLogger>().metadata_schema(logger::metadata_schema),
     define::<loki_logger::LokiLogger>().metadata_schema(logger::metadata_schema),
+    define::<opentelemetry::OpenTelemetry>().metadata_schema(opentelemetry::metadata_schema),
     define::<prometheus::Prometheus>().metadata_schema(prometheus::metadata_schema).endpoints(prometheus::endpoints),
     define::<public_api::PublicApi>(),
     define::<syslog::Syslog>().metadata_schema(logger::metadata_schema),

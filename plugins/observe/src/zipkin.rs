@@ -8,9 +8,11 @@
 //! Differences from APISIX: what waits is bounded in bytes together with what loggers keep
 //! (`sluice.limits.log_pending_bytes`); IPv6 addresses are reported as `ipv6`.
 use crate::logger;
+use crate::prometheus::Source;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sluice_expr::{Lookup, Variable};
 use sluice_plugin::{
     BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, HttpRequest, Info, Phases, Plugin, Reply,
 };
@@ -69,15 +71,31 @@ impl BatchSink<Vec<u8>> for Sink {
 
 /// The request's trace between the phases.
 struct Trace {
-    /// 16 or 32 digits.
-    trace_id: String,
-    parent: Option<String>,
+    trace_id: TraceId,
+    parent: Option<u64>,
     request: u64,
     proxy: u64,
     sampled: bool,
     rewritten: Instant,
     accessed: Option<Instant>,
     answered: Option<Instant>,
+    /// Method and target as the client sent them; empty where nothing is reported.
+    method: Box<str>,
+    url: Box<str>,
+}
+
+/// 16 or 32 digits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TraceId {
+    id: u128,
+    short: bool,
+}
+
+impl std::fmt::Display for TraceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = if self.short { 16 } else { 32 };
+        write!(f, "{:0width$x}", self.id)
+    }
 }
 
 /// What the client says of the trace.
@@ -102,11 +120,19 @@ impl<'a> B3<'a> {
     }
 
     /// Trace and span, unless some id is not one.
-    fn valid(&self) -> Option<(&'a str, Option<&'a str>)> {
-        let hex = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit());
-        let span = |id: Option<&str>| id.is_none_or(|id| id.len() == 16 && hex(id));
-        let trace_id = self.trace_id.filter(|id| matches!(id.len(), 16 | 32) && hex(id))?;
-        (span(self.span_id) && span(self.parent)).then_some((trace_id, self.span_id))
+    fn valid(&self) -> Option<(TraceId, Option<u64>)> {
+        let number = |id: &str| {
+            let digits = id.bytes().all(|b| b.is_ascii_hexdigit());
+            u128::from_str_radix(id, 16).ok().filter(|_| digits)
+        };
+        let span = |id: &str| number(id).filter(|_| id.len() == 16).map(|id| id as u64);
+        let trace_id = self.trace_id.filter(|id| matches!(id.len(), 16 | 32))?;
+        let trace_id = TraceId { id: number(trace_id)?, short: trace_id.len() == 16 };
+        let span_id = match self.span_id {
+            Some(id) => Some(span(id)?),
+            None => None,
+        };
+        self.parent.is_none_or(|id| span(id).is_some()).then_some((trace_id, span_id))
     }
 }
 
@@ -184,8 +210,7 @@ impl Plugin for Zipkin {
                 Some("0" | "false") => false,
                 _ => h.get("x-b3-flags") == Some(b"1") || rand::random::<f64>() < self.config.sample_ratio,
             };
-            let wire = b3.valid().map(|(t, s)| (t.to_ascii_lowercase(), s.map(str::to_ascii_lowercase)));
-            (wire, sampled)
+            (b3.valid(), sampled)
         };
         if single.is_some() {
             cx.request.headers.remove("b3");
@@ -194,35 +219,44 @@ impl Plugin for Zipkin {
             cx.request.headers.set("x-b3-flags", "1");
         }
         let (trace_id, parent) = match wire {
-            Some((trace_id, span)) => (trace_id, Some(span.unwrap_or_else(|| hex(rand::random())))),
-            None => (format!("{:032x}", rand::random::<u128>()), None),
+            Some((trace_id, span)) => (trace_id, Some(span.unwrap_or_else(rand::random))),
+            None => (TraceId { id: rand::random(), short: false }, None),
         };
         let request = rand::random();
         if self.set_variables {
             let traceparent = format!("00-{trace_id}-{request:016x}-{:02x}", u8::from(sampled));
             cx.set_variable("zipkin_context_traceparent", traceparent);
-            cx.set_variable("zipkin_trace_id", trace_id.as_str());
+            cx.set_variable("zipkin_trace_id", trace_id.to_string());
             cx.set_variable("zipkin_span_id", hex(request));
         }
         let proxy = if sampled { rand::random() } else { request };
         let rewritten = if sampled { Instant::now() } else { cx.started };
-        cx.insert(Trace { trace_id, parent, request, proxy, sampled, rewritten, accessed: None, answered: None });
+        let (method, url) = match sampled {
+            true => {
+                let url = cx.variable(&Variable::RequestUri).map(|url| url.as_str().into()).unwrap_or_default();
+                (cx.request.method_text().into(), url)
+            }
+            false => (Box::default(), Box::default()),
+        };
+        let (accessed, answered) = (None, None);
+        cx.insert(Trace { trace_id, parent, request, proxy, sampled, rewritten, accessed, answered, method, url });
         Flow::Next
     }
 
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        let Some(mut trace) = cx.take::<Trace>() else { return Flow::Next };
-        let headers = &mut cx.request.headers;
-        headers.set("x-b3-traceid", &trace.trace_id);
+        let Some(trace) = cx.get_mut::<Trace>() else { return Flow::Next };
         if trace.sampled {
-            headers.set("x-b3-parentspanid", hex(trace.request));
             trace.accessed = Some(Instant::now());
-        } else if let Some(parent) = &trace.parent {
-            headers.set("x-b3-parentspanid", parent);
         }
-        headers.set("x-b3-spanid", hex(trace.proxy));
-        headers.set("x-b3-sampled", if trace.sampled { "1" } else { "0" });
-        cx.insert(trace);
+        let (trace_id, span_id, sampled) = (trace.trace_id, hex(trace.proxy), trace.sampled);
+        let parent = if sampled { Some(trace.request) } else { trace.parent };
+        let headers = &mut cx.request.headers;
+        headers.set("x-b3-traceid", trace_id.to_string());
+        if let Some(parent) = parent {
+            headers.set("x-b3-parentspanid", hex(parent));
+        }
+        headers.set("x-b3-spanid", span_id);
+        headers.set("x-b3-sampled", if sampled { "1" } else { "0" });
         Flow::Next
     }
 
@@ -238,6 +272,7 @@ impl Plugin for Zipkin {
         let end = Instant::now();
         let start = cx.started;
         let wall = cx.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let trace_id = trace.trace_id.to_string();
         let mut local = endpoint(cx.connection.local.ip().to_canonical(), cx.connection.local.port());
         local["serviceName"] = json!(self.config.service_name);
         if let Some(address) = self.config.server_addr.as_deref().filter(|a| !a.is_empty()) {
@@ -246,7 +281,7 @@ impl Plugin for Zipkin {
         let push = |name: &str, id: u64, parent: Option<&str>, (from, to): (Instant, Instant), own: Option<Value>| {
             let since = (wall + from.saturating_duration_since(start)).as_micros() as u64;
             let mut span = json!({
-                "traceId": trace.trace_id, "name": name, "id": hex(id), "timestamp": since,
+                "traceId": trace_id, "name": name, "id": hex(id), "timestamp": since,
                 "duration": to.saturating_duration_since(from).as_micros() as u64,
                 "localEndpoint": local, "remoteEndpoint": null, "tags": {},
             });
@@ -279,16 +314,12 @@ impl Plugin for Zipkin {
             push("apisix.proxy", trace.proxy, below, (start, answered), None);
             push("apisix.response_span", rand::random(), below, (answered, end), None);
         }
-        let source = match (cx.own_response, cx.attempts.is_empty()) {
-            (false, _) => "upstream",
-            (true, true) => "apisix",
-            (true, false) => "nginx",
-        };
         let tags = json!({
-            "component": "apisix", "http.method": cx.request.method_text(), "http.url": cx.request.target(),
-            "http.status_code": cx.response.status.to_string(), "apisix.response_source": source,
+            "component": "apisix", "http.method": trace.method, "http.url": trace.url,
+            "http.status_code": cx.response.status.to_string(), "apisix.response_source": Source::of(cx).as_str(),
         });
-        push("apisix.request", trace.request, trace.parent.as_deref(), (start, end), Some(tags));
+        let parent = trace.parent.map(hex);
+        push("apisix.request", trace.request, parent.as_deref(), (start, end), Some(tags));
     }
 }
 

@@ -28,7 +28,7 @@ impl Source {
             Some(_) => Source::Upstream,
         }
     }
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Source::Apisix => "apisix",
             Source::Nginx => "nginx",
