@@ -30,3 +30,4 @@ mod start;
 mod stream;
 mod streaming;
 mod tls;
+mod traces;
