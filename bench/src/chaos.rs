@@ -160,7 +160,8 @@ fn tell(story: &'static Story, peer: &'static str, scale: &Scale, wanted: &Wante
         true => (times.healed, times.end),
         false => (times.fault, times.healed),
     };
-    let early = records.iter().any(|r| r.due < times.fault && r.outcome != load::Outcome::Good);
+    // What is under way when the fault comes may fail with it.
+    let early = records.iter().any(|r| r.due + r.took < times.fault && r.outcome != load::Outcome::Good);
     let figures = figures::figures(&records, &times, from, until);
     let goal = (peer == "sluice").then_some(story.goal);
     Ok(Row { story, peer, goal, rate, times, attempts, early, figures, timed: !scale.short })

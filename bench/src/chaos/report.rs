@@ -27,7 +27,7 @@ pub struct Row {
     pub times: Times,
     /// At the backends, where they lived through the story.
     pub attempts: Option<u64>,
-    /// An error came before the fault.
+    /// A request ended in an error before the fault.
     pub early: bool,
     pub figures: Figures,
     /// Whether times are held to their goals.

@@ -9,13 +9,13 @@
 //! (`sluice_file_logger_lines_total`). A moved or deleted file is
 //! noticed without a signal: the next line goes into a new one. Bytes that are not UTF-8 are replaced, so that each
 //! line is JSON.
-use sluice_telemetry::line_file::{DEFAULT_MAX_PENDING, LineFile};
 use crate::log_entry::{LogEntry, LogOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, Plugin};
 use sluice_telemetry::Registry;
+use sluice_telemetry::line_file::{DEFAULT_MAX_PENDING, LineFile};
 use sluice_telemetry::metrics::Kind;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
