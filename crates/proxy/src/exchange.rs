@@ -2,7 +2,7 @@
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
 use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
-use crate::debug::Hooks;
+use crate::debug::Observed;
 use crate::rescue::{self, Trouble};
 use crate::retry::Tries;
 use crate::worker::{Held, Worker};
@@ -57,8 +57,8 @@ pub struct Exchange<'a> {
     pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
-    /// Debug mode logs this request's phases.
-    pub(crate) hooks: Option<Arc<Hooks>>,
+    /// Somebody looks at this request: debug mode, or watchers.
+    pub(crate) observed: Option<Box<Observed>>,
     pub(crate) balancing: Balancing,
 }
 
@@ -99,7 +99,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         continued: false,
         permit: None,
         waited: false,
-        hooks: None,
+        observed: None,
         balancing: Balancing::default(),
     };
     let result = exchange.serve(cx).await;
@@ -157,9 +157,12 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         continued: false,
         permit: None,
         waited: false,
-        hooks: None,
+        observed: None,
         balancing: Balancing::default(),
     };
+    if worker.settings.debug.is_on() {
+        exchange.observed = worker.settings.debug.begin(cx);
+    }
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
     exchange.log(cx);
@@ -170,13 +173,13 @@ impl Exchange<'_> {
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
         self.snapshot.rules.find_client(cx);
         crate::forwarded::neutralize(cx, &self.worker.settings);
+        if self.worker.settings.debug.is_on() {
+            self.observed = self.worker.settings.debug.begin(cx);
+            self.debug_call("http_access_phase", cx);
+        }
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
             return self.reply(cx, reply).await;
-        }
-        if self.worker.settings.debug.is_on() {
-            self.hooks = self.worker.settings.debug.begin(cx);
-            self.debug_call("http_access_phase", cx);
         }
         let verdict = self.request_phases(cx).await;
         let end = match &verdict {
@@ -188,7 +191,10 @@ impl Exchange<'_> {
         }
         let reply = match verdict {
             Verdict::Reply(reply) => *reply,
-            Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
+            Verdict::Trouble(trouble) => {
+                cx.note(|| serde_json::json!({"trouble": format!("{trouble:?}")}));
+                rescue::reply(&trouble).ok_or(Gone)?
+            }
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
                 Some(reply) => reply,
@@ -313,7 +319,12 @@ impl Exchange<'_> {
             };
             match outcome {
                 Some(Outcome::Next) => {}
-                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                Some(Outcome::Reply(reply)) => {
+                    if cx.trace.is_some() {
+                        cx.hook_replied(reply.status);
+                    }
+                    return Some(Verdict::Reply(chain.finish(phase, at, reply)));
+                }
                 None => {
                     if let Err(e) = self.buffer_body(cx).await {
                         return Some(Verdict::Trouble(Trouble::Body(e)));
@@ -411,7 +422,13 @@ impl Exchange<'_> {
             self.chain.log(0, cx);
         }
         self.debug_call("http_log_phase", cx);
-        self.debug_late(cx);
+        if cx.trace.is_some() {
+            self.debug_late(cx);
+            self.explain(cx);
+        }
+        if let Some(observed) = &self.observed {
+            self.show(observed, cx);
+        }
         self.worker.log_access(cx);
     }
 

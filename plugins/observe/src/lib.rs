@@ -2,6 +2,7 @@
 //! are not the plugin's. The binary registers them once ([`prometheus::register_node`]) and mounts the export server.
 use sluice_plugin::{Definition, define};
 
+pub mod debug_logger;
 mod dial;
 pub mod elasticsearch_logger;
 pub mod file_logger;
@@ -23,6 +24,7 @@ pub(crate) const APISIX_VERSION: &str = "3.18.0";
 
 /// The plugins of this family, by name.
 pub static PLUGINS: &[Definition] = &[
+    define::<debug_logger::DebugLogger>(),
     define::<elasticsearch_logger::ElasticsearchLogger>().metadata_schema(logger::metadata_schema),
     define::<file_logger::FileLogger>().metadata_schema(file_logger::metadata_schema),
     define::<http_logger::HttpLogger>().metadata_schema(logger::metadata_schema),

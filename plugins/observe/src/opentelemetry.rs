@@ -15,7 +15,6 @@ mod otlp;
 mod propagation;
 
 use crate::logger;
-use crate::prometheus::Source;
 use export::Sink;
 use otlp::{SPAN_ATTRIBUTES, Scalar, SpanHead};
 use propagation::{Parent, TRACEPARENT, TRACESTATE};
@@ -23,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_expr::{Lookup, Variable};
-use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, lookup};
+use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Source, lookup};
 use sluice_telemetry::{BatchOptions, BatchQueue};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -8,13 +8,12 @@
 //! Differences from APISIX: what waits is bounded in bytes together with what loggers keep
 //! (`sluice.limits.log_pending_bytes`); IPv6 addresses are reported as `ipv6`.
 use crate::logger;
-use crate::prometheus::Source;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_expr::{Lookup, Variable};
 use sluice_plugin::{
-    BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, HttpRequest, Info, Phases, Plugin, Reply,
+    BuildError, Context, Define, Env, Flow, HttpClient, HttpOptions, HttpRequest, Info, Phases, Plugin, Reply, Source,
 };
 use sluice_telemetry::{BatchError, BatchOptions, BatchQueue, BatchSink};
 use std::net::IpAddr;

@@ -27,7 +27,6 @@ pub use node::{
 };
 
 use families::{Families, METRICS};
-pub(crate) use labels::Source;
 use labels::{Disabled, Labels, Naming};
 use schemars::JsonSchema;
 use serde::Deserialize;
