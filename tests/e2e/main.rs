@@ -31,3 +31,4 @@ mod stream;
 mod streaming;
 mod tls;
 mod traces;
+mod watching;
