@@ -9,7 +9,7 @@
 //! all routes share one queue, which drops and counts what is too much even with `drop_on_queue_full: false`, so that no
 //! request waits; `service.name` is `APISIX` where `resource` does not name it, also without any `resource`; an attribute
 //! without a value is left out instead of being empty; no empty `tracestate` is sent; a `traceparent` with flags beyond
-//! sampled is valid; `plugin_attr.opentelemetry` stands in for missing metadata.
+//! sampled is valid.
 mod export;
 mod otlp;
 mod propagation;
@@ -333,8 +333,7 @@ impl Define for OpenTelemetry {
     }
 
     fn build(config: Config, env: &Env) -> Result<OpenTelemetry, BuildError> {
-        let old = Some(env.attribute(NAME)).filter(|attributes| attributes.is_object());
-        let Some(metadata) = env.metadata(NAME).or(old) else { return Ok(OpenTelemetry { tracer: None }) };
+        let Some(metadata) = env.metadata(NAME) else { return Ok(OpenTelemetry { tracer: None }) };
         let metadata = Metadata::deserialize(metadata)
             .map_err(|error| BuildError(format!("plugin_metadata of {NAME} cannot be read: {error}")))?;
         logger::warn_insecure(NAME, ("collector.address", std::slice::from_ref(&metadata.collector.address)), None);
