@@ -469,8 +469,12 @@ impl Gateway {
             sluice_config::settings::http::Escape::Json => Escape::Json,
             sluice_config::settings::http::Escape::None => Escape::None,
         };
+        let proxy = proxy_settings(settings);
+        if settings.apisix.tracing {
+            proxy.debug.time();
+        }
         Ok(Gateway {
-            settings: Arc::new(proxy_settings(settings)),
+            settings: Arc::new(proxy),
             configuration: Arc::new(Configuration::new(
                 compiler,
                 tls.clone(),

@@ -170,7 +170,10 @@ mod tests {
         let sums = json!({"seconds": 2.0, "total": row("total"), "routes": [route, row("s")], "upstreams": [upstream]});
         let text = text(&sums, 1);
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
-        assert_eq!(line("r orders").split_whitespace().collect::<Vec<_>>(), ["r", "orders", "10.0", "1", "2", "1.25", "30.50"]);
+        assert_eq!(
+            line("r orders").split_whitespace().collect::<Vec<_>>(),
+            ["r", "orders", "10.0", "1", "2", "1.25", "30.50"]
+        );
         assert!(line("upstreams/1").ends_with("breaker open") && line("  127.0.0.1:80").ends_with("unhealthy"));
         assert!(line("...").ends_with("and 1 more"), "{text}");
     }

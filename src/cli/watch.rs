@@ -37,7 +37,9 @@ impl Control {
         let address = self.address();
         let escaped = |text: &str| {
             let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~*".contains(&b);
-            text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
+            text.bytes()
+                .map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+                .collect::<String>()
         };
         let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
         let url = format!("{address}{path}?{}", query.join("&"));

@@ -153,7 +153,8 @@ fn zipkin_gets_the_spans_of_both_versions() {
         });
         let mut gateway = tracing(&upstream, json!({"zipkin": plugin}), json!({"id": "file-logger", "log_format": {}}));
         upstream.take_seen();
-        let request = "GET /orders/1?a=b HTTP/1.1\r\nHost: h\r\nb3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1\r\n\r\n";
+        let request =
+            "GET /orders/1?a=b HTTP/1.1\r\nHost: h\r\nb3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1\r\n\r\n";
         assert_eq!(gateway.connect().unwrap().request(request).unwrap().status, 200);
         // What waits goes out when the gateway ends.
         gateway.terminate().unwrap();
@@ -181,4 +182,41 @@ fn zipkin_gets_the_spans_of_both_versions() {
         assert_eq!(seen.header("x-b3-parentspanid"), request["id"].as_str());
         assert!(spans.iter().all(|s| s["traceId"] == "80f198ee56343ba864fe8b2a57d3eff7"));
     }
+}
+
+#[test]
+fn the_parts_of_a_request_are_spans_where_it_is_asked_for() {
+    let (upstream, collector) = (Upstream::start().unwrap(), Collector::start().unwrap());
+    let plugins = json!({"key-auth": {}, "opentelemetry": {"sampler": {"name": "always_on"}}});
+    let resources = json!({
+        "consumers": [{"username": "anna", "plugins": {"key-auth": {"key": "k"}}}],
+        "routes": [{"id": "r", "uri": "/a", "plugins": plugins, "upstream": nodes(&upstream)}],
+        "plugin_metadata": [metadata(&collector.address())],
+    });
+    let gateway = gateway(&json!({"apisix": {"tracing": true}}), &resources);
+    let request = "GET /a HTTP/1.1\r\nHost: h\r\napikey: k\r\n\r\n";
+    assert_eq!(gateway.connect().unwrap().request(request).unwrap().status, 200);
+    let tree = |spans: &[sluice_testkit::Span]| {
+        let name = |id: &str| spans.iter().find(|s| s.span_id == id).map_or("", |s| s.name.as_str()).to_owned();
+        let mut all: Vec<_> = spans.iter().map(|s| (name(&s.parent_id), s.name.clone(), s.kind, s.status)).collect();
+        all.sort();
+        all
+    };
+    let span = |within: &str, name: &str, kind: i32, status: i32| (within.to_owned(), name.to_owned(), kind, status);
+    let root = "GET /a";
+    let wanted = [
+        span("", root, 2, 0),
+        span(root, "apisix.phase.access", 2, 0),
+        span(root, "apisix.phase.body_filter", 2, 0),
+        span(root, "apisix.phase.header_filter", 2, 0),
+        span(root, "apisix.phase.log.plugins.opentelemetry", 1, 0),
+        span("apisix.phase.access", "http_router_match", 1, 0),
+    ];
+    let spans = collector.wait_for(6, LIMIT);
+    assert_eq!(tree(&spans), wanted);
+    assert!(spans.iter().all(|s| s.trace_id == spans[0].trace_id && s.end >= s.start));
+    assert_eq!(gateway.connect().unwrap().get("/a").unwrap().status, 401);
+    let spans = collector.wait_for(12, LIMIT).split_off(6);
+    let refused = spans.iter().find(|s| s.name == "apisix.phase.access").unwrap();
+    assert_eq!((refused.status, refused.message.as_str()), (2, "response code 401"));
 }

@@ -39,6 +39,10 @@ fn shop(upstream: &Upstream) -> Gateway {
         "routes": [
             {"id": "r", "name": "orders", "uri": "/orders/*", "upstream_id": "u"},
             {"id": "other", "uri": "/other", "upstream": nodes},
+            {"id": "broken", "uri": "/broken", "upstream": {
+                "type": "roundrobin", "nodes": {"127.0.0.1:1": 1},
+                "circuit_breaker": {"max_failures": 1, "unhealthy": {"interval": 60}},
+            }},
         ],
     });
     gateway(&Value::Null, &resources)
@@ -49,7 +53,8 @@ fn tail_follows_what_is_asked_for() {
     let upstream = Upstream::start().unwrap();
     let gateway = shop(&upstream);
     let targets = ["/orders/1?a=b", "/orders/bad", "/other", "/nowhere"];
-    let output = watch(&gateway, &["tail", "--route", "orders", "--status", "5xx", "-n", "2", "--output", "json"], &targets);
+    let output =
+        watch(&gateway, &["tail", "--route", "orders", "--status", "5xx", "-n", "2", "--output", "json"], &targets);
     let seen = lines(&output);
     assert_eq!(seen.len(), 2);
     for line in &seen {
@@ -93,7 +98,10 @@ fn top_adds_up_by_route_and_upstream() {
     let node = &row("upstreams", "upstreams/u")["nodes"][0];
     assert_eq!((&node["name"], &node["status"]), (&json!(upstream.addr().to_string()), &json!("unchecked")));
     assert_eq!(node["requests"], orders["requests"]);
+    gateway.connect().unwrap().get("/broken").unwrap();
     let text = watch(&gateway, &["top", "--once", "--interval", "0.2"], &targets);
+    let shown = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(shown.lines().any(|l| l.starts_with("routes/broken ") && l.ends_with("breaker open")), "{shown}");
     assert!(String::from_utf8_lossy(&text.stdout).contains("r orders"), "{text:?}");
 }
 
@@ -138,7 +146,10 @@ fn a_live_request_is_explained_by_a_signed_token() {
     assert_eq!(answer.status, 200);
     let record = explained(&gateway, answer.header("sluice-explain").unwrap());
     assert_eq!(upstream.seen()[0].header("sluice-explain"), None);
-    assert_eq!((&record["request"]["path"], &record["request"]["args"]), (&json!("/orders/1"), &json!("token=***&a=b")));
+    assert_eq!(
+        (&record["request"]["path"], &record["request"]["args"]),
+        (&json!("/orders/1"), &json!("token=***&a=b"))
+    );
     let candidates = record["candidates"].as_array().unwrap();
     assert!(candidates[0]["reason"].as_str().unwrap().contains("method GET"), "{record}");
     assert_eq!((&candidates[1]["route"], &candidates[1]["won"]), (&json!("r"), &json!(true)));
@@ -146,19 +157,30 @@ fn a_live_request_is_explained_by_a_signed_token() {
         let found = record["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == name);
         found.unwrap_or_else(|| panic!("{record}"))["from"].clone()
     };
-    assert_eq!((from("key-auth"), from("proxy-rewrite"), from("cors")), ("route".into(), "service".into(), "consumer".into()));
+    assert_eq!(
+        (from("key-auth"), from("proxy-rewrite"), from("cors")),
+        ("route".into(), "service".into(), "consumer".into())
+    );
     assert_eq!(record["consumer"]["username"], "anna");
     let hook = |plugin: &str, phase: &str| {
         let hooks = record["hooks"].as_array().unwrap();
-        hooks.iter().find(|h| h["plugin"] == plugin && h["phase"] == phase).unwrap_or_else(|| panic!("{record}")).clone()
+        hooks
+            .iter()
+            .find(|h| h["plugin"] == plugin && h["phase"] == phase)
+            .unwrap_or_else(|| panic!("{record}"))
+            .clone()
     };
     let consumer = json!({"what": "consumer", "to": "anna"});
     assert!(hook("key-auth", "rewrite")["changes"].as_array().unwrap().contains(&consumer));
     let target = json!({"what": "upstream.target", "to": "/new?token=***&a=b"});
     assert!(hook("proxy-rewrite", "rewrite")["changes"].as_array().unwrap().contains(&target), "{record}");
     assert!(hook("cors", "header_filter")["took_us"].as_f64().unwrap() > 0.0);
-    assert_eq!((&record["events"][0]["attempt_failed"], &record["events"][0]["kind"]), (&json!(closed), &json!("Connect")));
-    let nodes: Vec<_> = record["node_choice"]["attempts"].as_array().unwrap().iter().map(|a| a["node"].clone()).collect();
+    assert_eq!(
+        (&record["events"][0]["attempt_failed"], &record["events"][0]["kind"]),
+        (&json!(closed), &json!("Connect"))
+    );
+    let nodes: Vec<_> =
+        record["node_choice"]["attempts"].as_array().unwrap().iter().map(|a| a["node"].clone()).collect();
     assert_eq!(nodes, [json!(closed), json!(upstream.addr())]);
     assert_eq!((&record["response"]["status"], &record["response"]["source"]), (&json!(200), &json!("upstream")));
     assert!(!record.to_string().contains("key-of-anna") && !record.to_string().contains(KEY), "{record}");

@@ -1,8 +1,8 @@
 //! What a plugin may use of the world: clock, randomness, metrics, shared state, other resources. Never globals, so that
 //! tests can drive everything.
 use crate::context::UpstreamRef;
-use crate::record::Explained;
 use crate::http_client::{FakeHttp, HttpClient, HttpClients, HttpOptions};
+use crate::record::Explained;
 use foldhash::HashMap;
 use serde_json::Value;
 use sluice_telemetry::LogQueues;

@@ -25,6 +25,7 @@ mod source;
 pub mod stream;
 pub mod tap;
 pub mod testing;
+pub mod timings;
 pub mod trace;
 
 pub use chain::{Chain, ChainEntry, ChainSource};

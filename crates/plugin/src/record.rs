@@ -4,6 +4,7 @@
 use crate::chain::{ChainEntry, ChainSource};
 use crate::context::{Context, UpstreamRef};
 use crate::info::Phase;
+use crate::timings;
 use crate::trace::Trace;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -296,6 +297,11 @@ impl Context {
         if let Some(record) = &mut trace.record {
             record.close(|| look(self));
         }
+        if std::mem::take(&mut trace.timed)
+            && let Some(timings) = &mut trace.timings
+        {
+            timings.end();
+        }
         self.trace = Some(trace);
     }
 
@@ -306,6 +312,10 @@ impl Context {
         let Some(mut trace) = self.trace.take() else { return };
         if runs {
             trace.ran(entry.info.name, phase);
+            if let Some(timings) = trace.timings.as_mut().filter(|_| timings::has_hooks(phase)) {
+                timings.begin(format!("apisix.phase.{}.plugins.{}", phase.as_str(), entry.info.name), false);
+                trace.timed = true;
+            }
         }
         if let Some(record) = &mut trace.record
             && let Some(at) = record.hook(entry, phase, self.started)
@@ -359,13 +369,16 @@ impl Trace {
 
 /// Records that are kept for who asks for them by their id; the oldest make room.
 #[derive(Default)]
-pub struct Explained(Mutex<VecDeque<(Box<str>, Arc<[u8]>)>>);
+pub struct Explained(Mutex<Kept>);
+
+/// Ids and records, oldest first.
+type Kept = VecDeque<(Box<str>, Arc<[u8]>)>;
 
 impl Explained {
     const MAX: usize = 256;
     const MAX_BYTES: usize = 8 << 20;
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Box<str>, Arc<[u8]>)>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

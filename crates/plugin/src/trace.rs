@@ -4,6 +4,7 @@
 use crate::chain::Chain;
 use crate::info::Phase;
 use crate::record::Record;
+use crate::timings::Timings;
 
 /// Names of hooks in the order of their first run.
 #[derive(Debug, Default)]
@@ -13,14 +14,18 @@ pub struct Trace {
     reported: usize,
     /// Debug mode asked for it.
     named: bool,
+    /// When its parts began and ended, where `apisix.tracing` is on.
+    pub timings: Option<Box<Timings>>,
+    /// The hook that runs is the part that began last.
+    pub(crate) timed: bool,
     /// More of the request, where it is explained.
     pub record: Option<Box<Record>>,
 }
 
 impl Trace {
-    /// A trace whose hooks the response's head names.
-    pub fn named() -> Trace {
-        Trace { named: true, ..Trace::default() }
+    /// The response's head is to name the hooks.
+    pub fn name(&mut self) {
+        self.named = true;
     }
     /// Whether the response's head names the hooks.
     pub fn is_named(&self) -> bool {

@@ -3,7 +3,8 @@
 //! The surprise: of APISIX's functions only the phases of its main module have something here that they stand for.
 use crate::exchange::Exchange;
 use sluice_config::debug::{DebugConfig, LogLevel};
-use sluice_plugin::{Context, Trace};
+use sluice_plugin::Context;
+use sluice_plugin::timings::Timings;
 use sluice_telemetry::watch::Watch;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,8 @@ const BASIC: u8 = 1;
 const HOOKS: u8 = 2;
 /// Somebody watches requests.
 const WATCHED: u8 = 4;
+/// `apisix.tracing`: the parts of requests are timed.
+const TIMED: u8 = 8;
 
 type Watchers = Arc<[Arc<dyn Watch>]>;
 
@@ -97,6 +100,11 @@ impl DebugMode {
         *watchers = all.into();
     }
 
+    /// Times the parts of requests (`apisix.tracing`).
+    pub fn time(&self) {
+        self.put(TIMED, TIMED);
+    }
+
     /// Shows requests that begin from now on to this watcher.
     pub fn watch(self: &Arc<DebugMode>, watcher: Arc<dyn Watch>) -> Watching {
         self.change(|all| all.push(watcher.clone()));
@@ -114,10 +122,15 @@ impl DebugMode {
     pub(crate) fn begin(&self, cx: &mut Context) -> Option<Box<Observed>> {
         let flags = self.flags.load(Ordering::Relaxed);
         if flags & BASIC != 0 {
-            cx.trace = Some(Box::new(Trace::named()));
+            cx.trace.get_or_insert_default().name();
         }
-        let watchers = (flags & WATCHED != 0)
-            .then(|| self.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        if flags & TIMED != 0 {
+            let mut timings = Box::new(Timings::default());
+            timings.begin("apisix.phase.access", true);
+            cx.trace.get_or_insert_default().timings = Some(timings);
+        }
+        let watchers =
+            (flags & WATCHED != 0).then(|| self.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let hooks = self.hooks(flags, cx);
         (hooks.is_some() || watchers.is_some()).then(|| Box::new(Observed { hooks, watchers }))
     }
@@ -171,12 +184,23 @@ impl Exchange<'_> {
         }
     }
 
-    /// Names the plugins in the response's head.
+    /// The response's head is ready: names the plugins in it.
     #[inline]
     pub(crate) fn debug_report(&self, cx: &mut Context) {
+        if cx.trace.is_some() {
+            self.report(cx);
+        }
+    }
+
+    #[cold]
+    fn report(&self, cx: &mut Context) {
         if let Some(trace) = cx.trace.as_mut().filter(|trace| trace.is_named()) {
             let report = trace.report(&self.chain);
             cx.response.headers.set("Apisix-Plugins", report);
+        }
+        if let Some(timings) = cx.timings() {
+            timings.end();
+            timings.begin("apisix.phase.body_filter", true);
         }
     }
 

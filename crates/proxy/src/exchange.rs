@@ -169,6 +169,21 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
     client.unread_body = true;
 }
 
+/// The request phases are over (apisix/core/response.lua `exit` ends the spans of a refused request).
+#[cold]
+fn accessed(cx: &mut Context, verdict: &Verdict) {
+    let Some(timings) = cx.timings() else { return };
+    let status = match verdict {
+        Verdict::Proxy => 0,
+        Verdict::Reply(reply) => reply.status,
+        Verdict::Trouble(trouble) => rescue::reply(trouble).map_or(499, |reply| reply.status),
+    };
+    if status >= 400 {
+        timings.fail(format!("response code {status}"));
+    }
+    timings.end_all();
+}
+
 impl Exchange<'_> {
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
         self.snapshot.rules.find_client(cx);
@@ -182,6 +197,9 @@ impl Exchange<'_> {
             return self.reply(cx, reply).await;
         }
         let verdict = self.request_phases(cx).await;
+        if cx.trace.is_some() {
+            accessed(cx, &verdict);
+        }
         let end = match &verdict {
             Verdict::Reply(reply) => Some(reply.as_ref()),
             _ => None,
@@ -217,7 +235,11 @@ impl Exchange<'_> {
             return Verdict::Trouble(Trouble::Body(e));
         }
         let global = &snapshot.global;
-        match self.find_route(cx, &snapshot) {
+        let found = match cx.trace.is_some() {
+            false => self.find_route(cx, &snapshot),
+            true => self.find_route_timed(cx, &snapshot),
+        };
+        match found {
             Some(route) => {
                 if let Some(trouble) = &route.trouble {
                     return Verdict::Trouble(match trouble {
@@ -297,6 +319,21 @@ impl Exchange<'_> {
         cx.uri_params = params;
         cx.route = Some(route.info.clone());
         Some(route)
+    }
+
+    #[cold]
+    fn find_route_timed(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
+        if let Some(timings) = cx.timings() {
+            timings.begin("http_router_match", false);
+        }
+        let found = self.find_route(cx, snapshot);
+        if let Some(timings) = cx.timings() {
+            if found.is_none() {
+                timings.fail("no matched route".into());
+            }
+            timings.end();
+        }
+        found
     }
 
     /// Runs one request phase of one chain. `None`: go on.
@@ -414,6 +451,9 @@ impl Exchange<'_> {
 
     /// `log` of all plugins, and the access log.
     fn log(&mut self, cx: &mut Context) {
+        if let Some(timings) = cx.timings() {
+            timings.end_all();
+        }
         let global = &self.snapshot.global;
         if global.has(Phase::Log) && self.skip != u64::MAX {
             global.log(self.skip, cx);

@@ -165,8 +165,7 @@ pub struct DebugLogger {
 }
 
 impl Define for DebugLogger {
-    const INFO: Info =
-        Info::new(NAME, 26_000, Phases::REWRITE.and(Phases::HEADER_FILTER)).secrets(&["key"]);
+    const INFO: Info = Info::new(NAME, 26_000, Phases::REWRITE.and(Phases::HEADER_FILTER)).secrets(&["key"]);
     type Config = Config;
 
     fn check(config: &Config) -> Result<(), BuildError> {

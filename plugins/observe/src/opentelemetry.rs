@@ -5,7 +5,11 @@
 //! upstream gets `traceparent` (and the client's `tracestate` and `baggage`) whether the request is sampled or not
 //! (apisix/plugins/opentelemetry.lua, opentelemetry-lua).
 //!
-//! Differences from APISIX: a collector's address may be `grpc://host:port` or `grpcs://host:port` for OTLP over gRPC; spans of
+//! With `apisix.tracing: true` in config.yaml the phases of a sampled request, the look for its route and the hooks of the
+//! response phases are spans below its own.
+//!
+//! Differences from APISIX: no such span tells of the server name's match or of DNS, which happen beside requests here, nor of
+//! global rules; a collector's address may be `grpc://host:port` or `grpcs://host:port` for OTLP over gRPC; spans of
 //! all routes share one queue, which drops and counts what is too much even with `drop_on_queue_full: false`, so that no
 //! request waits; `service.name` is `APISIX` where `resource` does not name it, also without any `resource`; an attribute
 //! without a value is left out instead of being empty; no empty `tracestate` is sent; a `traceparent` with flags beyond
@@ -22,16 +26,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_expr::{Lookup, Variable};
+use sluice_plugin::timings::Timings;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Source, lookup};
 use sluice_telemetry::{BatchOptions, BatchQueue};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const NAME: &str = "opentelemetry";
 /// `SpanKind` of what the client asked for.
 const SERVER: u32 = 2;
+/// Of a step within.
+const INTERNAL: u32 = 1;
 
 /// Reports spans to an OpenTelemetry collector.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -455,7 +462,6 @@ impl Tracer {
     fn finish(&self, cx: &Context, mut span: Sampled, queue: &BatchQueue<Vec<u8>>) {
         let elapsed = cx.started.elapsed();
         let end = UNIX_EPOCH.elapsed().unwrap_or_default();
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         let (source, status) = (Source::of(cx).as_str(), cx.response.status);
         let out = &mut span.attributes;
         otlp::attribute(SPAN_ATTRIBUTES, "apisix.response_source", &Scalar::Text(source.as_bytes()), out);
@@ -497,7 +503,39 @@ impl Tracer {
             (route.into(), cx.connection.local.ip().to_canonical().to_string().into())
         });
         queue.push(encoded);
+        if let Some(timings) = cx.trace.as_ref().and_then(|trace| trace.timings.as_deref()) {
+            push_parts(timings, &span, end, queue);
+        }
     }
+}
+
+/// Spans of the request's parts, below its own (`inject_core_spans`).
+#[cold]
+fn push_parts(timings: &Timings, root: &Sampled, end: Duration, queue: &BatchQueue<Vec<u8>>) {
+    let now = Instant::now();
+    let wall = |at: Instant| nanos(end.saturating_sub(now.saturating_duration_since(at)));
+    let ids: Vec<u64> = timings.parts().iter().map(|_| rand::random::<u64>().max(1)).collect();
+    for (part, id) in timings.parts().iter().zip(&ids) {
+        let parent = part.within.and_then(|at| ids.get(at)).copied().unwrap_or(root.span_id);
+        let head = SpanHead {
+            trace_id: root.trace_id,
+            span_id: *id,
+            parent_id: Some(parent),
+            trace_state: &root.trace_state,
+            name: &part.name,
+            kind: if part.is_phase { SERVER } else { INTERNAL },
+            start: wall(part.begun),
+            end: wall(part.ended.unwrap_or(now)),
+            error: part.error.as_deref(),
+        };
+        let mut encoded = Vec::with_capacity(128);
+        otlp::span(&head, &[], &mut encoded);
+        queue.push(encoded);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// All fields whose names, in lower case, begin so; repeated ones joined.

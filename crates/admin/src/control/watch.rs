@@ -102,14 +102,28 @@ pub(super) fn traffic(running: &Arc<dyn Running>, request: &Request) -> Reply {
 
 fn describe(running: &dyn Running, sums: Interval) -> Value {
     let breakers = running.circuit_breakers();
-    let upstreams: Vec<Value> =
+    let mut upstreams: Vec<Value> =
         sums.upstreams.iter().map(|row| upstream(running, row, &sums.nodes, &breakers)).collect();
+    // Where a breaker lets nothing pass there is no traffic, which is what should be seen.
+    for breaker in breakers.iter().filter(|breaker| !is_closed(breaker)) {
+        let name = breaker["name"].as_str().and_then(|name| name.strip_prefix("/apisix/")).unwrap_or_default();
+        if !sums.upstreams.iter().any(|row| row.name == name) {
+            let row = Row { name: name.to_owned(), ..Row::default() };
+            upstreams.push(upstream(running, &row, &sums.nodes, &breakers));
+        }
+    }
     json!({
         "seconds": sums.seconds,
         "total": sums.total,
         "routes": sums.routes.iter().map(|row| route(running, row)).collect::<Vec<_>>(),
         "upstreams": upstreams,
     })
+}
+
+fn is_closed(breaker: &Value) -> bool {
+    let closed = |state: Option<&Value>| state.is_none_or(|state| state == "closed");
+    let nodes = breaker["nodes"].as_array();
+    closed(breaker.get("state")) && nodes.into_iter().flatten().all(|node| closed(node.get("state")))
 }
 
 fn route(running: &dyn Running, row: &Row) -> Value {
@@ -141,9 +155,10 @@ fn upstream(running: &dyn Running, row: &Row, nodes: &[Row], breakers: &[Value])
         line["status"] = json!(node.status);
         line["ejected"] = json!(node.ejected);
         let of_node = breaker.and_then(|breaker| breaker["nodes"].as_array());
-        let of_node = of_node.into_iter().flatten().find(|own| {
-            own["port"] == node.port && own["ip"].as_str() == Some(node.host.trim_matches(['[', ']']))
-        });
+        let of_node = of_node
+            .into_iter()
+            .flatten()
+            .find(|own| own["port"] == node.port && own["ip"].as_str() == Some(node.host.trim_matches(['[', ']'])));
         if let Some(state) = of_node.and_then(|own| own.get("state")) {
             line["breaker"] = state.clone();
         }
@@ -163,7 +178,9 @@ pub(super) fn explained(running: &dyn Running, path: &[&str]) -> Reply {
         [] => Reply::json(200, &json!({"records": kept.ids()})).with_header("Content-Type", "application/json"),
         [id] => match kept.get(id) {
             Some(record) => Reply::text(200, record.to_vec()).with_header("Content-Type", "application/json"),
-            None => Reply::error(404, format!("nothing is kept of {id}")).with_header("Content-Type", "application/json"),
+            None => {
+                Reply::error(404, format!("nothing is kept of {id}")).with_header("Content-Type", "application/json")
+            }
         },
         _ => not_found(),
     }

@@ -118,13 +118,13 @@ struct Shard {
     nodes: HashMap<(Arc<str>, SocketAddr), Sums>,
 }
 
-fn of<'a, K: Eq + Hash>(all: &'a mut HashMap<K, Sums>, key: K, others: impl FnOnce() -> K) -> &'a mut Sums {
+fn of<K: Eq + Hash>(all: &mut HashMap<K, Sums>, key: K, others: impl FnOnce() -> K) -> &mut Sums {
     let key = if all.len() < MAX_ROWS || all.contains_key(&key) { key } else { others() };
     all.entry(key).or_default()
 }
 
 /// One row: a route, an upstream, or a node of one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Row {
     pub name: String,
     /// A node's upstream.

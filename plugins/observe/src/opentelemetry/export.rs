@@ -35,7 +35,11 @@ pub struct Sink {
 
 enum Way {
     Http(HttpClient, HttpRequest),
-    Grpc { channel: Channel, metadata: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>, timeout: Duration },
+    Grpc {
+        channel: Channel,
+        metadata: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+        timeout: Duration,
+    },
     /// The address cannot be used.
     None(String),
 }
@@ -44,12 +48,11 @@ impl Sink {
     /// Needs to be within the control runtime, as the gRPC client starts a task.
     pub fn new(env: &Env, address: &str, timeout: Duration, headers: &[(String, String)], resource: Vec<u8>) -> Sink {
         let way = match address.split_once("://") {
-            Some((scheme @ ("grpc" | "grpcs"), authority)) => {
-                grpc(env, authority, scheme == "grpcs", timeout, headers).unwrap_or_else(|error| {
+            Some((scheme @ ("grpc" | "grpcs"), authority)) => grpc(env, authority, scheme == "grpcs", timeout, headers)
+                .unwrap_or_else(|error| {
                     tracing::error!("opentelemetry: {address}: {error}");
                     Way::None(error.0)
-                })
-            }
+                }),
             _ => {
                 let mut request =
                     HttpRequest::new("POST", uri(address)).header("Content-Type", "application/x-protobuf");

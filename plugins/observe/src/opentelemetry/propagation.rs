@@ -20,15 +20,15 @@ pub struct Parent {
     pub sampled: bool,
 }
 
-/// Lower-case hexadecimal digits as a number.
-fn lower_hex(text: &[u8]) -> Option<u128> {
-    text.iter().try_fold(0_u128, |n, digit| {
+/// At most sixteen lower-case hexadecimal digits as a number.
+fn lower_hex(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0_u64, |n, digit| {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',
             b'a'..=b'f' => digit - b'a' + 10,
             _ => return None,
         };
-        Some(n << 4 | u128::from(value))
+        Some(n << 4 | u64::from(value))
     })
 }
 
@@ -50,10 +50,11 @@ impl Parent {
             _ if rest.first().is_some_and(|next| *next != b'-') => return None,
             _ => {}
         }
-        let trace_id = lower_hex(head.get(3..35)?).filter(|id| *id != 0)?;
+        let (high, low) = (lower_hex(head.get(3..19)?)?, lower_hex(head.get(19..35)?)?);
+        let trace_id = Some(u128::from(high) << 64 | u128::from(low)).filter(|id| *id != 0)?;
         let span_id = lower_hex(head.get(36..52)?).filter(|id| *id != 0)?;
         let flags = lower_hex(head.get(53..55)?)?;
-        Some(Parent { trace_id, span_id: span_id as u64, sampled: flags & 1 == 1 })
+        Some(Parent { trace_id, span_id, sampled: flags & 1 == 1 })
     }
 }
 
@@ -61,15 +62,16 @@ impl Parent {
 pub fn traceparent(trace_id: u128, span_id: u64, sampled: bool) -> [u8; 55] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let mut put = |from: usize, count: usize, n: u128| {
-        for (i, place) in out.iter_mut().skip(from).take(count).enumerate() {
-            let nibble = (n >> (4 * (count - 1 - i))) & 15;
-            *place = DIGITS.get(nibble as usize).copied().unwrap_or(b'0');
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble & 15)).copied().unwrap_or(b'0');
+    let mut put = |from: usize, bytes: &[u8]| {
+        let (pairs, _) = out.get_mut(from..).unwrap_or_default().as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(bytes) {
+            *pair = [digit(byte >> 4), digit(*byte)];
         }
     };
-    put(3, 32, trace_id);
-    put(36, 16, u128::from(span_id));
-    put(53, 2, u128::from(sampled));
+    put(3, &trace_id.to_be_bytes());
+    put(36, &span_id.to_be_bytes());
+    put(53, &[u8::from(sampled)]);
     out
 }
 
@@ -93,7 +95,8 @@ pub fn tracestate(text: &str) -> Option<Cow<'_, str>> {
 }
 
 fn is_key(key: &str) -> bool {
-    let rest = |text: &str| text.bytes().skip(1).all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'));
+    let rest =
+        |text: &str| text.bytes().skip(1).all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'));
     let simple = |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase()) && rest(text);
     if key.len() > MAX_KEY {
         return false;

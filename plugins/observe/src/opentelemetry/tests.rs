@@ -36,7 +36,9 @@ fn sampler(name: &str) -> Value {
 #[test]
 fn a_trace_goes_on_whether_it_is_sampled_or_not() {
     let parent = Parent::parse(PARENT.as_bytes()).unwrap();
-    for (name, sampled) in [("always_on", true), ("always_off", false), ("parent_base", true), ("trace_id_ratio", false)] {
+    for (name, sampled) in
+        [("always_on", true), ("always_off", false), ("parent_base", true), ("trace_id_ratio", false)]
+    {
         let cx = sent(&[("traceparent", PARENT), ("baggage", "a=b")], sampler(name), json!({}));
         let own = passed(&cx);
         assert_eq!((own.trace_id, own.sampled), (parent.trace_id, sampled), "{name}");
