@@ -50,6 +50,7 @@ pub struct Config {
     #[schemars(length(min = 1))]
     pub path: Option<String>,
     /// Post records to this server, as JSON arrays.
+    #[serde(default)]
     #[schemars(schema_with = "logger::uri")]
     pub endpoint: Option<String>,
     /// Keep records in memory for the Control API: 256 of the node, 8 MiB in all.

@@ -1,10 +1,12 @@
 //! Propagation, sampling and the form of spans.
+use super::config::SamplerOptions;
 use super::propagation::{Parent, traceparent, tracestate};
 use super::*;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use proptest::prelude::*;
 use prost::Message;
+use serde_json::json;
 use sluice_plugin::testing::Harness;
 use sluice_plugin::{Scope, define};
 
