@@ -16,9 +16,9 @@ fn watch(gateway: &Gateway, arguments: &[&str], targets: &[&str]) -> Output {
     command.args(arguments).args(["--control", &control]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let end = Instant::now() + LIMIT;
-    let mut wire = gateway.connect().unwrap();
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "{arguments:?} does not end");
+        let mut wire = gateway.connect().unwrap();
         for target in targets {
             wire.get(target).unwrap();
         }
@@ -105,8 +105,17 @@ fn top_adds_up_by_route_and_upstream() {
     assert!(String::from_utf8_lossy(&text.stdout).contains("r orders"), "{text:?}");
 }
 
+/// What the Control API has of it; a record is there when its request is over, shortly after the answer.
 fn explained(gateway: &Gateway, target: &str) -> Value {
-    Wire::connect(("127.0.0.1", gateway.dir().control_port)).unwrap().get(target).unwrap().json()
+    let end = Instant::now() + LIMIT;
+    loop {
+        let answer = Wire::connect(("127.0.0.1", gateway.dir().control_port)).unwrap().get(target).unwrap();
+        if answer.status == 200 {
+            return answer.json();
+        }
+        assert!(Instant::now() < end, "{target}: {}", answer.text());
+        std::thread::yield_now();
+    }
 }
 
 #[test]
