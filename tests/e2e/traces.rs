@@ -50,7 +50,7 @@ fn spans_say_what_apisix_s_say_over_http_and_grpc() {
         "additional_attributes": ["arg_page", "upstream_addr", "cookie_none"],
         "additional_header_prefix_attributes": ["x-my-*", "X-Other"],
     }});
-    for (address, sent) in [(collector.address(), 0), (collector.grpc_address(), 2)] {
+    for (address, sent) in [(collector.address(), 0), (format!("grpc://{}", collector.grpc_address()), 2)] {
         let gateway = tracing(&upstream, plugin.clone(), metadata(&address));
         upstream.take_seen();
         let mut wire = gateway.connect().unwrap();
@@ -219,4 +219,32 @@ fn the_parts_of_a_request_are_spans_where_it_is_asked_for() {
     let spans = collector.wait_for(12, LIMIT).split_off(6);
     let refused = spans.iter().find(|s| s.name == "apisix.phase.access").unwrap();
     assert_eq!((refused.status, refused.message.as_str()), (2, "response code 401"));
+}
+
+#[test]
+fn collectors_with_tls_are_checked_against_the_trusted_certificates() {
+    let upstream = Upstream::start().unwrap();
+    let authority = sluice_testkit::Authority::new("collectors").unwrap();
+    let collector = Collector::start_tls(authority.server(&["127.0.0.1"]).unwrap().server_config().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("trusted.pem");
+    let other = sluice_testkit::Authority::new("others").unwrap();
+    let addresses = [format!("https://{}", collector.address()), format!("grpcs://{}", collector.grpc_address())];
+    for (trusts, sent) in [(&authority, 1), (&other, 0)] {
+        std::fs::write(&trusted, trusts.pem()).unwrap();
+        for address in &addresses {
+            let before = collector.spans().len();
+            let settings = json!({"apisix": {"ssl": {"ssl_trusted_certificate": trusted}}});
+            let plugins = json!({"opentelemetry": {"sampler": {"name": "always_on"}}});
+            let route = json!({"id": "r", "uri": "/*", "plugins": plugins, "upstream": nodes(&upstream)});
+            let resources = json!({"routes": [route], "plugin_metadata": [metadata(address)]});
+            let gateway = gateway(&settings, &resources);
+            assert_eq!(gateway.connect().unwrap().get("/a").unwrap().status, 200);
+            match sent {
+                0 => drop(gateway.wait_for_log("request failed", LIMIT).unwrap()),
+                _ => drop(collector.wait_for(before + 1, LIMIT)),
+            }
+            assert_eq!(collector.spans().len(), before + sent, "{address}");
+        }
+    }
 }

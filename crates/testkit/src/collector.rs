@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// Where OTLP over HTTP goes.
 pub const OTLP_PATH: &str = "/v1/traces";
@@ -66,7 +68,17 @@ pub struct Collector {
 impl Collector {
     /// On two free ports of 127.0.0.1.
     pub fn start() -> std::io::Result<Collector> {
-        let http = Upstream::start()?;
+        Collector::with(Upstream::start()?, None)
+    }
+
+    /// With TLS on both ports.
+    pub fn start_tls(config: Arc<rustls::ServerConfig>) -> std::io::Result<Collector> {
+        let mut for_grpc = config.as_ref().clone();
+        for_grpc.alpn_protocols = vec![b"h2".to_vec()];
+        Collector::with(Upstream::start_tls(config)?, Some(Arc::new(for_grpc).into()))
+    }
+
+    fn with(http: Upstream, tls: Option<TlsAcceptor>) -> std::io::Result<Collector> {
         http.otherwise(Behaviour::answer(200, ""));
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let grpc = listener.local_addr()?;
@@ -78,7 +90,7 @@ impl Collector {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 tokio::select! {
-                    () = serve(listener, state) => {}
+                    () = serve(listener, tls, state) => {}
                     _ = stopped => {}
                 }
             });
@@ -91,9 +103,9 @@ impl Collector {
         self.http.addr().to_string()
     }
 
-    /// `grpc://host:port`.
+    /// `host:port` of the gRPC side.
     pub fn grpc_address(&self) -> String {
-        format!("grpc://{}", self.grpc)
+        self.grpc.to_string()
     }
 
     /// Where Zipkin's reporters post to.
@@ -203,16 +215,27 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The gRPC side: `TraceService/Export` and nothing else.
-async fn serve(listener: std::net::TcpListener, exported: Arc<Mutex<Exported>>) {
+async fn serve(listener: std::net::TcpListener, tls: Option<TlsAcceptor>, exported: Arc<Mutex<Exported>>) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     while let Ok((socket, _)) = listener.accept().await {
-        let exported = exported.clone();
+        let (exported, tls) = (exported.clone(), tls.clone());
         tokio::spawn(async move {
-            let Ok(mut connection) = h2::server::handshake(socket).await else { return };
-            while let Some(Ok((request, respond))) = connection.accept().await {
-                tokio::spawn(export(request, respond, exported.clone()));
+            match tls {
+                None => exchange(socket, exported).await,
+                Some(tls) => {
+                    if let Ok(socket) = tls.accept(socket).await {
+                        exchange(socket, exported).await;
+                    }
+                }
             }
         });
+    }
+}
+
+async fn exchange(socket: impl AsyncRead + AsyncWrite + Unpin, exported: Arc<Mutex<Exported>>) {
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(export(request, respond, exported.clone()));
     }
 }
 
@@ -239,4 +262,32 @@ async fn export(
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let _ = stream.send_trailers(trailers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Wire;
+
+    #[test]
+    fn otlp_as_json_is_read_too() {
+        let collector = Collector::start().expect("a collector");
+        let span = json!({
+            "traceId": "80f198ee56343ba864fe8b2a57d3eff7", "spanId": "e457b5a2e4d86bd1", "name": "GET /", "kind": 2,
+            "startTimeUnixNano": "1", "endTimeUnixNano": "2",
+            "attributes": [{"key": "http.status_code", "value": {"intValue": "200"}}],
+        });
+        let scope = json!({"scope": {"name": "s"}, "spans": [span]});
+        let body = json!({"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [scope]}]}).to_string();
+        let request = format!(
+            "POST /v1/traces HTTP/1.1\r\nHost: c\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Wire::connect(collector.http().addr()).expect("a connection").request(request).expect("an answer");
+        let spans = collector.wait_for(1, Duration::from_secs(5));
+        assert_eq!(
+            (spans[0].span_id.as_str(), &spans[0].attributes["http.status_code"]),
+            ("e457b5a2e4d86bd1", &json!(200))
+        );
+    }
 }

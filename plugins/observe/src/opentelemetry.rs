@@ -180,7 +180,9 @@ impl Define for OpenTelemetry {
         let Some(metadata) = env.metadata(NAME) else { return Ok(OpenTelemetry { tracer: None }) };
         let metadata = Metadata::deserialize(metadata)
             .map_err(|error| BuildError(format!("plugin_metadata of {NAME} cannot be read: {error}")))?;
-        logger::warn_insecure(NAME, ("collector.address", std::slice::from_ref(&metadata.collector.address)), None);
+        if !metadata.collector.address.starts_with("grpcs://") {
+            logger::warn_insecure(NAME, ("collector.address", std::slice::from_ref(&metadata.collector.address)), None);
+        }
         let variables = config.additional_attributes.unwrap_or_default();
         let fields = config.additional_header_prefix_attributes.unwrap_or_default();
         let wanted = |name: String| match name.strip_suffix('*').filter(|prefix| !prefix.is_empty()) {

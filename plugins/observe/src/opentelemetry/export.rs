@@ -95,7 +95,8 @@ fn grpc(
         false => None,
         true => {
             let ca_pem = env.trusted_certificates.as_deref().map(str::to_owned);
-            let wanted = ClientTlsConfig { ca_pem, alpn: vec![b"h2".to_vec()], ..ClientTlsConfig::default() };
+            let wanted =
+                ClientTlsConfig { verify: true, ca_pem, alpn: vec![b"h2".to_vec()], ..ClientTlsConfig::default() };
             Some(ClientTls::new(&wanted).map_err(BuildError::new)?)
         }
     };
