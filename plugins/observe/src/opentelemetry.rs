@@ -16,6 +16,7 @@
 //! sampled is valid.
 mod config;
 mod export;
+mod ids;
 mod otlp;
 mod propagation;
 
@@ -24,7 +25,7 @@ pub use config::metadata_schema;
 use config::{Config, Metadata, SamplerConfig, TraceIdSource};
 use export::Sink;
 use otlp::{SPAN_ATTRIBUTES, Scalar, SpanHead};
-use propagation::{Parent, TRACEPARENT, TRACESTATE};
+use propagation::{Fields, Parent, TRACEPARENT, TRACESTATE};
 use serde::Deserialize;
 use serde_json::Value;
 use sluice_expr::{Lookup, Variable};
@@ -226,7 +227,7 @@ impl Tracer {
                 return id;
             }
         }
-        rand::random::<u128>().max(1)
+        ids::trace()
     }
 
     /// Passes `tracestate` on as far as it is valid; one without a trace belongs to nobody.
@@ -353,7 +354,7 @@ impl Tracer {
 fn push_parts(timings: &Timings, root: &Sampled, end: Duration, queue: &BatchQueue<Vec<u8>>) {
     let now = Instant::now();
     let wall = |at: Instant| nanos(end.saturating_sub(now.saturating_duration_since(at)));
-    let ids: Vec<u64> = timings.parts().iter().map(|_| rand::random::<u64>().max(1)).collect();
+    let ids: Vec<u64> = timings.parts().iter().map(|_| ids::span()).collect();
     for (part, id) in timings.parts().iter().zip(&ids) {
         let parent = part.within.and_then(|at| ids.get(at)).copied().unwrap_or(root.span_id);
         let head = SpanHead {
@@ -397,17 +398,22 @@ impl Plugin for OpenTelemetry {
             tracing::warn!("plugin_metadata is required for opentelemetry plugin to working properly");
             return Flow::Next;
         };
-        let parent = Parent::read(&cx.request.headers);
+        let Fields { parent, has_parent, has_state } = Fields::read(&cx.request.headers);
         let parent = parent.as_ref();
         let trace_id = match parent {
             Some(parent) => parent.trace_id,
             None => tracer.new_id(cx),
         };
-        let span_id = rand::random::<u64>().max(1);
+        let span_id = ids::span();
         let sampled = tracer.sampler.samples(parent, trace_id);
         let text = propagation::traceparent(trace_id, span_id, sampled);
-        cx.request.headers.set(TRACEPARENT, text);
-        Tracer::pass_state(parent, cx);
+        match has_parent {
+            true => cx.request.headers.set(TRACEPARENT, text),
+            false => cx.request.headers.append(TRACEPARENT, text),
+        }
+        if has_state {
+            Tracer::pass_state(parent, cx);
+        }
         if tracer.set_variables {
             let digits = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
             cx.set_variable("opentelemetry_context_traceparent", text);

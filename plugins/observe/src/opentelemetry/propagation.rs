@@ -20,6 +20,33 @@ pub struct Parent {
     pub sampled: bool,
 }
 
+/// What a request's fields say, found in one look at them.
+#[derive(Debug, Default)]
+pub struct Fields {
+    /// Who called, where that is valid.
+    pub parent: Option<Parent>,
+    pub has_parent: bool,
+    pub has_state: bool,
+}
+
+impl Fields {
+    #[inline]
+    pub fn read(headers: &Headers) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in headers.iter() {
+            match name.len() {
+                11 if !fields.has_parent && name.eq_ignore_ascii_case(TRACEPARENT.as_bytes()) => {
+                    fields.has_parent = true;
+                    fields.parent = Parent::parse(value);
+                }
+                10 if name.eq_ignore_ascii_case(TRACESTATE.as_bytes()) => fields.has_state = true,
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
 /// At most sixteen lower-case hexadecimal digits as a number.
 fn lower_hex(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0_u64, |n, digit| {
@@ -33,10 +60,6 @@ fn lower_hex(text: &[u8]) -> Option<u64> {
 }
 
 impl Parent {
-    pub fn read(headers: &Headers) -> Option<Parent> {
-        Parent::parse(headers.get(TRACEPARENT)?)
-    }
-
     /// `00-<32 digits>-<16 digits>-<2 digits>`; later versions may say more.
     pub fn parse(text: &[u8]) -> Option<Parent> {
         let text = text.trim_ascii();

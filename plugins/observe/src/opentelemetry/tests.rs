@@ -28,7 +28,7 @@ fn sent(headers: &[(&str, &str)], config: Value, metadata: Value) -> Context {
 }
 
 fn passed(cx: &Context) -> Parent {
-    Parent::read(&cx.request.headers).unwrap()
+    Fields::read(&cx.request.headers).parent.unwrap()
 }
 
 fn sampler(name: &str) -> Value {
