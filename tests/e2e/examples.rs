@@ -138,7 +138,9 @@ fn opentelemetry_tells_its_collector() {
     let spans = collector.wait_for(1, std::time::Duration::from_secs(10));
     assert_eq!((spans[0].name.as_str(), &spans[0].attributes["x-tenant-id"]), ("GET /api/*", &Value::from("t")));
     assert_eq!(spans[0].resource["service.name"], "gateway");
+}
 
+#[test]
 fn openid_connect_logs_in_and_takes_tokens() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some(idp) = sluice_testkit::IdentityProvider::start(root, None) else { return };
