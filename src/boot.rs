@@ -15,6 +15,7 @@ use sluice_discovery::Registries;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_plugin::record::Explained;
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
@@ -75,6 +76,7 @@ pub struct Services {
     pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
     pub logs: Arc<LogQueues>,
+    pub explained: Arc<Explained>,
 }
 
 /// The registries of `discovery`; without `control` they are never asked.
@@ -114,7 +116,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
-        .with_logs(services.logs);
+        .with_logs(services.logs)
+        .with_explained(services.explained);
     env.prefix = services.prefix.into();
     if let Some(resolver) = &services.resolver {
         env = env.with_resolver(resolver.clone());
@@ -383,6 +386,8 @@ struct Gateway {
     /// One per listener of stream routes.
     streams: Vec<Arc<StreamFigures>>,
     resolver: Option<Arc<Resolver>>,
+    /// Records of explained requests.
+    explained: Arc<Explained>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
@@ -409,6 +414,7 @@ impl Gateway {
         sluice_telemetry::process::register(&metrics)?;
         let logs = Arc::new(LogQueues::new(settings.sluice.limits.log_pending_bytes));
         logs.report(&metrics)?;
+        let explained = Arc::<Explained>::default();
         let dns = DnsSettings {
             servers: settings.apisix.dns_resolver.clone(),
             timeout: settings.apisix.resolver_timeout,
@@ -437,6 +443,7 @@ impl Gateway {
             resolver: resolver.clone(),
             prefix: prefix.clone(),
             logs: logs.clone(),
+            explained: explained.clone(),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -473,8 +480,12 @@ impl Gateway {
             sluice_config::settings::http::Escape::Json => Escape::Json,
             sluice_config::settings::http::Escape::None => Escape::None,
         };
+        let proxy = proxy_settings(settings);
+        if settings.apisix.tracing {
+            proxy.debug.time();
+        }
         Ok(Gateway {
-            settings: Arc::new(proxy_settings(settings)),
+            settings: Arc::new(proxy),
             configuration: Arc::new(Configuration::new(
                 compiler,
                 tls.clone(),
@@ -499,6 +510,7 @@ impl Gateway {
             logs,
             streams,
             resolver: names,
+            explained,
             states,
             registries,
             source,
@@ -580,7 +592,13 @@ impl Gateway {
     /// The ports for operators, before there is a configuration: the status API says so.
     fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
         let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store(), &self.registries)
+        let seen = control_server::Seen {
+            debug: self.settings.debug.clone(),
+            explained: self.explained.clone(),
+            workers: u16::try_from(self.workers).unwrap_or(u16::MAX),
+        };
+        let (store, registries) = (self.store(), &self.registries);
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, store, registries, seen)
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {

@@ -33,3 +33,5 @@ mod start;
 mod stream;
 mod streaming;
 mod tls;
+mod traces;
+mod watching;

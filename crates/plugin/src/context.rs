@@ -218,7 +218,7 @@ pub struct Context {
     pub skip_plugins: SmallVec<[&'static str; 2]>,
     /// Watches the request on its way to the upstream.
     pub tap: Option<Box<dyn RequestTap>>,
-    /// Which hooks ran, where debug mode asks for it.
+    /// Which hooks ran, where debug mode or `debug-logger` asks for it.
     pub trace: Option<Box<Trace>>,
     client: Option<(IpAddr, u16, Box<str>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,
@@ -330,6 +330,10 @@ impl Context {
         SystemTime::now() - self.started.elapsed()
     }
 
+    /// The variables that plugins have set.
+    pub(crate) fn custom_variables(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.variables.iter().map(|(name, value)| (&**name, value.as_slice()))
+    }
     /// Whether no plugin has set a variable.
     pub(crate) fn no_variables(&self) -> bool {
         self.variables.is_empty()

@@ -2,6 +2,7 @@
 //! tests can drive everything.
 use crate::context::UpstreamRef;
 use crate::http_client::{FakeHttp, HttpClient, HttpClients, HttpOptions};
+use crate::record::Explained;
 use foldhash::HashMap;
 use serde_json::Value;
 use sluice_telemetry::LogQueues;
@@ -103,6 +104,8 @@ pub struct Env {
     pub https_ports: Arc<[u16]>,
     /// Where loggers queue what they send: one memory budget for all of them.
     pub logs: Arc<LogQueues>,
+    /// Records of explained requests that are kept for the Control API.
+    pub explained: Arc<Explained>,
     http: HttpClients,
     resolver: Option<Arc<dyn Resolve>>,
     /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
@@ -134,6 +137,7 @@ impl Env {
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
             logs: Arc::default(),
+            explained: Arc::default(),
             http: HttpClients::default(),
             resolver: None,
             real_ip_header: "X-Real-IP".into(),
@@ -158,6 +162,9 @@ impl Env {
     }
     pub fn with_logs(self, logs: Arc<LogQueues>) -> Env {
         Env { logs, ..self }
+    }
+    pub fn with_explained(self, explained: Arc<Explained>) -> Env {
+        Env { explained, ..self }
     }
     /// The gateway's resolver of names, for what plugins connect to.
     pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Env {

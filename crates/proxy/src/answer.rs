@@ -314,6 +314,9 @@ impl Exchange<'_> {
             cx.response.headers.set("Server", server.as_bytes());
         }
         cx.apply_early_headers();
+        if let Some(timings) = cx.timings() {
+            timings.begin("apisix.phase.header_filter", true);
+        }
         for encoders in [false, true] {
             if self.skip != u64::MAX {
                 self.snapshot.global.header_filter(encoders, self.skip, cx);

@@ -2,7 +2,7 @@
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
 use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
-use crate::debug::Hooks;
+use crate::debug::Observed;
 use crate::rescue::{self, Trouble};
 use crate::retry::Tries;
 use crate::worker::{Held, Worker};
@@ -57,8 +57,8 @@ pub struct Exchange<'a> {
     pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
-    /// Debug mode logs this request's phases.
-    pub(crate) hooks: Option<Arc<Hooks>>,
+    /// Somebody looks at this request: debug mode, or watchers.
+    pub(crate) observed: Option<Box<Observed>>,
     pub(crate) balancing: Balancing,
 }
 
@@ -99,7 +99,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         continued: false,
         permit: None,
         waited: false,
-        hooks: None,
+        observed: None,
         balancing: Balancing::default(),
     };
     let result = exchange.serve(cx).await;
@@ -157,28 +157,49 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         continued: false,
         permit: None,
         waited: false,
-        hooks: None,
+        observed: None,
         balancing: Balancing::default(),
     };
+    if worker.settings.debug.is_on() {
+        exchange.observed = worker.settings.debug.begin(cx);
+    }
     let reply = Reply::text(status, format!("{reason}\n"));
     let _ = exchange.reply(cx, reply).await;
     exchange.log(cx);
     client.unread_body = true;
 }
 
+/// The request phases are over (apisix/core/response.lua `exit` ends the spans of a refused request).
+#[cold]
+fn accessed(cx: &mut Context, verdict: &Verdict) {
+    let Some(timings) = cx.timings() else { return };
+    let status = match verdict {
+        Verdict::Proxy => 0,
+        Verdict::Reply(reply) => reply.status,
+        Verdict::Trouble(trouble) => rescue::reply(trouble).map_or(499, |reply| reply.status),
+    };
+    if status >= 400 {
+        timings.fail(format!("response code {status}"));
+    }
+    timings.end_all();
+}
+
 impl Exchange<'_> {
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
         self.snapshot.rules.find_client(cx);
         crate::forwarded::neutralize(cx, &self.worker.settings);
+        if self.worker.settings.debug.is_on() {
+            self.observed = self.worker.settings.debug.begin(cx);
+            self.debug_call("http_access_phase", cx);
+        }
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
             return self.reply(cx, reply).await;
         }
-        if self.worker.settings.debug.is_on() {
-            self.hooks = self.worker.settings.debug.begin(cx);
-            self.debug_call("http_access_phase", cx);
-        }
         let verdict = self.request_phases(cx).await;
+        if cx.trace.is_some() {
+            accessed(cx, &verdict);
+        }
         let end = match &verdict {
             Verdict::Reply(reply) => Some(reply.as_ref()),
             _ => None,
@@ -188,7 +209,10 @@ impl Exchange<'_> {
         }
         let reply = match verdict {
             Verdict::Reply(reply) => *reply,
-            Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
+            Verdict::Trouble(trouble) => {
+                cx.note(|| serde_json::json!({"trouble": format!("{trouble:?}")}));
+                rescue::reply(&trouble).ok_or(Gone)?
+            }
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
                 Some(reply) => reply,
@@ -211,7 +235,11 @@ impl Exchange<'_> {
             return Verdict::Trouble(Trouble::Body(e));
         }
         let global = &snapshot.global;
-        match self.find_route(cx, &snapshot) {
+        let found = match cx.trace.is_some() {
+            false => self.find_route(cx, &snapshot),
+            true => self.find_route_timed(cx, &snapshot),
+        };
+        match found {
             Some(route) => {
                 if let Some(trouble) = &route.trouble {
                     return Verdict::Trouble(match trouble {
@@ -293,6 +321,21 @@ impl Exchange<'_> {
         Some(route)
     }
 
+    #[cold]
+    fn find_route_timed(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
+        if let Some(timings) = cx.timings() {
+            timings.begin("http_router_match", false);
+        }
+        let found = self.find_route(cx, snapshot);
+        if let Some(timings) = cx.timings() {
+            if found.is_none() {
+                timings.fail("no matched route".into());
+            }
+            timings.end();
+        }
+        found
+    }
+
     /// Runs one request phase of one chain. `None`: go on.
     async fn phase(&mut self, phase: Phase, chain: &Chain, global: bool, cx: &mut Context) -> Option<Verdict> {
         if !chain.has(phase) {
@@ -313,7 +356,12 @@ impl Exchange<'_> {
             };
             match outcome {
                 Some(Outcome::Next) => {}
-                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                Some(Outcome::Reply(reply)) => {
+                    if cx.trace.is_some() {
+                        cx.hook_replied(reply.status);
+                    }
+                    return Some(Verdict::Reply(chain.finish(phase, at, reply)));
+                }
                 None => {
                     if let Err(e) = self.buffer_body(cx).await {
                         return Some(Verdict::Trouble(Trouble::Body(e)));
@@ -403,6 +451,9 @@ impl Exchange<'_> {
 
     /// `log` of all plugins, and the access log.
     fn log(&mut self, cx: &mut Context) {
+        if let Some(timings) = cx.timings() {
+            timings.end_all();
+        }
         let global = &self.snapshot.global;
         if global.has(Phase::Log) && self.skip != u64::MAX {
             global.log(self.skip, cx);
@@ -411,7 +462,13 @@ impl Exchange<'_> {
             self.chain.log(0, cx);
         }
         self.debug_call("http_log_phase", cx);
-        self.debug_late(cx);
+        if cx.trace.is_some() {
+            self.debug_late(cx);
+            self.explain(cx);
+        }
+        if let Some(observed) = &self.observed {
+            self.show(observed, cx);
+        }
         self.worker.log_access(cx);
     }
 

@@ -23,10 +23,11 @@ pub mod settings;
 mod stream;
 mod tap;
 mod tunnel;
+mod watched;
 pub mod worker;
 
 pub use connection::serve;
-pub use debug::DebugMode;
+pub use debug::{DebugMode, Watching};
 pub use figures::{Figures, StreamFigures, StreamTotals};
 pub use settings::ProxySettings;
 pub use stream::serve_stream;

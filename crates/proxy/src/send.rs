@@ -7,6 +7,7 @@ use crate::forwarded;
 use crate::rescue::{self, Trouble};
 use crate::scratch;
 use crate::tap;
+use serde_json::json;
 use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
@@ -89,9 +90,11 @@ impl Exchange<'_> {
             Err(trouble) => trouble,
         };
         self.count_refused(&upstream, &trouble);
+        cx.note(|| json!({"trouble": format!("{trouble:?}"), "upstream": upstream.key}));
         // Once: who stands in for another has nobody to stand in for it.
         if let Some(other) = self.fallback(&upstream) {
             self.tries.begin_elsewhere();
+            cx.note(|| json!({"fallback": other.key}));
             return match Box::pin(self.send_to(cx, &other)).await? {
                 Ok(reply) => Ok(reply),
                 Err(trouble) => self.nobody(cx, &other, trouble),
@@ -153,6 +156,7 @@ impl Exchange<'_> {
                 // A lone node is picked again and again.
                 Gate::Node if !self.tries.tried.contains(picked.index) => {
                     broken = true;
+                    cx.note(|| json!({"breaker_open": picked.endpoint.address, "upstream": upstream.key}));
                     self.tries.tried.insert(picked.index);
                     continue;
                 }
@@ -204,6 +208,7 @@ impl Exchange<'_> {
                 AttemptError::Body(e) => return say(Trouble::Body(e)).map(Ok),
                 AttemptError::Dropped(status) => {
                     tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
+                    cx.note(|| json!({"answer_dropped": address, "upstream": upstream.key, "status": status}));
                     if let Some(checker) = &upstream.health {
                         checker.answered(picked.endpoint, status, input.now_ms);
                     }
@@ -220,6 +225,10 @@ impl Exchange<'_> {
                         _ => self.unheard(upstream, &failure, response_time),
                     }
                     tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
+                    cx.note(|| {
+                        let (kind, decision) = (format!("{:?}", failure.kind), format!("{decision:?}"));
+                        json!({"attempt_failed": address, "upstream": upstream.key, "kind": kind, "decision": decision})
+                    });
                     if let Some(checker) = &upstream.health
                         && decision != (RetryDecision::Retry { counts: false })
                     {
