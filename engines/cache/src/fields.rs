@@ -1,0 +1,125 @@
+//! Header fields as a cache needs them: a list of name and value, found by name in any case, and lists of directives.
+
+/// One field: its name as it came and its value.
+pub type Field = (Box<str>, Box<[u8]>);
+
+/// The first value of a field.
+pub fn get<'a>(fields: &'a [Field], name: &'a str) -> Option<&'a [u8]> {
+    all(fields, name).next()
+}
+
+/// All values of a field.
+pub fn all<'a>(fields: &'a [Field], name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fields.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_ref())
+}
+
+/// Milliseconds since the epoch of an HTTP date in any of its three forms; none where it is no date.
+pub fn date(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let time = httpdate::parse_http_date(text).ok()?;
+    time.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_millis() as u64)
+}
+
+/// Splits a field into directives: a name, and a value with its quotes removed. What has white space around `=` is no
+/// directive with a value, but a name nobody knows.
+pub struct List<'a> {
+    rest: &'a str,
+}
+
+impl<'a> List<'a> {
+    pub fn new(line: &'a [u8]) -> List<'a> {
+        // What is not UTF-8 is no directive that anybody knows.
+        List { rest: std::str::from_utf8(line).unwrap_or_default() }
+    }
+}
+
+impl<'a> Iterator for List<'a> {
+    type Item = (&'a str, Option<String>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            self.rest = self.rest.trim_start_matches([' ', '\t', ',']);
+            if self.rest.is_empty() {
+                return None;
+            }
+            let (mut quoted, mut escaped, mut end) = (false, false, self.rest.len());
+            for (at, byte) in self.rest.bytes().enumerate() {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' if quoted => escaped = true,
+                    b'"' => quoted = !quoted,
+                    b',' if !quoted => {
+                        end = at;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            let (item, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            let item = item.trim_matches([' ', '\t']);
+            if item.is_empty() {
+                continue;
+            }
+            let Some((name, value)) = item.split_once('=') else { return Some((item, None)) };
+            if name.ends_with([' ', '\t']) {
+                return Some((item, None));
+            }
+            let value = match value.strip_prefix('"').and_then(|v| v.strip_suffix('"')) {
+                Some(inner) => unescape(inner),
+                None => value.to_owned(),
+            };
+            return Some((name, Some(value)));
+        }
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    out
+}
+
+/// Fields that end at the next hop: they are never stored (RFC 9111 section 3.1, RFC 9110 section 7.6.1).
+pub fn is_hop_by_hop(name: &str) -> bool {
+    const NAMES: [&str; 13] = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "apisix-cache-status",
+    ];
+    NAMES.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_outside_quotes_only() {
+        let read: Vec<_> = List::new(b" a=1,, b=\"x, \\\"y\", c =2,d").collect();
+        let expected = [("a", Some("1")), ("b", Some("x, \"y")), ("c =2", None), ("d", None)];
+        assert_eq!(read, expected.map(|(n, v)| (n, v.map(str::to_owned))));
+        assert_eq!(List::new(b"a=\"open, b").count(), 1);
+    }
+
+    #[test]
+    fn dates_have_three_forms() {
+        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(date(text.as_bytes()), Some(784_111_777_000), "{text}");
+        }
+        assert_eq!(date(b"0"), None);
+    }
+}
