@@ -12,6 +12,7 @@ use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_discovery::Registries;
+use sluice_engine_cache::Zones;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -75,6 +76,8 @@ pub struct Services {
     pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
     pub logs: Arc<LogQueues>,
+    /// Where `proxy-cache` keeps answers; only declared where they are not given.
+    pub zones: Option<Arc<Zones>>,
 }
 
 /// The registries of `discovery`; without `control` they are never asked.
@@ -115,6 +118,10 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
         .with_logs(services.logs);
+    env = match services.zones {
+        Some(zones) => env.with_part(zones),
+        None => env.with_part(Arc::new(crate::cache::declared(settings)?)),
+    };
     env.prefix = services.prefix.into();
     if let Some(resolver) = &services.resolver {
         env = env.with_resolver(resolver.clone());
@@ -382,6 +389,7 @@ struct Gateway {
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
     registries: Arc<Registries>,
+    zones: Arc<Zones>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -424,6 +432,8 @@ impl Gateway {
         };
         let registries = registries(settings, Some(control.clone()), &prefix)?;
         crate::figures::register_discovery(&metrics, &registries)?;
+        let zones = Arc::new(crate::cache::open(settings, &prefix, &control)?);
+        crate::cache::register(&metrics, &zones)?;
         let services = Services {
             control: Some(control),
             discovery: Some(registries.clone()),
@@ -431,6 +441,7 @@ impl Gateway {
             resolver: resolver.clone(),
             prefix: prefix.clone(),
             logs: logs.clone(),
+            zones: Some(zones.clone()),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -488,6 +499,7 @@ impl Gateway {
             logs,
             states,
             registries,
+            zones,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -580,7 +592,8 @@ impl Gateway {
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
         let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
-        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
+        let zones = self.zones.clone();
+        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys, zones).await
     }
 
     /// Registers the node's own metrics; says where they are to be served, if anywhere.

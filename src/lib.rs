@@ -3,7 +3,9 @@
 mod admin_key;
 mod admin_server;
 pub mod boot;
+mod cache;
 mod breakers;
+mod cache;
 mod certificates;
 pub mod cli;
 pub mod configuration;

@@ -1,5 +1,6 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::background;
 use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
 use crate::debug::Hooks;
@@ -13,6 +14,7 @@ use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
 use sluice_upstream::breaker::Permit;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -52,7 +54,7 @@ pub struct Exchange<'a> {
     pub(crate) tries: Tries,
     /// How far a tap has followed the body.
     pub(crate) tapped: Option<BodyReader>,
-    continued: bool,
+    pub(crate) continued: bool,
     /// The attempt under way, where a circuit breaker watches it.
     pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
@@ -63,7 +65,7 @@ pub struct Exchange<'a> {
 }
 
 /// Serves one request; says whether the connection can carry another.
-pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, cx: &mut Context) -> bool {
     worker.figures.requests.inc();
     let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
@@ -111,6 +113,9 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         }
     }
     exchange.log(cx);
+    if cx.background.is_some() {
+        background::spawn(worker, &exchange, cx);
+    }
     let keep = exchange.keep && exchange.client.skip_buffered_body(&mut exchange.body);
     let unread = !exchange.body.is_done();
     client.unread_body = unread;
@@ -191,7 +196,11 @@ impl Exchange<'_> {
             Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
-                Some(reply) => reply,
+                // Where no answer could be had, who watches for one may have another.
+                Some(reply) => match cx.answer_tap.take() {
+                    None => reply,
+                    Some(mut tap) => tap.failed(cx, reply),
+                },
             },
         };
         self.reply(cx, reply).await
@@ -295,11 +304,22 @@ impl Exchange<'_> {
 
     /// Runs one request phase of one chain. `None`: go on.
     async fn phase(&mut self, phase: Phase, chain: &Chain, global: bool, cx: &mut Context) -> Option<Verdict> {
+        self.phase_from(0, phase, chain, global, cx).await
+    }
+
+    /// The same from a hook on.
+    pub(crate) async fn phase_from(
+        &mut self,
+        mut at: usize,
+        phase: Phase,
+        chain: &Chain,
+        global: bool,
+        cx: &mut Context,
+    ) -> Option<Verdict> {
         if !chain.has(phase) {
             return None;
         }
         let skip = if global { self.skip } else { 0 };
-        let mut at = 0;
         loop {
             let outcome = match chain.step(phase, &mut at, skip, cx) {
                 Step::Done => return None,
@@ -313,7 +333,12 @@ impl Exchange<'_> {
             };
             match outcome {
                 Some(Outcome::Next) => {}
-                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                Some(Outcome::Reply(reply)) => {
+                    if let Some(background) = &mut cx.background {
+                        background.resume = (at, global);
+                    }
+                    return Some(Verdict::Reply(chain.finish(phase, at, reply)));
+                }
                 None => {
                     if let Err(e) = self.buffer_body(cx).await {
                         return Some(Verdict::Trouble(Trouble::Body(e)));

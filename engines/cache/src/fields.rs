@@ -20,6 +20,11 @@ pub fn date(value: &[u8]) -> Option<u64> {
     time.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_millis() as u64)
 }
 
+/// Writes a time as an HTTP date.
+pub fn write_date(time: std::time::SystemTime, out: &mut Vec<u8>) {
+    out.extend_from_slice(httpdate::fmt_http_date(time).as_bytes());
+}
+
 /// Splits a field into directives: a name, and a value with its quotes removed. What has white space around `=` is no
 /// directive with a value, but a name nobody knows.
 pub struct List<'a> {

@@ -9,7 +9,7 @@ use crate::stored::{Record, Stored};
 use crate::vary::Vary;
 use sluice_engine_redis::{Redis, Servers, Settings as RedisSettings};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a zone keeps its records.
@@ -137,27 +137,26 @@ pub struct Found {
 }
 
 impl Zone {
-    pub fn open(settings: &ZoneSettings, control: Option<&tokio::runtime::Handle>) -> Zone {
+    pub fn open(settings: &ZoneSettings, control: &tokio::runtime::Handle) -> Zone {
         let strategy = settings.place.strategy();
         let away = |why: String| -> Box<dyn Store> {
             tracing::error!(zone = %settings.name, "the cache is off: {why}");
             Box::new(Closed(why))
         };
-        let store: Box<dyn Store> = match (&settings.place, control) {
-            (Place::Memory(limit), _) => Box::new(MemoryStore::new(*limit)),
-            (Place::Disk(disk), _) => match DiskStore::open(disk.clone()) {
+        let store: Box<dyn Store> = match &settings.place {
+            Place::Memory(limit) => Box::new(MemoryStore::new(*limit)),
+            Place::Disk(disk) => match DiskStore::open(disk.clone()) {
                 Ok(store) => Box::new(store),
                 Err(error) => away(format!("{}: {error}", disk.path.display())),
             },
-            (Place::Redis { settings: redis, prefix, max_record }, Some(control)) => {
+            Place::Redis { settings: redis, prefix, max_record } => {
                 let cluster = matches!(redis.servers, Servers::Cluster(_));
                 let client = Redis::new((**redis).clone());
                 Box::new(RedisStore::new(client, &settings.name, prefix, *max_record, cluster, control.clone()))
             }
-            (Place::Memcached(memcached), Some(control)) => {
+            Place::Memcached(memcached) => {
                 Box::new(MemcachedStore::new(memcached, &settings.name, control.clone()))
             }
-            (_, None) => away("there is no runtime for it".into()),
         };
         Zone { name: settings.name.clone(), strategy, store, flights: Arc::default(), counts: Counts::default() }
     }
@@ -230,11 +229,12 @@ impl Zone {
     }
 }
 
-/// All zones, by name.
+/// All zones, by name. One is opened when it is first asked for.
 #[derive(Debug, Default)]
 pub struct Zones {
-    configured: BTreeMap<String, ZoneSettings>,
-    open: BTreeMap<String, Arc<Zone>>,
+    configured: BTreeMap<String, (ZoneSettings, OnceLock<Arc<Zone>>)>,
+    /// None: zones are only known, and never opened.
+    control: Option<tokio::runtime::Handle>,
     /// Seconds that an answer is fresh on disk where it says nothing (`apisix.proxy_cache.cache_ttl`).
     pub default_ttl: u64,
     /// Nothing is checked against zones where nobody has configured any: a command without a configuration.
@@ -244,23 +244,24 @@ pub struct Zones {
 impl Zones {
     /// Zones that are only known: nothing is opened.
     pub fn declared(list: Vec<ZoneSettings>, default_ttl: u64) -> Zones {
-        let configured = list.into_iter().map(|zone| (zone.name.clone(), zone)).collect();
-        Zones { configured, open: BTreeMap::new(), default_ttl, known: true }
+        let configured = list.into_iter().map(|zone| (zone.name.clone(), (zone, OnceLock::new()))).collect();
+        Zones { configured, control: None, default_ttl, known: true }
     }
-    /// Opens them all.
-    pub fn open(list: Vec<ZoneSettings>, default_ttl: u64, control: Option<&tokio::runtime::Handle>) -> Zones {
-        let mut zones = Zones::declared(list, default_ttl);
-        let open = |zone: &ZoneSettings| (zone.name.clone(), Arc::new(Zone::open(zone, control)));
-        zones.open = zones.configured.values().map(open).collect();
-        zones
+    /// Zones that can be used.
+    pub fn new(list: Vec<ZoneSettings>, default_ttl: u64, control: tokio::runtime::Handle) -> Zones {
+        Zones { control: Some(control), ..Zones::declared(list, default_ttl) }
     }
     pub fn settings(&self, name: &str) -> Option<&ZoneSettings> {
-        self.configured.get(name)
+        self.configured.get(name).map(|(settings, _)| settings)
     }
+    /// Opens the zone if need be.
     pub fn get(&self, name: &str) -> Option<&Arc<Zone>> {
-        self.open.get(name)
+        let (settings, zone) = self.configured.get(name)?;
+        let control = self.control.as_ref()?;
+        Some(zone.get_or_init(|| Arc::new(Zone::open(settings, control))))
     }
+    /// Those that are open.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Zone>> {
-        self.open.values()
+        self.configured.values().filter_map(|(_, zone)| zone.get())
     }
 }
