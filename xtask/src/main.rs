@@ -3,6 +3,7 @@
 //! It depends on no crate of the workspace, so that it builds in seconds and can check a tree that does not compile.
 
 mod bench;
+mod cache_tests;
 mod chaos;
 mod ci;
 mod compat;
@@ -30,6 +31,7 @@ enum Task {
     Layers(layers::Args),
     Gen(reference::Args),
     Bench(bench::Args),
+    CacheTests(cache_tests::Args),
     Chaos(chaos::Args),
     Test(test::Args),
     Compat(compat::Args),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Task::Layers(args) => layers::run(&args),
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::CacheTests(args) => cache_tests::run(&args),
         Task::Chaos(args) => chaos::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
