@@ -3,7 +3,6 @@
 mod admin_key;
 mod admin_server;
 pub mod boot;
-mod cache;
 mod breakers;
 mod cache;
 mod certificates;

@@ -158,7 +158,7 @@ fn sluice_command(sluice: &Path, folder: &Path, port: u16, origin: u16) -> Resul
         "nginx_config": {"worker_processes": 2},
     });
     let routes = json!({"routes": [{"id": "1", "uri": "/*", "plugins": {"proxy-cache": {
-        "cache_strategy": "memory", "cache_zone": "tests", "cache_control": true,
+        "cache_strategy": "memory", "cache_zone": "tests", "cache_control": true, "cache_set_cookie": true,
         "cache_key": ["$host", "$real_request_uri"],
         "cache_http_status": [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 499, 500, 501, 502, 503, 504, 599]}},
         "upstream": {"type": "roundrobin", "scheme": "http", "nodes": {format!("127.0.0.1:{origin}"): 1}}}]});
