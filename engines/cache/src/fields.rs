@@ -13,11 +13,40 @@ pub fn all<'a>(fields: &'a [Field], name: &'a str) -> impl Iterator<Item = &'a [
     fields.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_ref())
 }
 
-/// Milliseconds since the epoch of an HTTP date in any of its three forms; none where it is no date.
+/// Milliseconds since the epoch of an HTTP date in any of its three forms; none where it is no date. Names in another case are
+/// taken, and so is a wrong day of the week: it says nothing that the date does not.
 pub fn date(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value).ok()?.trim();
-    let time = httpdate::parse_http_date(text).ok()?;
+    let time = httpdate::parse_http_date(text).ok().or_else(|| lenient_date(text))?;
     time.duration_since(std::time::UNIX_EPOCH).ok().map(|d| d.as_millis() as u64)
+}
+
+#[cold]
+fn lenient_date(text: &str) -> Option<std::time::SystemTime> {
+    const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    if text.len() > 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut before = ' ';
+    let cased: String = text
+        .chars()
+        .map(|c| {
+            let inside = before.is_ascii_alphabetic();
+            before = c;
+            if inside { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() }
+        })
+        .collect();
+    let cased = cased.strip_suffix(" Gmt").map_or(cased.clone(), |date| format!("{date} GMT"));
+    let end = cased.find([',', ' '])?;
+    let (day, rest) = cased.split_at_checked(end)?;
+    let long = DAYS.contains(&day);
+    if !long && !DAYS.iter().any(|own| own.get(..3) == Some(day)) {
+        return None;
+    }
+    DAYS.iter().find_map(|own| {
+        let day = if long { own } else { own.get(..3)? };
+        httpdate::parse_http_date(&format!("{day}{rest}")).ok()
+    })
 }
 
 /// Writes a time as an HTTP date.
@@ -125,6 +154,11 @@ mod tests {
         for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(date(text.as_bytes()), Some(784_111_777_000), "{text}");
         }
-        assert_eq!(date(b"0"), None);
+        for text in ["SUN, 06 nov 1994 08:49:37 gmt", "Mon Nov  6 08:49:37 1994", "Friday, 06-Nov-94 08:49:37 GMT"] {
+            assert_eq!(date(text.as_bytes()), Some(784_111_777_000), "{text}");
+        }
+        for text in ["0", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 94 08:49:37 GMT", "Sun 06 Nov 1994 08:49:37 GMT", "Sun,  06"] {
+            assert_eq!(date(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -38,7 +38,14 @@ fn is_member(member: &str) -> bool {
     };
     let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '*');
     let goes_on = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b));
-    begins && goes_on && value.is_none_or(is_item)
+    // A time that is no number is of the wrong type.
+    let seconds = matches!(name, "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error");
+    let fits = match value {
+        Some(value) if seconds => !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()),
+        Some(value) => is_item(value),
+        None => !seconds,
+    };
+    begins && goes_on && fits
 }
 
 fn is_item(value: &str) -> bool {
@@ -65,7 +72,7 @@ mod tests {
         for good in ["max-age=10", "max-age=10, private", "a=\"x,y\";b=1", "no-store", "a=?1"] {
             assert!(is_valid(good.as_bytes()), "{good}");
         }
-        for bad in ["", "max-age=", "max-age =10", "Max-Age=10", "max-age=10,", "a=\"x", "max-age=10 x"] {
+        for bad in ["", "max-age=", "max-age =10", "Max-Age=10", "max-age=10,", "a=\"x", "max-age=10 x", "max-age=\"10\"", "max-age"] {
             assert!(!is_valid(bad.as_bytes()), "{bad}");
         }
     }

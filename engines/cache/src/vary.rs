@@ -19,6 +19,14 @@ pub struct Vary {
     pub generation: u64,
 }
 
+/// Sorts the items of one line: their weights tell their order, not their place.
+fn sort(key: &mut Vec<u8>, from: usize) {
+    let line = key.split_off(from);
+    let mut items: Vec<&[u8]> = line.split_inclusive(|b| *b == b',').collect();
+    items.sort_unstable();
+    items.iter().for_each(|item| key.extend_from_slice(item));
+}
+
 /// Reads a response's `Vary`. `None`: no request selects this answer (`*`, or too much); empty: every request does.
 pub fn names<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
@@ -55,11 +63,15 @@ impl Vary {
             let mut there = false;
             for line in value(name) {
                 there = true;
+                let from = key.len();
                 // White space around commas means nothing, and neither do several lines instead of one.
                 for item in line.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty()) {
                     let lower = matches!(&**name, "accept-encoding" | "accept-language" | "accept" | "accept-charset");
                     key.extend(item.iter().map(|b| if lower { b.to_ascii_lowercase() } else { *b }));
                     key.push(b',');
+                }
+                if matches!(&**name, "accept-encoding" | "accept-language" | "accept" | "accept-charset") {
+                    sort(&mut key, from);
                 }
             }
             if key.len() - start > MAX_VALUES {
@@ -100,6 +112,8 @@ mod tests {
         assert_eq!(key(&["x"], &[("x", "a,b")]), key(&["x"], &[("x", "a"), ("x", "b")]));
         assert_ne!(key(&["x"], &[("x", "")]), key(&["x"], &[]));
         assert_ne!(key(&["x"], &[("x", "a")]), key(&["x"], &[("x", "A")]));
+        assert_eq!(key(&["accept-language"], &[("accept-language", "en, DE")]), key(&["accept-language"], &[("accept-language", "de,en")]));
+        assert_ne!(key(&["x"], &[("x", "a,b")]), key(&["x"], &[("x", "b,a")]));
         assert_eq!(key(&["x"], &[("x", &"a".repeat(4000))]), None);
     }
 

@@ -76,6 +76,9 @@ impl Cache {
         for part in &self.key {
             match (part, target) {
                 (KeyPart::Variable(Variable::RequestUri), Some(target)) => key.extend_from_slice(target),
+                (KeyPart::Variable(Variable::Custom(name)), Some(target)) if **name == *"real_request_uri" => {
+                    key.extend_from_slice(target);
+                }
                 (KeyPart::Variable(Variable::Uri), Some(target)) => {
                     key.extend(target.iter().take_while(|b| **b != b'?'));
                 }

@@ -96,7 +96,7 @@ fn a_304_renews_what_is_stored() {
     plugin.env.clock.advance(Duration::from_secs(11));
     let cx = Context::for_tests("GET", "/x");
     let renewed = Exchange::run(&plugin, cx, 304, &[("Cache-Control", "max-age=20"), ("ETag", "\"1\"")], "");
-    assert_eq!((renewed.status(), renewed.reply.unwrap().status), ("REVALIDATED", 200));
+    assert_eq!((renewed.status(), renewed.reply.as_ref().unwrap().status), ("REVALIDATED", 200));
     plugin.env.clock.advance(Duration::from_secs(15));
     assert_eq!(get(&plugin, "/x", &[]).status(), "HIT");
 }
