@@ -3,7 +3,7 @@
 use crate::start::gateway;
 use serde_json::{Value, json};
 use sluice_testkit::ports::free_port;
-use sluice_testkit::{Answer, Authority, Gateway, Upstream, Wire, WireError};
+use sluice_testkit::{Answer, Authority, Behaviour, Gateway, Upstream, Wire, WireError};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -32,6 +32,34 @@ fn ask(wire: &mut Wire, method: &str, path: &str, key: &str, body: &Value) -> An
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let head = format!("{method} /apisix/admin{path} HTTP/1.1\r\nHost: admin\r\nX-API-KEY: {key}\r\n");
     wire.request(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).unwrap()
+}
+
+#[test]
+fn explain_tells_how_a_breaker_stands() {
+    let (ill, spare) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    ill.otherwise(Behaviour::answer(500, "ill"));
+    spare.otherwise(Behaviour::answer(200, "spare"));
+    let port = free_port();
+    let gateway = start(port, json!({}));
+    let mut wire = patiently(|| Wire::connect(("127.0.0.1", port)));
+    let key = std::fs::read_to_string(gateway.dir().data_dir().join("admin.key")).unwrap();
+    let nodes = |to: &Upstream| json!({to.addr().to_string(): 1});
+    assert_eq!(ask(&mut wire, "PUT", "/upstreams/spare", &key, &json!({"nodes": nodes(&spare)})).status, 201);
+    let upstream = json!({"nodes": nodes(&ill), "circuit_breaker": {"max_failures": 2, "fallback": "spare"}});
+    let route = json!({"uri": "/x", "upstream": upstream});
+    assert_eq!(ask(&mut wire, "PUT", "/routes/1?wait=true", &key, &route).status, 201);
+    let mut breaker = || {
+        ask(&mut wire, "POST", "/explain", &key, &json!({"url": "/x"})).json()["route"]["upstream"]["circuit_breaker"]
+            .take()
+    };
+    let told = |state: &str, lets_pass: bool| {
+        let fallback = "upstreams/spare";
+        json!({"scope": "upstream", "state": state, "lets_pass": lets_pass, "break_response_code": 503, "fallback": fallback})
+    };
+    assert_eq!(breaker(), told("closed", true));
+    let mut client = Wire::connect(gateway.addr()).unwrap();
+    assert_eq!([500, 500, 200], [0; 3].map(|_| client.get("/x").unwrap().status));
+    assert_eq!(breaker(), told("open", false));
 }
 
 #[test]

@@ -187,9 +187,8 @@ fn bad_sinks_delay_nobody_and_lose_nothing_uncounted() {
     }
     let discarded: u64 = ["kafka-logger", "loki-logger"].iter().map(|p| count(&gateway, p, "discarded")).sum();
     assert!(discarded > 0, "64 KiB hold not all of it");
-    gateway
-        .wait_for_log("Batch Processor[http logger] exceeded the max_retry_count[1] dropping the entries", LIMIT)
-        .unwrap();
+    // Which logger's lines are shown is by chance: the operator's log bounds lines of one kind.
+    gateway.wait_for_log("exceeded the max_retry_count[1] dropping the entries", LIMIT).unwrap();
     gateway.wait_for_log("max pending entries limit exceeded. discarding entry", LIMIT).unwrap();
 }
 

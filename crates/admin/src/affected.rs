@@ -25,10 +25,10 @@ pub(crate) fn routes(before: &State, after: &State, changes: &[Difference]) -> V
         }
     }
     if !referred.is_empty() {
-        // A service passes on what is felt on its upstream.
-        for state in [before, after] {
-            let felt = state.of(Kind::Service).filter(|(_, entry)| refers(&entry.body.value(), &referred));
-            let more: Vec<_> = felt.map(|(id, _)| (Kind::Service, id.to_owned())).collect();
+        // An upstream passes on what is felt on its fallback, a service what is felt on its upstream.
+        for (kind, state) in [Kind::Upstream, Kind::Service].into_iter().flat_map(|k| [(k, before), (k, after)]) {
+            let felt = state.of(kind).filter(|(_, entry)| refers(&entry.body.value(), &referred));
+            let more: Vec<_> = felt.map(|(id, _)| (kind, id.to_owned())).collect();
             referred.extend(more);
         }
         for state in [before, after] {
@@ -45,6 +45,9 @@ fn refers(body: &Value, referred: &BTreeSet<(Kind, String)>) -> bool {
     if names(Kind::Service, id::field(body, "service_id"))
         || names(Kind::Upstream, id::field(body, "upstream_id"))
         || names(Kind::PluginConfig, id::field(body, "plugin_config_id"))
+        || [body, &body["upstream"]]
+            .into_iter()
+            .any(|own| names(Kind::Upstream, id::field(&own["circuit_breaker"], "fallback")))
     {
         return true;
     }

@@ -99,7 +99,12 @@ fn find(state: &State, kind: Kind, uses: impl Fn(&Value) -> bool) -> Option<Stri
     state.of(kind).find(|(_, entry)| uses(&entry.body.value())).map(|(id, entry)| own_id(id, entry))
 }
 
-/// apisix/admin/upstreams.lua
+/// Whether an upstream, or the one inside a route or service, falls back to the upstream of this id.
+fn falls_back(body: &Value, id: &str) -> bool {
+    [body, &body["upstream"]].into_iter().any(|own| refers(&own["circuit_breaker"], "fallback", id))
+}
+
+/// apisix/admin/upstreams.lua; the uses as a fallback are ours.
 fn upstream_user(state: &State, id: &str) -> Option<String> {
     let in_plugins = |body: &Value| {
         let rules = body["plugins"]["traffic-split"]["rules"].as_array();
@@ -114,11 +119,18 @@ fn upstream_user(state: &State, id: &str) -> Option<String> {
         (Kind::ConsumerGroup, "consumer_group", false),
         (Kind::GlobalRule, "global_rules", false),
     ];
-    kinds.into_iter().find_map(|(kind, what, direct)| {
+    let direct = kinds.into_iter().find_map(|(kind, what, direct)| {
         if let Some(user) = find(state, kind, in_plugins) {
             return Some(format!("can not delete this upstream, plugin in {what} [{user}] is still using it now"));
         }
         let user = direct.then(|| find(state, kind, |body| refers(body, "upstream_id", id))).flatten()?;
         Some(format!("can not delete this upstream, {what} [{user}] is still using it now"))
+    });
+    direct.or_else(|| {
+        let kinds = [(Kind::Upstream, "upstream"), (Kind::Route, "route"), (Kind::Service, "service")];
+        kinds.into_iter().find_map(|(kind, what)| {
+            let user = find(state, kind, |body| falls_back(body, id))?;
+            Some(format!("can not delete this upstream, circuit_breaker in {what} [{user}] is still using it now"))
+        })
     })
 }

@@ -207,6 +207,24 @@ async fn what_is_used_is_not_deleted() {
 }
 
 #[tokio::test]
+async fn a_fallback_is_an_upstream_that_is_there_and_stays() {
+    let it = setup();
+    let mut first = upstream();
+    first["circuit_breaker"] = json!({"max_failures": 3, "fallback": "spare"});
+    let message = "failed to fetch upstream info by upstream id [spare], response code: 404".to_owned();
+    assert_eq!(it.refused("PUT", "/upstreams/1", first.clone()).await, (400, message));
+    it.done("PUT", "/upstreams/spare", upstream()).await;
+    it.done("PUT", "/upstreams/1", first.clone()).await;
+    let used = |what: &str| format!("can not delete this upstream, circuit_breaker in {what} is still using it now");
+    assert_eq!(it.refused("DELETE", "/upstreams/spare", Value::Null).await, (400, used("upstream [1]")));
+    it.done("PUT", "/routes/r", json!({"uri": "/", "upstream": first})).await;
+    it.done("DELETE", "/upstreams/1", Value::Null).await;
+    assert_eq!(it.refused("DELETE", "/upstreams/spare", Value::Null).await, (400, used("route [r]")));
+    it.done("DELETE", "/routes/r", Value::Null).await;
+    it.done("DELETE", "/upstreams/spare", Value::Null).await;
+}
+
+#[tokio::test]
 async fn a_reference_that_goes_after_the_check_is_noticed() {
     let it = setup();
     it.done("PUT", "/upstreams/1", upstream()).await;

@@ -79,7 +79,9 @@ fn a_fallback_is_checked_as_an_upstream_without_a_breaker() {
     let with = |fallback: Value| json!({"nodes": {}, "circuit_breaker": {"max_failures": 1, "fallback": fallback}});
     let place = "invalid configuration: circuit_breaker.fallback: ";
     for (fallback, words) in [
-        (json!("standby"), String::from("ok")),
+        (json!("1"), String::from("ok")),
+        (json!(1), String::from("ok")),
+        (json!("standby"), String::from("failed to fetch upstream info by upstream id [standby], response code: 404")),
         (json!({"nodes": {"b.com:80": 1}, "concurrency_limit": {"limit": 3}}), String::from("ok")),
         (
             json!({"nodes": {}, "circuit_breaker": {"max_failures": 1}}),

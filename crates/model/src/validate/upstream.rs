@@ -36,6 +36,13 @@ pub(super) fn check(base: &str, follow: bool, body: &mut Value, checks: &Checks<
             Some(_) => {}
         }
     }
+    if follow
+        && let Some(id) = body.get("circuit_breaker").and_then(|breaker| id::field(breaker, "fallback"))
+        && !checks.references.exists(Kind::Upstream, &id)
+    {
+        let message = format!("failed to fetch upstream info by upstream id [{id}], response code: 404");
+        return Err(Invalid::at(&format!("{base}/circuit_breaker/fallback"), message));
+    }
     check_content(base, body, checks)
 }
 
