@@ -178,7 +178,11 @@ impl Keeper {
     fn confirmed(&mut self, cx: &mut Context, stored: &Arc<Stored>, own: &[Field], now: u64) -> Answer {
         // What the 304 says stands for what was said before.
         let with = own.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("set-cookie"));
-        let updated = stored.updated(&with.cloned().collect::<Vec<_>>(), stored.freshness);
+        let mut with: Vec<Field> = with.cloned().collect();
+        if fields::get(&with, "date").is_none() {
+            with.push(("Date".into(), http_date(now).into()));
+        }
+        let updated = stored.updated(&with, stored.freshness);
         let mut merged: Vec<Field> = updated.fields.to_vec();
         merged.extend(own.iter().filter(|(name, _)| name.eq_ignore_ascii_case("age")).cloned());
         let freshness = self.freshness(stored.status, &merged, now).unwrap_or(Freshness {
@@ -237,6 +241,10 @@ impl Keeper {
         let cache = &self.cache;
         let status = cx.response.status;
         if !cache.statuses.contains(&status) || status == 206 || status == 304 || key::is_true(&cache.no_cache, cx) {
+            return None;
+        }
+        // A stream has no end for which others could wait.
+        if fields::get(&own, "content-type").is_some_and(is_stream) {
             return None;
         }
         let freshness = self.freshness(status, &own, now)?;
@@ -395,6 +403,10 @@ fn end_to_end(cx: &Context) -> Vec<Field> {
         }
     }
     own
+}
+
+fn is_stream(kind: &[u8]) -> bool {
+    [&b"text/event-stream"[..], b"application/grpc"].iter().any(|own| kind.get(..own.len()).is_some_and(|k| k.eq_ignore_ascii_case(own)))
 }
 
 fn http_date(now: u64) -> Vec<u8> {

@@ -2,7 +2,7 @@ use super::*;
 use serde_json::{Value, json};
 use sluice_engine_cache::zone::{Place, ZoneSettings};
 use sluice_plugin::testing::{Harness, block_on, check};
-use sluice_plugin::{Answer, AnswerTap, Scope, define};
+use sluice_plugin::{Answer, Scope, define};
 
 fn zones() -> Arc<Zones> {
     let memory = ZoneSettings { name: "memory_cache".into(), place: Place::Memory(1 << 20) };
