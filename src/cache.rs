@@ -217,7 +217,9 @@ pub fn register(metrics: &sluice_telemetry::Registry, zones: &Arc<Zones>) -> any
     })?;
     type Figure = (&'static str, &'static str, Kind, fn(&Counts, &Usage) -> f64);
     let figures: [Figure; 10] = [
-        ("served_bytes_total", "Bytes of bodies that came from the cache", Kind::Counter, |c, _| count(&c.served_bytes)),
+        ("served_bytes_total", "Bytes of bodies that came from the cache", Kind::Counter, |c, _| {
+            count(&c.served_bytes)
+        }),
         ("waited_total", "Requests that waited for another's fetch", Kind::Counter, |c, _| count(&c.waited)),
         ("not_stored_total", "Answers that could have been stored and were not", Kind::Counter, |c, _| {
             count(&c.not_stored)

@@ -136,7 +136,9 @@ fn kill_while_files_are_written_never_shows() {
             let threads: Vec<_> = (0..4)
                 .map(|part| {
                     let (gateway, ask) = (&gateway, &ask);
-                    scope.spawn(move || (0..20).filter(|n| n % 4 == part).filter_map(|n| ask(gateway, n)).collect::<Vec<_>>())
+                    scope.spawn(move || {
+                        (0..20).filter(|n| n % 4 == part).filter_map(|n| ask(gateway, n)).collect::<Vec<_>>()
+                    })
                 })
                 .collect();
             if round < 3 {
@@ -161,7 +163,8 @@ fn kill_while_files_are_written_never_shows() {
 #[test]
 fn stale_answers_stand_in_and_are_replaced_in_the_background() {
     let upstream = Upstream::start().unwrap();
-    let of = |body: &str| Behaviour::with_headers(200, &[("Cache-Control", "max-age=1, stale-while-revalidate=60")], body);
+    let of =
+        |body: &str| Behaviour::with_headers(200, &[("Cache-Control", "max-age=1, stale-while-revalidate=60")], body);
     upstream.on("/swr", Behaviour::Sequence(vec![of("one"), of("two")]));
     let stale = Behaviour::with_headers(200, &[("Cache-Control", "max-age=0"), ("ETag", "\"1\"")], "kept");
     upstream.on("/error", Behaviour::Sequence(vec![stale, Behaviour::answer(503, "broken"), Behaviour::Close]));
@@ -187,7 +190,10 @@ fn stale_answers_stand_in_and_are_replaced_in_the_background() {
 
     assert_eq!(status(&mut wire, "/error"), "MISS");
     let answer = wire.get("/error").unwrap();
-    assert_eq!((answer.status, answer.text().as_str(), answer.header("apisix-cache-status")), (200, "kept", Some("STALE")));
+    assert_eq!(
+        (answer.status, answer.text().as_str(), answer.header("apisix-cache-status")),
+        (200, "kept", Some("STALE"))
+    );
     // A validator was sent along.
     assert_eq!(upstream.seen().last().unwrap().header("if-none-match"), Some("\"1\""));
     let answer = gateway.connect().unwrap().get("/error").unwrap();
@@ -233,7 +239,8 @@ fn the_admin_api_purges_by_key_prefix_and_tag() {
         std::thread::yield_now();
     };
     let mut ask = |method: &str, path: &str, body: &str| {
-        let head = format!("{method} /apisix/admin{path} HTTP/1.1\r\nHost: admin\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("{method} /apisix/admin{path} HTTP/1.1\r\nHost: admin\r\nContent-Length: {}\r\n\r\n", body.len());
         admin.request(format!("{head}{body}")).unwrap()
     };
     let resources = cached(&upstream, json!({"cache_strategy": "memory", "cache_zone": "z"}));
@@ -253,7 +260,10 @@ fn the_admin_api_purges_by_key_prefix_and_tag() {
     fill();
     let list = ask("GET", "/cache", "").json();
     assert_eq!((&list["total"], &list["list"][0]["entries"]), (&json!(1), &json!(4)));
-    assert_eq!((ask("DELETE", "/cache/z", "").json()["purged"].clone(), ask("DELETE", "/cache/none", "").status), (json!(4), 404));
+    assert_eq!(
+        (ask("DELETE", "/cache/z", "").json()["purged"].clone(), ask("DELETE", "/cache/none", "").status),
+        (json!(4), 404)
+    );
     assert_eq!(ask("DELETE", "/cache/z?tags=a", "").status, 400);
     // A purge of a resource reaches all its variants.
     let mut accept = |kind: &str| {

@@ -16,7 +16,9 @@ use crate::{process, test};
 
 /// Run http-tests/cache-tests against Sluice, nginx and Varnish.
 #[derive(clap::Args)]
-#[command(after_help = "Example: git clone https://github.com/http-tests/cache-tests /tmp/cache-tests && cargo xtask cache-tests --checkout /tmp/cache-tests")]
+#[command(
+    after_help = "Example: git clone https://github.com/http-tests/cache-tests /tmp/cache-tests && cargo xtask cache-tests --checkout /tmp/cache-tests"
+)]
 pub struct Args {
     /// A checkout of http-tests/cache-tests
     #[arg(long, value_name = "DIR")]
@@ -35,7 +37,8 @@ pub struct Args {
     failures: bool,
 }
 
-const NEEDED: &[(&str, &str)] = &[("node", "nodejs"), ("npm", "npm"), ("nginx", "nginx-light"), ("varnishd", "varnish")];
+const NEEDED: &[(&str, &str)] =
+    &[("node", "nodejs"), ("npm", "npm"), ("nginx", "nginx-light"), ("varnishd", "varnish")];
 
 /// Sums up a run with the suite's own rules: `{kind: {result: [ids]}}`.
 const SUMMARY: &str = r"
@@ -67,7 +70,8 @@ impl Drop for Running {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let needed: Vec<_> = NEEDED.iter().filter(|(program, _)| *program != "nginx" && *program != "varnishd").copied().collect();
+    let needed: Vec<_> =
+        NEEDED.iter().filter(|(program, _)| *program != "nginx" && *program != "varnishd").copied().collect();
     let peers = [("nginx", "nginx"), ("varnishd", "varnish")];
     let wanted = peers.iter().filter(|(_, peer)| args.peer.iter().any(|own| own == peer)).map(|(program, _)| program);
     let wanted = wanted.filter_map(|program| NEEDED.iter().find(|(own, _)| own == program)).copied();

@@ -52,6 +52,8 @@ mod tests {
         assert_eq!(of(&[("tag", "a")]), Ok(CachePurge::Tag("a".into())));
         assert_eq!(of(&[("prefix", "h/")]), Ok(CachePurge::Prefix("h/".into())));
         // A slip must not empty the zone.
-        assert!(of(&[("tags", "a")]).is_err() && of(&[("key", "")]).is_err() && of(&[("key", "a"), ("tag", "b")]).is_err());
+        assert!(
+            of(&[("tags", "a")]).is_err() && of(&[("key", "")]).is_err() && of(&[("key", "a"), ("tag", "b")]).is_err()
+        );
     }
 }

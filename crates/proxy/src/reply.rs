@@ -83,13 +83,7 @@ impl Exchange<'_> {
         let sent = poll_fn(|task| {
             Poll::Ready(scratch::with(|scratch| {
                 self.write_head(cx, false, &mut scratch.out);
-                scratch::send(
-                    &mut self.client.stream,
-                    task,
-                    &mut scratch.out,
-                    at_once,
-                    &mut self.client.pending,
-                )
+                scratch::send(&mut self.client.stream, task, &mut scratch.out, at_once, &mut self.client.pending)
             }))
         });
         sent.await.map_err(|_| Gone)?;

@@ -89,7 +89,9 @@ pub fn head(key: &[u8], record: &Record) -> Vec<u8> {
             let f = &stored.freshness;
             w.0.push(1);
             w.u32(u32::from(stored.status));
-            for n in [f.received, f.initial_age, f.lifetime, f.stale_while_revalidate, f.stale_if_error.unwrap_or(u64::MAX)] {
+            for n in
+                [f.received, f.initial_age, f.lifetime, f.stale_while_revalidate, f.stale_if_error.unwrap_or(u64::MAX)]
+            {
                 w.u64(n);
             }
             w.0.push(u8::from(f.ask_always) | u8::from(f.never_stale) << 1);

@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn one_range_is_cut_out() {
         let of = |range: &str| slice(range.as_bytes(), 10);
-        assert_eq!((of("bytes=2-4"), of("bytes=2-"), of("bytes=-3")), (Part::Range(2, 4), Part::Range(2, 9), Part::Range(7, 9)));
+        assert_eq!(
+            (of("bytes=2-4"), of("bytes=2-"), of("bytes=-3")),
+            (Part::Range(2, 4), Part::Range(2, 9), Part::Range(7, 9))
+        );
         assert_eq!((of("bytes=10-"), of("bytes=-0")), (Part::Unsatisfiable, Part::Unsatisfiable));
         assert_eq!((of("bytes=4-2"), of("bytes=0-1,3-4"), of("lines=1-2")), (Part::Whole, Part::Whole, Part::Whole));
     }

@@ -157,7 +157,13 @@ mod tests {
         for text in ["SUN, 06 nov 1994 08:49:37 gmt", "Mon Nov  6 08:49:37 1994", "Friday, 06-Nov-94 08:49:37 GMT"] {
             assert_eq!(date(text.as_bytes()), Some(784_111_777_000), "{text}");
         }
-        for text in ["0", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 94 08:49:37 GMT", "Sun 06 Nov 1994 08:49:37 GMT", "Sun,  06"] {
+        for text in [
+            "0",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 94 08:49:37 GMT",
+            "Sun 06 Nov 1994 08:49:37 GMT",
+            "Sun,  06",
+        ] {
             assert_eq!(date(text.as_bytes()), None, "{text}");
         }
     }

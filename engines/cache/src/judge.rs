@@ -79,9 +79,7 @@ pub fn judge(rules: &Rules, exchange: &Exchange<'_>) -> Option<Freshness> {
             Some(lifetime) => lifetime,
             None => explicit(&control, own, exchange.received).unwrap_or(default.saturating_mul(1000)),
         },
-        Ttl::Rfc => explicit(&control, own, exchange.received)
-            .or_else(|| guess(exchange, &control))
-            .unwrap_or(0),
+        Ttl::Rfc => explicit(&control, own, exchange.received).or_else(|| guess(exchange, &control)).unwrap_or(0),
     };
     let initial_age = match rules.ttl {
         Ttl::Rfc => initial_age(exchange),
@@ -92,7 +90,10 @@ pub fn judge(rules: &Rules, exchange: &Exchange<'_>) -> Option<Freshness> {
         received: exchange.received,
         initial_age,
         lifetime,
-        stale_while_revalidate: control.stale_while_revalidate.filter(|_| says_stale).unwrap_or(rules.stale_while_revalidate),
+        stale_while_revalidate: control
+            .stale_while_revalidate
+            .filter(|_| says_stale)
+            .unwrap_or(rules.stale_while_revalidate),
         stale_if_error: control.stale_if_error.filter(|_| says_stale).or(rules.stale_if_error),
         ask_always: control.no_cache,
         never_stale: rfc && control.forbids_stale(),

@@ -5,8 +5,8 @@ use crate::codec;
 use crate::store::{Done, Look, Purge, Store, StoreError, Usage, Wait, now, tags};
 use crate::stored::Record;
 use sluice_engine_redis::{Redis, RedisError};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that may be on their way to Redis.
 const PENDING: u64 = 64 << 20;
@@ -68,7 +68,14 @@ impl RedisStore {
     }
 }
 
-async fn put(redis: &Redis, names: &Names, key: &[u8], record: &Record, bytes: &[u8], keep: u64) -> Result<(), StoreError> {
+async fn put(
+    redis: &Redis,
+    names: &Names,
+    key: &[u8],
+    record: &Record,
+    bytes: &[u8],
+    keep: u64,
+) -> Result<(), StoreError> {
     let (name, keep) = (names.record(key), keep.to_string());
     redis.command(&[b"SET", &name, bytes, b"EX", keep.as_bytes()]).await?;
     for tag in tags(record).iter() {
@@ -179,7 +186,6 @@ impl Store for RedisStore {
         self.max_record
     }
 }
-
 
 #[cfg(test)]
 mod tests;

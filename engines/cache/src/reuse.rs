@@ -35,7 +35,9 @@ pub fn reuse(freshness: &Freshness, control: Option<&RequestControl>, now: u64) 
         if !fresh && !freshness.ask_always && !freshness.never_stale {
             let staleness = freshness.staleness(now);
             let short = control.max_age.is_some_and(|most| freshness.age(now) > most.saturating_mul(1000));
-            if !short && control.max_stale.is_some_and(|most| most >= MAX_DELTA || staleness <= most.saturating_mul(1000)) {
+            if !short
+                && control.max_stale.is_some_and(|most| most >= MAX_DELTA || staleness <= most.saturating_mul(1000))
+            {
                 return Reuse::Allowed;
             }
             if control.max_age.is_some() || control.min_fresh.is_some() {
@@ -97,7 +99,6 @@ mod tests {
         assert_eq!(of(strict, "max-stale", 12_000), Reuse::Expired);
         assert_eq!(of(Freshness { ask_always: true, ..BASE }, "", 1), Reuse::Expired);
     }
-
 
     #[test]
     fn errors_are_covered_for_a_time() {

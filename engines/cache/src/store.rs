@@ -50,9 +50,9 @@ impl Purge {
     pub fn hits<'a>(&self, key: &[u8], mut tags: impl Iterator<Item = &'a str>) -> bool {
         match self {
             Purge::All => true,
-            Purge::Key(wanted) => {
-                key.strip_prefix(wanted.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(&USER | &VARIANT)))
-            }
+            Purge::Key(wanted) => key
+                .strip_prefix(wanted.as_slice())
+                .is_some_and(|rest| matches!(rest.first(), None | Some(&USER | &VARIANT))),
             Purge::Prefix(prefix) => key.starts_with(prefix),
             Purge::Tag(tag) => tags.any(|own| own == tag),
         }

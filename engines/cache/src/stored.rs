@@ -127,7 +127,9 @@ impl Stored {
     pub fn updated(&self, with: &[Field], freshness: Freshness) -> Stored {
         let kept = |name: &str| {
             fields::is_hop_by_hop(name)
-                || ["content-encoding", "content-type", "content-range"].iter().any(|own| own.eq_ignore_ascii_case(name))
+                || ["content-encoding", "content-type", "content-range"]
+                    .iter()
+                    .any(|own| own.eq_ignore_ascii_case(name))
         };
         let new: Vec<Field> = with.iter().filter(|(name, _)| !kept(name)).cloned().collect();
         let replaced = |name: &str| new.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
@@ -159,8 +161,7 @@ mod tests {
 
     #[test]
     fn age_and_freshness_follow_the_clock() {
-        let freshness =
-            Freshness { received: 10_000, initial_age: 2000, lifetime: 5000, ..Freshness::default() };
+        let freshness = Freshness { received: 10_000, initial_age: 2000, lifetime: 5000, ..Freshness::default() };
         assert_eq!((freshness.age(11_000), freshness.left(11_000)), (3000, 2000));
         assert!(freshness.is_fresh(12_999) && !freshness.is_fresh(13_000));
         assert_eq!(freshness.staleness(14_000), 1000);

@@ -49,9 +49,8 @@ fn is_member(member: &str) -> bool {
 }
 
 fn is_item(value: &str) -> bool {
-    let digits = |text: &str, most: usize| {
-        !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit())
-    };
+    let digits =
+        |text: &str, most: usize| !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit());
     let number = value.strip_prefix('-').unwrap_or(value);
     let is_number = match number.split_once('.') {
         Some((whole, part)) => digits(whole, 12) && digits(part, 3),
@@ -72,7 +71,17 @@ mod tests {
         for good in ["max-age=10", "max-age=10, private", "a=\"x,y\";b=1", "no-store", "a=?1"] {
             assert!(is_valid(good.as_bytes()), "{good}");
         }
-        for bad in ["", "max-age=", "max-age =10", "Max-Age=10", "max-age=10,", "a=\"x", "max-age=10 x", "max-age=\"10\"", "max-age"] {
+        for bad in [
+            "",
+            "max-age=",
+            "max-age =10",
+            "Max-Age=10",
+            "max-age=10,",
+            "a=\"x",
+            "max-age=10 x",
+            "max-age=\"10\"",
+            "max-age",
+        ] {
             assert!(!is_valid(bad.as_bytes()), "{bad}");
         }
     }

@@ -112,7 +112,10 @@ mod tests {
         assert_eq!(key(&["x"], &[("x", "a,b")]), key(&["x"], &[("x", "a"), ("x", "b")]));
         assert_ne!(key(&["x"], &[("x", "")]), key(&["x"], &[]));
         assert_ne!(key(&["x"], &[("x", "a")]), key(&["x"], &[("x", "A")]));
-        assert_eq!(key(&["accept-language"], &[("accept-language", "en, DE")]), key(&["accept-language"], &[("accept-language", "de,en")]));
+        assert_eq!(
+            key(&["accept-language"], &[("accept-language", "en, DE")]),
+            key(&["accept-language"], &[("accept-language", "de,en")])
+        );
         assert_ne!(key(&["x"], &[("x", "a,b")]), key(&["x"], &[("x", "b,a")]));
         assert_eq!(key(&["x"], &[("x", &"a".repeat(4000))]), None);
     }

@@ -9,8 +9,8 @@ use crate::stored::{Record, Stored};
 use crate::vary::Vary;
 use sluice_engine_redis::{Redis, Servers, Settings as RedisSettings};
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How a zone keeps its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,9 +154,7 @@ impl Zone {
                 let client = Redis::new((**redis).clone());
                 Box::new(RedisStore::new(client, &settings.name, prefix, *max_record, cluster, control.clone()))
             }
-            Place::Memcached(memcached) => {
-                Box::new(MemcachedStore::new(memcached, &settings.name, control.clone()))
-            }
+            Place::Memcached(memcached) => Box::new(MemcachedStore::new(memcached, &settings.name, control.clone())),
         };
         Zone { name: settings.name.clone(), strategy, store, flights: Arc::default(), counts: Counts::default() }
     }
@@ -172,7 +170,9 @@ impl Zone {
             Look::Now(Some(Record::Answer(stored))) => Ok(Found { stored: Some(stored), ..Found::default() }),
             Look::Now(None) => Ok(Found::default()),
             Look::Now(Some(Record::Vary(vary))) => {
-                let Some(variant) = vary.key(key, value) else { return Ok(Found { vary: Some(vary), ..Found::default() }) };
+                let Some(variant) = vary.key(key, value) else {
+                    return Ok(Found { vary: Some(vary), ..Found::default() });
+                };
                 match self.store.look(&variant) {
                     Look::Now(Some(Record::Answer(stored))) => {
                         Ok(Found { stored: Some(stored), vary: Some(vary), variant: Some(variant) })

@@ -24,9 +24,7 @@ use sluice_engine_cache::reuse::{Reuse, reuse};
 use sluice_engine_cache::zone::Found;
 use sluice_engine_cache::{Status, Zone, Zones};
 use sluice_http::{Known, Method};
-use sluice_plugin::{
-    Background, BuildError, Clock, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, Reply,
-};
+use sluice_plugin::{Background, BuildError, Clock, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, Reply};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

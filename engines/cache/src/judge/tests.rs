@@ -12,10 +12,7 @@ fn fields(list: &[(&str, &str)]) -> Vec<Field> {
 }
 
 fn of(rules: Rules, status: u16, list: &[(&str, &str)]) -> Option<Freshness> {
-    judge(
-        &rules,
-        &Exchange { status, fields: &fields(list), authorized: false, requested: NOW, received: NOW },
-    )
+    judge(&rules, &Exchange { status, fields: &fields(list), authorized: false, requested: NOW, received: NOW })
 }
 
 fn seconds(list: &[(&str, &str)]) -> Option<u64> {

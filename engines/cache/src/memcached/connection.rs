@@ -167,9 +167,8 @@ impl Pool {
     /// Whether there was such an item.
     pub(super) async fn delete(&self, name: &str) -> Result<bool, StoreError> {
         let command = format!("delete {name}\r\n");
-        let line = self.run(command.as_bytes(), |mut connection| async move {
-            Ok((line(&mut connection).await?, connection))
-        });
+        let line = self
+            .run(command.as_bytes(), |mut connection| async move { Ok((line(&mut connection).await?, connection)) });
         Ok(line.await? == "DELETED")
     }
 

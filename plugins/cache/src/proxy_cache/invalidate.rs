@@ -21,7 +21,9 @@ impl AnswerTap for Invalidate {
         if (200..400).contains(&cx.response.status) {
             self.cache.forget(std::mem::take(&mut self.key));
             for name in ["location", "content-location"] {
-                let Some(target) = cx.response.headers.get(name).and_then(|value| own_target(cx, value)) else { continue };
+                let Some(target) = cx.response.headers.get(name).and_then(|value| own_target(cx, value)) else {
+                    continue;
+                };
                 let key = self.cache.key(cx, Some(&target));
                 self.cache.forget(key);
             }

@@ -205,13 +205,8 @@ impl Keeper {
     }
 
     fn freshness(&self, status: u16, own: &[Field], now: u64) -> Option<Freshness> {
-        let exchange = Exchange {
-            status,
-            fields: own,
-            authorized: self.authorized,
-            requested: self.requested,
-            received: now,
-        };
+        let exchange =
+            Exchange { status, fields: own, authorized: self.authorized, requested: self.requested, received: now };
         judge(&self.cache.rules, &exchange)
     }
 
@@ -406,7 +401,9 @@ fn end_to_end(cx: &Context) -> Vec<Field> {
 }
 
 fn is_stream(kind: &[u8]) -> bool {
-    [&b"text/event-stream"[..], b"application/grpc"].iter().any(|own| kind.get(..own.len()).is_some_and(|k| k.eq_ignore_ascii_case(own)))
+    [&b"text/event-stream"[..], b"application/grpc"]
+        .iter()
+        .any(|own| kind.get(..own.len()).is_some_and(|k| k.eq_ignore_ascii_case(own)))
 }
 
 fn http_date(now: u64) -> Vec<u8> {
