@@ -194,11 +194,12 @@ proxy_cache_revalidate on; proxy_http_version 1.1; }} }} }}
     Ok(command)
 }
 
-/// With its built-in rules; but what names no time is not kept, as most tests depend on that.
+/// With its built-in rules; but what names no time is not kept, and nothing is used after its time: most tests
+/// depend on that.
 fn varnish_command(folder: &Path, port: u16, origin: u16) -> Command {
     let mut command = Command::new("varnishd");
     command.args(["-F", "-a", &format!("127.0.0.1:{port}"), "-b", &format!("127.0.0.1:{origin}")]);
-    command.args(["-p", "default_ttl=0", "-s", "malloc,64m", "-j", "none", "-n"]).arg(folder.join("varnish"));
+    command.args(["-p", "default_ttl=0", "-p", "default_grace=0", "-s", "malloc,64m", "-j", "none", "-n"]).arg(folder.join("varnish"));
     command
 }
 

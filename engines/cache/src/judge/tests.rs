@@ -1,3 +1,4 @@
+//! Which answers are stored and for how long, by all three sets of rules.
 use super::*;
 use proptest::prelude::*;
 

@@ -225,7 +225,8 @@ impl Keeper {
 
     /// Whether what is stored may be used instead of an error.
     fn stands_in(&self, now: u64) -> Option<Arc<Stored>> {
-        let stored = self.found.stored.as_ref()?;
+        // An old error is no better than a new one.
+        let stored = self.found.stored.as_ref().filter(|stored| stored.status < 500)?;
         let control = self.cache.rfc.then_some(&self.control);
         let default = self.cache.rules.stale_if_error.unwrap_or(0);
         reuse::on_error(&stored.freshness, control, default, now).then(|| stored.clone())

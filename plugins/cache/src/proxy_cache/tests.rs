@@ -1,3 +1,4 @@
+//! The plugin without a gateway: an upstream is a few lines here.
 use super::*;
 use serde_json::{Value, json};
 use sluice_engine_cache::zone::{Place, ZoneSettings};
