@@ -142,3 +142,37 @@ fn proxy_cache_answers_the_second_time_itself() {
     }
     assert_eq!(upstream.requests(), 1);
 }
+
+#[test]
+fn openid_connect_logs_in_and_takes_tokens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Some(idp) = sluice_testkit::IdentityProvider::start(root, None) else { return };
+    let upstream = Upstream::start().unwrap();
+    upstream.otherwise(Behaviour::answer(200, "the shop"));
+    let text = std::fs::read_to_string(folder().join("openid-connect/apisix.yaml")).unwrap();
+    let text =
+        text.replace("127.0.0.1:1980", &upstream.addr().to_string()).replace("http://127.0.0.1:8080", &idp.issuer());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let secrets = [
+        ("SHOP_CLIENT_SECRET", "a secret of the shop that is long enough"),
+        ("SHOP_SESSION_SECRET", "a secret of the sessions"),
+    ];
+    let gateway = Gateway::start_with(binary(), dir, &secrets).unwrap();
+    let mut browser = sluice_testkit::Browser::default();
+    browser.knows("gateway.test", gateway.addr()).knows(idp.address().to_string(), idp.address());
+    assert_eq!(browser.go("http://gateway.test/").text(), "the shop", "{:?}\n{}", browser.visited, gateway.log_text());
+    let seen = upstream.take_seen().remove(0);
+    assert!(seen.header("x-userinfo").is_some() && seen.header("x-access-token").is_none());
+    assert_eq!(browser.step("http://gateway.test/logout").status, 302);
+    assert_eq!(browser.step("http://gateway.test/").status, 302);
+
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |token: &str| {
+        let request = format!("GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
+        wire.request(request).unwrap().status
+    };
+    assert_eq!([ask(&idp.token(true, "read")), ask(&idp.token(true, "write")), ask("abc")], [200, 403, 401]);
+    let seen = upstream.take_seen().remove(0);
+    assert_eq!((seen.header("x-client"), seen.header("authorization")), (Some("shop"), None));
+}
