@@ -199,7 +199,9 @@ proxy_cache_revalidate on; proxy_http_version 1.1; }} }} }}
 fn varnish_command(folder: &Path, port: u16, origin: u16) -> Command {
     let mut command = Command::new("varnishd");
     command.args(["-F", "-a", &format!("127.0.0.1:{port}"), "-b", &format!("127.0.0.1:{origin}")]);
-    command.args(["-p", "default_ttl=0", "-p", "default_grace=0", "-s", "malloc,64m", "-j", "none", "-n"]).arg(folder.join("varnish"));
+    command
+        .args(["-p", "default_ttl=0", "-p", "default_grace=0", "-s", "malloc,64m", "-j", "none", "-n"])
+        .arg(folder.join("varnish"));
     command
 }
 

@@ -60,7 +60,7 @@ impl Exchange<'_> {
         let body = match body {
             Body::Streamed(source, length) => {
                 let length = (!filtered).then_some(length);
-                return self.stream_reply(cx, source, length, filtered, bodiless || to_head).await;
+                return Box::pin(self.stream_reply(cx, source, length, filtered, bodiless || to_head)).await;
             }
             whole if !filtered => whole,
             whole => {
@@ -91,7 +91,7 @@ impl Exchange<'_> {
         cx.body_bytes_sent += bytes.len() as u64;
         self.client.flush(self.worker.settings.send_timeout).await.map_err(|_| Gone)?;
         if at_once.len() < bytes.len() {
-            self.write_slowly(bytes).await?;
+            Box::pin(self.write_slowly(bytes)).await?;
         }
         Ok(())
     }
