@@ -166,7 +166,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         balancing: Balancing::default(),
     };
     let reply = Reply::text(status, format!("{reason}\n"));
-    let _ = exchange.reply(cx, reply).await;
+    let _ = exchange.reply(cx, Box::new(reply)).await;
     exchange.log(cx);
     client.unread_body = true;
 }
@@ -177,7 +177,7 @@ impl Exchange<'_> {
         crate::forwarded::neutralize(cx, &self.worker.settings);
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
-            return self.reply(cx, reply).await;
+            return self.reply(cx, Box::new(reply)).await;
         }
         if self.worker.settings.debug.is_on() {
             self.hooks = self.worker.settings.debug.begin(cx);
@@ -189,18 +189,18 @@ impl Exchange<'_> {
             _ => None,
         };
         if let Some(begun) = cx.take_begun(end) {
-            return self.reply(cx, begun).await;
+            return self.reply(cx, Box::new(begun)).await;
         }
         let reply = match verdict {
-            Verdict::Reply(reply) => *reply,
-            Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
+            Verdict::Reply(reply) => reply,
+            Verdict::Trouble(trouble) => Box::new(rescue::reply(&trouble).ok_or(Gone)?),
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
                 // Where no answer could be had, who watches for one may have another.
-                Some(reply) => match cx.answer_tap.take() {
+                Some(reply) => Box::new(match cx.answer_tap.take() {
                     None => reply,
                     Some(mut tap) => tap.failed(cx, reply),
-                },
+                }),
             },
         };
         self.reply(cx, reply).await

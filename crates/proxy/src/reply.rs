@@ -21,41 +21,9 @@ const AT_ONCE: usize = 64 * 1024;
 
 impl Exchange<'_> {
     /// Answers the client.
-    pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
+    pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Box<Reply>) -> Result<(), Gone> {
         let to_head = cx.client_sent_head();
-        // What was kept of the body will not be sent any more, and must not pass for the next request.
-        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
-        // The upstream's status is told even where its answer could not be used.
-        cx.response.clear();
-        cx.own_response = true;
-        cx.response.status = if reply.status == 0 { 200 } else { reply.status };
-        for (name, value) in reply.shared.iter().flat_map(|fields| fields.iter()) {
-            cx.response.headers.append(name, value);
-        }
-        for (name, value) in &reply.headers {
-            cx.response.headers.append(name, value);
-        }
-        let (body, kind) = match reply.body {
-            ReplyBody::Bytes(body) => (Body::Own(body), "text/plain; charset=utf-8"),
-            ReplyBody::Shared(body) => (Body::Shared(body), ""),
-            ReplyBody::Streamed(length) => match cx.body_source.take() {
-                Some(source) => (Body::Streamed(source, length), ""),
-                None => (Body::Own(Vec::new()), ""),
-            },
-            ReplyBody::Default if reply.status >= 300 => {
-                (Body::Own(rescue::page(reply.status)), "text/html; charset=utf-8")
-            }
-            ReplyBody::Default => (Body::Own(Vec::new()), "text/plain; charset=utf-8"),
-        };
-        let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
-        let typed = kind.is_empty()
-            || cx.response.headers.contains("content-type")
-            || cx.early_headers().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        if !bodiless && body.length() > 0 && !typed {
-            cx.response.headers.append("Content-Type", kind);
-        }
-        self.tell_upstream_status(cx);
-        self.header_filter(cx);
+        let (body, bodiless) = self.begin(cx, *reply);
         let filtered = cx.wants_body() && !bodiless;
         let body = match body {
             Body::Streamed(source, length) => {
@@ -94,6 +62,44 @@ impl Exchange<'_> {
             Box::pin(self.write_slowly(bytes)).await?;
         }
         Ok(())
+    }
+
+    /// Makes the response's head of a reply, and lets the plugins see it; gives the body, and whether there can be none.
+    fn begin(&mut self, cx: &mut Context, reply: Reply) -> (Body, bool) {
+        // What was kept of the body will not be sent any more, and must not pass for the next request.
+        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
+        // The upstream's status is told even where its answer could not be used.
+        cx.response.clear();
+        cx.own_response = true;
+        cx.response.status = if reply.status == 0 { 200 } else { reply.status };
+        for (name, value) in reply.shared.iter().flat_map(|fields| fields.iter()) {
+            cx.response.headers.append(name, value);
+        }
+        for (name, value) in &reply.headers {
+            cx.response.headers.append(name, value);
+        }
+        let (body, kind) = match reply.body {
+            ReplyBody::Bytes(body) => (Body::Own(body), "text/plain; charset=utf-8"),
+            ReplyBody::Shared(body) => (Body::Shared(body), ""),
+            ReplyBody::Streamed(length) => match cx.body_source.take() {
+                Some(source) => (Body::Streamed(source, length), ""),
+                None => (Body::Own(Vec::new()), ""),
+            },
+            ReplyBody::Default if reply.status >= 300 => {
+                (Body::Own(rescue::page(reply.status)), "text/html; charset=utf-8")
+            }
+            ReplyBody::Default => (Body::Own(Vec::new()), "text/plain; charset=utf-8"),
+        };
+        let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
+        let typed = kind.is_empty()
+            || cx.response.headers.contains("content-type")
+            || cx.early_headers().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        if !bodiless && body.length() > 0 && !typed {
+            cx.response.headers.append("Content-Type", kind);
+        }
+        self.tell_upstream_status(cx);
+        self.header_filter(cx);
+        (body, bodiless)
     }
 
     fn write_head(&self, cx: &mut Context, chunked: bool, out: &mut Vec<u8>) {

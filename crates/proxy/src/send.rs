@@ -169,7 +169,7 @@ impl Exchange<'_> {
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
             let (result, instead) = match result {
-                Err(AttemptError::Replaced(reply, latency)) => (Ok(latency), Some(*reply)),
+                Err(AttemptError::Replaced(reply, latency)) => (Ok(latency), Some(reply)),
                 other => (other, None),
             };
             let error = match result {
@@ -182,7 +182,7 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    return Ok(Ok(instead));
+                    return Ok(Ok(instead.map(|reply| *reply)));
                 }
                 Err(error) if self.answered => {
                     // the node's status went out already
