@@ -97,7 +97,7 @@ fn registries(
 }
 
 /// `apisix.ssl.ssl_trusted_certificate`, PEM; `None`: the system's.
-fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
+pub fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
     let path = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|path| *path != "system");
     path.map(std::fs::read_to_string).transpose().context("apisix.ssl.ssl_trusted_certificate cannot be read")
 }

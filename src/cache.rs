@@ -127,7 +127,7 @@ fn address(text: &str) -> anyhow::Result<(String, u16)> {
     parts.with_context(|| format!("apisix.proxy_cache: {text} is no host:port"))
 }
 
-fn place(zone: &Zoned, below: &Path) -> anyhow::Result<Place> {
+fn place(zone: &Zoned, below: &Path, trusted: Option<&str>) -> anyhow::Result<Place> {
     let memory = size(zone.memory_size.as_ref(), 50 << 20, "memory_size")?;
     if let Some(redis) = &zone.redis {
         let servers = match (&redis.host, redis.cluster_nodes.as_slice()) {
@@ -142,7 +142,7 @@ fn place(zone: &Zoned, below: &Path) -> anyhow::Result<Place> {
             username: redis.username.clone(),
             password: redis.password.clone(),
             database: redis.database,
-            tls: redis.ssl.then(|| Tls { verify: redis.ssl_verify, trusted: None }),
+            tls: redis.ssl.then_some(Tls { verify: redis.ssl_verify, trusted: trusted.map(Arc::from) }),
             connect_timeout: limit,
             read_timeout: limit,
             ..RedisSettings::new(servers)
@@ -188,7 +188,8 @@ fn read(settings: &Settings, below: &Path) -> anyhow::Result<(Vec<ZoneSettings>,
             read.as_secs()
         }
     };
-    let named = |zone: &Zoned| Ok(ZoneSettings { name: zone.name.clone(), place: place(zone, below)? });
+    let trusted = crate::boot::trusted_certificates(settings)?;
+    let named = |zone: &Zoned| Ok(ZoneSettings { name: zone.name.clone(), place: place(zone, below, trusted.as_deref())? });
     Ok((zones.iter().map(named).collect::<anyhow::Result<_>>()?, ttl))
 }
 
