@@ -62,6 +62,25 @@ fn discovery_dns_finds_its_node() {
 }
 
 #[test]
+fn waf_adds_up_points_and_hides_errors() {
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/broken", Behaviour::answer(500, "ORA-00933"));
+    let gateway = boot("waf", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |path: &str, more: &str| {
+        let answer = wire.request(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{more}\r\n")).unwrap();
+        (answer.status, answer.text())
+    };
+    assert_eq!(ask("/?q=hello", "").0, 200);
+    assert_eq!(ask("/?q=1%27%20or%20%271%27=%271", "").0, 403);
+    assert_eq!(ask("/", "User-Agent: sqlmap/1.7\r\n").0, 200);
+    assert_eq!(ask("/x/../.git/config", "User-Agent: sqlmap/1.7\r\n").0, 403);
+    assert_eq!(ask("/", "Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{").0, 400);
+    let (status, body) = ask("/broken", "");
+    assert_eq!((status, body.contains("ORA")), (502, false));
+}
+
+#[test]
 fn quickstart_answers_through_the_gateway() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "hello"));

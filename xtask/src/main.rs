@@ -7,6 +7,7 @@ mod cache_tests;
 mod chaos;
 mod ci;
 mod compat;
+mod crs;
 mod fuzz;
 mod house_rules;
 mod layers;
@@ -35,6 +36,7 @@ enum Task {
     Chaos(chaos::Args),
     Test(test::Args),
     Compat(compat::Args),
+    Crs(crs::Args),
     Fuzz(fuzz::Args),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Chaos(args) => chaos::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
+        Task::Crs(args) => crs::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
     };
     match result {
