@@ -189,7 +189,8 @@ fn read(settings: &Settings, below: &Path) -> anyhow::Result<(Vec<ZoneSettings>,
         }
     };
     let trusted = crate::boot::trusted_certificates(settings)?;
-    let named = |zone: &Zoned| Ok(ZoneSettings { name: zone.name.clone(), place: place(zone, below, trusted.as_deref())? });
+    let named =
+        |zone: &Zoned| Ok(ZoneSettings { name: zone.name.clone(), place: place(zone, below, trusted.as_deref())? });
     Ok((zones.iter().map(named).collect::<anyhow::Result<_>>()?, ttl))
 }
 
