@@ -163,6 +163,38 @@ fn proxy_cache_answers_the_second_time_itself() {
 }
 
 #[test]
+fn compress_sends_what_the_client_likes_best() {
+    let upstream = Upstream::start().unwrap();
+    let page = "a page of some length, ".repeat(40);
+    let headers = vec![("Content-Type".into(), "text/html".into())];
+    upstream.otherwise(Behaviour::Answer { status: 200, headers, body: page.clone().into_bytes() });
+    let gateway = boot("compress", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    for (accept, coding) in
+        [("gzip, br, zstd", Some("zstd")), ("gzip, br", Some("br")), ("gzip", Some("gzip")), ("x", None)]
+    {
+        let ask = format!("GET /page HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accept}\r\n\r\n");
+        let answer = wire.request(ask).unwrap();
+        assert_eq!(answer.header("content-encoding"), coding, "{accept}");
+        assert_eq!(answer.body.len() < page.len() / 2, coding.is_some(), "{accept}");
+    }
+}
+
+#[test]
+fn aggregate_makes_one_page_of_three_services() {
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/users/7", Behaviour::answer(200, r#"{"id": 7, "name": "Anna", "password": "x"}"#));
+    upstream.on("/orders", Behaviour::answer(200, r#"{"items": [1, 2]}"#));
+    upstream.on("/news", Behaviour::Close);
+    let gateway = boot("aggregate", &upstream);
+    let page = gateway.connect().unwrap().get("/page?user=7").unwrap();
+    let body: Value = serde_json::from_str(&page.text()).unwrap();
+    assert_eq!(body["user"], serde_json::json!({"id": 7, "name": "Anna"}));
+    assert_eq!((&body["orders"], &body["news"]), (&serde_json::json!([1, 2]), &Value::Null));
+    assert_eq!((page.status, page.header("x-aggregate-partial")), (200, Some("news")));
+}
+
+#[test]
 fn openid_connect_logs_in_and_takes_tokens() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some(idp) = sluice_testkit::IdentityProvider::start(root, None) else { return };
