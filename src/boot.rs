@@ -12,6 +12,7 @@ use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_discovery::Registries;
+use sluice_engine_cache::Zones;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
@@ -77,6 +78,8 @@ pub struct Services {
     pub prefix: PathBuf,
     pub logs: Arc<LogQueues>,
     pub explained: Arc<Explained>,
+    /// Where `proxy-cache` keeps answers; only declared where they are not given.
+    pub zones: Option<Arc<Zones>>,
 }
 
 /// The registries of `discovery`; without `control` they are never asked.
@@ -96,7 +99,7 @@ fn registries(
 }
 
 /// `apisix.ssl.ssl_trusted_certificate`, PEM; `None`: the system's.
-fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
+pub fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
     let path = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|path| *path != "system");
     path.map(std::fs::read_to_string).transpose().context("apisix.ssl.ssl_trusted_certificate cannot be read")
 }
@@ -118,6 +121,10 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_registry(registry.clone())
         .with_logs(services.logs)
         .with_explained(services.explained);
+    env = match services.zones {
+        Some(zones) => env.with_part(zones),
+        None => env.with_part(Arc::new(crate::cache::declared(settings)?)),
+    };
     env.prefix = services.prefix.into();
     if let Some(resolver) = &services.resolver {
         env = env.with_resolver(resolver.clone());
@@ -392,6 +399,7 @@ struct Gateway {
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
     registries: Arc<Registries>,
+    zones: Arc<Zones>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -436,6 +444,8 @@ impl Gateway {
         };
         let registries = registries(settings, Some(control.clone()), &prefix)?;
         crate::figures::register_discovery(&metrics, &registries)?;
+        let zones = Arc::new(crate::cache::open(settings, &prefix, &control)?);
+        crate::cache::register(&metrics, &zones)?;
         let services = Services {
             control: Some(control),
             discovery: Some(registries.clone()),
@@ -444,6 +454,7 @@ impl Gateway {
             prefix: prefix.clone(),
             logs: logs.clone(),
             explained: explained.clone(),
+            zones: Some(zones.clone()),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -513,6 +524,7 @@ impl Gateway {
             explained,
             states,
             registries,
+            zones,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -614,7 +626,8 @@ impl Gateway {
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
         let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
-        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
+        let zones = self.zones.clone();
+        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys, zones).await
     }
 
     /// Registers the node's own metrics; says where they are to be served, if anywhere.

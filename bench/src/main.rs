@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 routes10k routes100k idle change control
+    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 cached routes10k routes100k idle change control
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers, comma-separated: nginx sluice prototype haproxy envoy apisix

@@ -160,6 +160,25 @@ fn opentelemetry_tells_its_collector() {
 }
 
 #[test]
+fn proxy_cache_answers_the_second_time_itself() {
+    let upstream = Upstream::start().unwrap();
+    upstream.otherwise(Behaviour::with_headers(200, &[("Cache-Control", "max-age=60")], "hello"));
+    let text = std::fs::read_to_string(folder().join("proxy-cache/apisix.yaml")).unwrap();
+    let settings = std::fs::read_to_string(folder().join("proxy-cache/config.yaml")).unwrap();
+    assert!(settings.contains("- name: pages\n        memory_size: 64m"));
+    let zones = serde_json::json!({"apisix": {"proxy_cache": {"zones": [{"name": "pages", "memory_size": "64m"}]}}});
+    let dir = ConfigDir::new(&zones, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    for status in ["MISS", "HIT"] {
+        let answer = wire.get("/x").unwrap();
+        assert_eq!((answer.text().as_str(), answer.header("apisix-cache-status")), ("hello", Some(status)));
+    }
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
 fn compress_sends_what_the_client_likes_best() {
     let upstream = Upstream::start().unwrap();
     let page = "a page of some length, ".repeat(40);

@@ -7,6 +7,7 @@ mod authorization;
 mod balancing;
 mod breakage;
 mod breaker;
+mod cache;
 mod control;
 mod debug;
 mod declarative;

@@ -3,6 +3,7 @@
 //! It depends on no crate of the workspace, so that it builds in seconds and can check a tree that does not compile.
 
 mod bench;
+mod cache_tests;
 mod chaos;
 mod ci;
 mod compat;
@@ -32,6 +33,7 @@ enum Task {
     Layers(layers::Args),
     Gen(reference::Args),
     Bench(bench::Args),
+    CacheTests(cache_tests::Args),
     Chaos(chaos::Args),
     Soak(soak::Args),
     Test(test::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Task::Layers(args) => layers::run(&args),
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::CacheTests(args) => cache_tests::run(&args),
         Task::Chaos(args) => chaos::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),

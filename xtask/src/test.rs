@@ -23,6 +23,7 @@ pub const NEEDED: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
+    ("memcached", "memcached"),
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     // with promtool

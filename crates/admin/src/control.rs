@@ -139,7 +139,8 @@ impl Control {
         let answer = (endpoint.handler)(&ControlRequest { args: &request.query });
         let body = match answer.body {
             ReplyBody::Bytes(bytes) => bytes,
-            ReplyBody::Default => Vec::new(),
+            ReplyBody::Shared(bytes) => bytes.to_vec(),
+            ReplyBody::Default | ReplyBody::Streamed(_) => Vec::new(),
         };
         let typed = answer.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let mut reply = Reply::text(answer.status, body);

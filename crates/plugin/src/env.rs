@@ -118,6 +118,7 @@ pub struct Env {
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
     registry: Option<Arc<crate::Registry>>,
     scripts: Option<Arc<dyn crate::Scripts>>,
+    parts: Arc<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Env {
@@ -147,6 +148,7 @@ impl Env {
             upstreams: None,
             registry: None,
             scripts: None,
+            parts: Arc::default(),
         }
     }
     pub fn with_control(self, control: tokio::runtime::Handle) -> Env {
@@ -188,6 +190,16 @@ impl Env {
     }
     pub fn with_registry(self, registry: Arc<crate::Registry>) -> Env {
         Env { registry: Some(registry), ..self }
+    }
+    /// A part of the gateway that a family of plugins shares with the binary, known by its type.
+    pub fn with_part<T: Send + Sync + 'static>(self, part: Arc<T>) -> Env {
+        let mut parts = (*self.parts).clone();
+        parts.push(part);
+        Env { parts: Arc::new(parts), ..self }
+    }
+    /// What [`Env::with_part`] was given.
+    pub fn part<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.parts.iter().find_map(|part| part.clone().downcast::<T>().ok())
     }
     pub fn with_scripts(self, scripts: Arc<dyn crate::Scripts>) -> Env {
         Env { scripts: Some(scripts), ..self }

@@ -3,6 +3,7 @@
 //! A plugin is one file: a `Config`, an [`Info`], `build`, and hooks by phase (see [`Plugin`] and [`Define`]). Hooks are
 //! synchronous unless they truly wait ([`Flow::Wait`]); phases without hooks cost nothing ([`Chain`]).
 
+pub mod answer_tap;
 mod body_variables;
 mod certificate_variables;
 pub mod chain;
@@ -28,6 +29,7 @@ pub mod testing;
 pub mod timings;
 pub mod trace;
 
+pub use answer_tap::{Answer, AnswerTap, Background, BodySource};
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{

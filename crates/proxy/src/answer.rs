@@ -1,16 +1,15 @@
 //! The response's way to the client: from an upstream (streamed, untouched where no plugin wants the body) or the
 //! gateway's own.
+use crate::answer_tap;
 use crate::client;
-use crate::exchange::{Exchange, Gone};
-use crate::rescue;
+use crate::exchange::Exchange;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
 use crate::tunnel::{self, End};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
 use sluice_http::{Known, Method, Version};
 use sluice_net::timer;
-use sluice_plugin::reply::ReplyBody;
-use sluice_plugin::{Attempt as AttemptLog, BodyChunk, Context, Phase, Reply};
+use sluice_plugin::{Answer, Attempt as AttemptLog, BodyChunk, Context, Phase};
 use sluice_upstream::{FailureKind, Timeouts, Upstream};
 use std::future::poll_fn;
 use std::task::{Context as Task, Poll};
@@ -43,6 +42,10 @@ struct Relay {
     filtered: bool,
     /// Bytes came after the response's end: the connection is not to be trusted.
     surplus: bool,
+    /// A tap sees the body.
+    watched: bool,
+    /// Nobody else does, and nobody gets the head.
+    muted: bool,
 }
 
 impl Exchange<'_> {
@@ -59,6 +62,8 @@ impl Exchange<'_> {
             encoding: Encoding::Untouched,
             filtered: false,
             surplus: false,
+            watched: false,
+            muted: false,
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
@@ -202,6 +207,21 @@ impl Exchange<'_> {
                             ended && self.body.is_done() && outgoing.pending.is_empty() && cx_reusable(upstream, cx);
                         return Poll::Ready(Err(AttemptError::Dropped(status)));
                     }
+                    if cx.answer_tap.is_some() {
+                        let (framing, reusable) = (cx.response.framing, cx_reusable(upstream, cx));
+                        match answer_tap::head(cx) {
+                            Answer::Pass => cx.answer_tap = None,
+                            Answer::Watch => relay.watched = true,
+                            Answer::Keep => (relay.watched, relay.muted) = (true, true),
+                            Answer::Replace(reply) => {
+                                let mut body = BodyReader::new(framing);
+                                let ended = body.scan(rest).is_ok_and(|used| used == rest.len()) && body.is_done();
+                                let idle = self.body.is_done() && outgoing.pending.is_empty();
+                                outgoing.drained = ended && idle && reusable;
+                                return Poll::Ready(Err(AttemptError::Replaced(reply, elapsed)));
+                            }
+                        }
+                    }
                     relay.reader = BodyReader::new(cx.response.framing);
                     // The body's beginning is checked before a byte is sent: a bad one still can become a 502.
                     let mut check = relay.reader;
@@ -257,6 +277,11 @@ impl Exchange<'_> {
 
     /// Decides the client's framing and writes the head, after the plugins have seen it.
     fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
+        if relay.muted {
+            relay.encoding = Encoding::Discarded;
+            self.answered = true;
+            return;
+        }
         self.tell_upstream_status(cx);
         self.balancing.head(cx);
         self.header_filter(cx);
@@ -300,7 +325,7 @@ impl Exchange<'_> {
         cx.bytes_sent += out.len() as u64;
     }
 
-    fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
+    pub(crate) fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
         if !self.keep {
             out.extend_from_slice(b"Connection: close\r\n");
         } else if cx.request.version == Version::Http10 {
@@ -309,7 +334,7 @@ impl Exchange<'_> {
     }
 
     /// `Server`, early fields, `header_filter` of all plugins.
-    fn header_filter(&mut self, cx: &mut Context) {
+    pub(crate) fn header_filter(&mut self, cx: &mut Context) {
         if let Some(server) = &self.worker.settings.server {
             cx.response.headers.set("Server", server.as_bytes());
         }
@@ -328,7 +353,7 @@ impl Exchange<'_> {
     }
 
     /// `X-APISIX-Upstream-Status` (apisix/init.lua `set_resp_upstream_status`): for 5xx of the upstream, or always.
-    fn tell_upstream_status(&self, cx: &mut Context) {
+    pub(crate) fn tell_upstream_status(&self, cx: &mut Context) {
         let Some(last) = cx.attempts.last() else { return };
         if last.status >= 500 || self.worker.settings.show_upstream_status {
             let all: Vec<String> = cx.attempts.iter().map(|a| a.status.to_string()).collect();
@@ -347,6 +372,9 @@ impl Exchange<'_> {
     ) -> Result<(), AttemptError> {
         let gone = |_| AttemptError::Gone;
         let bad = |_| AttemptError::upstream(FailureKind::BadResponse, true);
+        if relay.watched {
+            answer_tap::body(cx, relay.reader, data);
+        }
         if relay.encoding == Encoding::Discarded {
             let used = relay.reader.scan(data).map_err(bad)?;
             relay.surplus |= used < data.len();
@@ -388,7 +416,7 @@ impl Exchange<'_> {
         scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(gone)
     }
 
-    fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+    pub(crate) fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
         self.debug_call("http_body_filter_phase", cx);
         for encoders in [false, true] {
             if self.skip != u64::MAX {
@@ -413,61 +441,9 @@ impl Exchange<'_> {
         cx.bytes_sent += out.len() as u64;
         scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(|_| AttemptError::Gone)
     }
-
-    /// The gateway's own response.
-    pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
-        let to_head = cx.client_sent_head();
-        // What was kept of the body will not be sent any more, and must not pass for the next request.
-        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
-        // The upstream's status is told even where its answer could not be used.
-        cx.response.clear();
-        cx.own_response = true;
-        cx.response.status = if reply.status == 0 { 200 } else { reply.status };
-        let (body, kind) = match reply.body {
-            ReplyBody::Bytes(body) => (body, "text/plain; charset=utf-8"),
-            ReplyBody::Default if reply.status >= 300 => (rescue::page(reply.status), "text/html; charset=utf-8"),
-            ReplyBody::Default => (Vec::new(), "text/plain; charset=utf-8"),
-        };
-        for (name, value) in &reply.headers {
-            cx.response.headers.append(name, value);
-        }
-        let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
-        let typed = cx.response.headers.contains("content-type")
-            || cx.early_headers().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        if !bodiless && !body.is_empty() && !typed {
-            cx.response.headers.append("Content-Type", kind);
-        }
-        self.tell_upstream_status(cx);
-        self.header_filter(cx);
-        let mut chunk = BodyChunk { data: body, last: true };
-        if cx.wants_body() && !bodiless {
-            self.body_filter(cx, &mut chunk);
-        }
-        cx.response.headers.remove("content-length");
-        if !bodiless {
-            cx.response.headers.append("Content-Length", chunk.data.len().to_string());
-        }
-        if !self.client.skip_buffered_body(&mut self.body) {
-            self.keep = false;
-        }
-        let mut out = Vec::with_capacity(512 + chunk.data.len());
-        write::status_line(&cx.response, &mut out);
-        write_date(&mut out);
-        self.write_connection(cx, &mut out);
-        cx.response.headers.write_to(&mut out, |_| false);
-        out.extend_from_slice(b"\r\n");
-        cx.bytes_sent += out.len() as u64;
-        if !to_head && !bodiless {
-            out.extend_from_slice(&chunk.data);
-            cx.bytes_sent += chunk.data.len() as u64;
-            cx.body_bytes_sent += chunk.data.len() as u64;
-        }
-        self.answered = true;
-        self.client.write(&out, self.worker.settings.send_timeout).await.map_err(|_| Gone)
-    }
 }
 
-fn write_date(out: &mut Vec<u8>) {
+pub(crate) fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
     sluice_telemetry::time_format::http_date(timer::now_wall(), out);
     out.extend_from_slice(b"\r\n");

@@ -1,5 +1,6 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::background;
 use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
 use crate::debug::Observed;
@@ -13,6 +14,7 @@ use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
 use sluice_upstream::breaker::Permit;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The client's connection broke: nothing more can be said to it.
@@ -52,7 +54,7 @@ pub struct Exchange<'a> {
     pub(crate) tries: Tries,
     /// How far a tap has followed the body.
     pub(crate) tapped: Option<BodyReader>,
-    continued: bool,
+    pub(crate) continued: bool,
     /// The attempt under way, where a circuit breaker watches it.
     pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
@@ -63,7 +65,7 @@ pub struct Exchange<'a> {
 }
 
 /// Serves one request; says whether the connection can carry another.
-pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, cx: &mut Context) -> bool {
     worker.figures.requests.inc();
     let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
@@ -111,6 +113,9 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         }
     }
     exchange.log(cx);
+    if cx.background.is_some() {
+        background::spawn(worker, &exchange, cx);
+    }
     let keep = exchange.keep && exchange.client.skip_buffered_body(&mut exchange.body);
     let unread = !exchange.body.is_done();
     client.unread_body = unread;
@@ -164,7 +169,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         exchange.observed = worker.settings.debug.begin(cx);
     }
     let reply = Reply::text(status, format!("{reason}\n"));
-    let _ = exchange.reply(cx, reply).await;
+    let _ = exchange.reply(cx, Box::new(reply)).await;
     exchange.log(cx);
     client.unread_body = true;
 }
@@ -194,7 +199,7 @@ impl Exchange<'_> {
         }
         if !crate::client_certificate::accepted(cx, &self.snapshot) {
             let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
-            return self.reply(cx, reply).await;
+            return self.reply(cx, Box::new(reply)).await;
         }
         let verdict = self.request_phases(cx).await;
         if cx.trace.is_some() {
@@ -205,17 +210,21 @@ impl Exchange<'_> {
             _ => None,
         };
         if let Some(begun) = cx.take_begun(end) {
-            return self.reply(cx, begun).await;
+            return self.reply(cx, Box::new(begun)).await;
         }
         let reply = match verdict {
-            Verdict::Reply(reply) => *reply,
+            Verdict::Reply(reply) => reply,
             Verdict::Trouble(trouble) => {
                 cx.note(|| serde_json::json!({"trouble": format!("{trouble:?}")}));
-                rescue::reply(&trouble).ok_or(Gone)?
+                Box::new(rescue::reply(&trouble).ok_or(Gone)?)
             }
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
-                Some(reply) => reply,
+                // Where no answer could be had, who watches for one may have another.
+                Some(reply) => Box::new(match cx.answer_tap.take() {
+                    None => reply,
+                    Some(mut tap) => tap.failed(cx, reply),
+                }),
             },
         };
         self.reply(cx, reply).await
@@ -338,11 +347,22 @@ impl Exchange<'_> {
 
     /// Runs one request phase of one chain. `None`: go on.
     async fn phase(&mut self, phase: Phase, chain: &Chain, global: bool, cx: &mut Context) -> Option<Verdict> {
+        self.phase_from(0, phase, chain, global, cx).await
+    }
+
+    /// The same from a hook on.
+    pub(crate) async fn phase_from(
+        &mut self,
+        mut at: usize,
+        phase: Phase,
+        chain: &Chain,
+        global: bool,
+        cx: &mut Context,
+    ) -> Option<Verdict> {
         if !chain.has(phase) {
             return None;
         }
         let skip = if global { self.skip } else { 0 };
-        let mut at = 0;
         loop {
             let outcome = match chain.step(phase, &mut at, skip, cx) {
                 Step::Done => return None,
@@ -359,6 +379,9 @@ impl Exchange<'_> {
                 Some(Outcome::Reply(reply)) => {
                     if cx.trace.is_some() {
                         cx.hook_replied(reply.status);
+                    }
+                    if let Some(background) = &mut cx.background {
+                        background.resume = (at, global);
                     }
                     return Some(Verdict::Reply(chain.finish(phase, at, reply)));
                 }

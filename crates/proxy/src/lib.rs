@@ -6,6 +6,8 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
+mod answer_tap;
+mod background;
 mod balancing;
 mod breaking;
 pub mod client;
@@ -15,6 +17,7 @@ mod debug;
 mod exchange;
 mod figures;
 mod forwarded;
+mod reply;
 pub mod rescue;
 mod retry;
 mod scratch;

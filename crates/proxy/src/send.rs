@@ -30,6 +30,8 @@ pub(crate) enum AttemptError {
     Dropped(u16),
     /// The request's body could not be read, so that there is nothing to send.
     Body(BodyError),
+    /// An answer came, and this goes to the client instead; the time until its head.
+    Replaced(Box<Reply>, Duration),
     /// The client went away.
     Gone,
 }
@@ -170,6 +172,10 @@ impl Exchange<'_> {
             self.balancing.chosen(upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
+            let (result, instead) = match result {
+                Err(AttemptError::Replaced(reply, latency)) => (Ok(latency), Some(reply)),
+                other => (other, None),
+            };
             let error = match result {
                 Ok(latency) => {
                     let status = cx.attempts.last().map_or(0, |attempt| attempt.status);
@@ -180,7 +186,7 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    return Ok(Ok(None));
+                    return Ok(Ok(instead.map(|reply| *reply)));
                 }
                 Err(error) if self.answered => {
                     // the node's status went out already
@@ -189,7 +195,7 @@ impl Exchange<'_> {
                         match &error {
                             AttemptError::Failed(failure) => checker.broke_off(node, failure, status, now),
                             AttemptError::Gone => checker.answered(node, status, now),
-                            AttemptError::Body(_) | AttemptError::Dropped(_) => {}
+                            AttemptError::Body(_) | AttemptError::Dropped(_) | AttemptError::Replaced(..) => {}
                         }
                     }
                     if matches!(error, AttemptError::Failed(_)) {
@@ -201,10 +207,10 @@ impl Exchange<'_> {
             };
             match error {
                 AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
-                AttemptError::Gone | AttemptError::Body(_) => drop(held),
+                AttemptError::Gone | AttemptError::Body(_) | AttemptError::Replaced(..) => drop(held),
             }
             let decision = match error {
-                AttemptError::Gone => return Err(Gone),
+                AttemptError::Gone | AttemptError::Replaced(..) => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)).map(Ok),
                 AttemptError::Dropped(status) => {
                     tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
