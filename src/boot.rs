@@ -344,6 +344,7 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
         let mut config = ListenConfig::new(listen.address);
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
+        config.http2 = listen.http2;
         config.backlog = listen.backlog.unwrap_or(config.backlog);
         configs.push((config, Serves::Http));
     }
@@ -351,6 +352,7 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
         let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
         config.mode = listen.mode;
         config.proxy_protocol = listen.proxy_protocol;
+        config.http2 = apisix.enable_http2;
         configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();

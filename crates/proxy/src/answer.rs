@@ -87,13 +87,13 @@ impl Exchange<'_> {
         let limit = self.worker.settings.send_timeout;
         let whole = relay.reader.is_done();
         while !relay.reader.is_done() {
-            if !self.client.pending.is_empty() || self.client.stream.is_tls() {
+            if !self.client.pending.is_empty() || self.client.stream.wants_flush() {
                 self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
             }
             self.client.timeout.arm(timeouts.read);
             poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
         }
-        self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
+        self.client.finish(limit, None).await.map_err(|_| AttemptError::Gone)?;
         if !whole && let Some(attempt) = cx.attempts.last_mut() {
             attempt.response_time = outgoing.begun.elapsed();
         }
@@ -152,7 +152,15 @@ impl Exchange<'_> {
                         start += head;
                         self.client.timeout.arm(self.timeouts(cx, upstream).read);
                         // 100 was the gateway's to say; the rest is for clients that know it (RFC 9110 section 15.2).
-                        if cx.response.status != 100 && cx.request.version >= Version::Http11 {
+                        if cx.response.status == 100 || cx.request.version < Version::Http11 {
+                            continue;
+                        }
+                        if let Some(answer) = &self.client.h2 {
+                            let head = sluice_http::h2::response_head(&cx.response);
+                            if answer.get().interim(head).is_err() {
+                                return Poll::Ready(Err(AttemptError::Gone));
+                            }
+                        } else {
                             scratch.out.clear();
                             write::status_line(&cx.response, &mut scratch.out);
                             cx.response.headers.write_to(&mut scratch.out, |_| false);
@@ -265,7 +273,8 @@ impl Exchange<'_> {
             && cx.wants_body()
             && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
         let has_length = cx.response.headers.known(Known::ContentLength).is_some();
-        let old_client = cx.request.version == Version::Http10;
+        // HTTP/1.0 knows no chunks, HTTP/2 has frames instead.
+        let old_client = cx.request.version != Version::Http11;
         relay.encoding = match relay.reader.framing() {
             _ if !body => Encoding::Discarded,
             Framing::None if !relay.filtered => Encoding::Untouched,
@@ -286,6 +295,9 @@ impl Exchange<'_> {
         if until_close || !self.body.is_done() && cx.request_body.is_none() {
             self.keep = false;
         }
+        if self.client.h2.is_some() {
+            return self.start_h2(cx);
+        }
         write::status_line(&cx.response, out);
         if cx.response.headers.known(Known::Date).is_none() {
             write_date(out);
@@ -298,6 +310,21 @@ impl Exchange<'_> {
         out.extend_from_slice(b"\r\n");
         self.answered = true;
         cx.bytes_sent += out.len() as u64;
+    }
+
+    /// The head for a client of HTTP/2; it waits for the first part of the body.
+    fn start_h2(&mut self, cx: &mut Context) {
+        let Some(answer) = &self.client.h2 else { return };
+        if cx.response.headers.known(Known::Date).is_none() {
+            let mut date = Vec::new();
+            sluice_telemetry::time_format::http_date(timer::now_wall(), &mut date);
+            cx.response.headers.append("Date", date);
+        }
+        let head = sluice_http::h2::response_head(&cx.response);
+        let size: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        answer.get().head(head);
+        self.answered = true;
+        cx.bytes_sent += size as u64;
     }
 
     fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
@@ -399,6 +426,13 @@ impl Exchange<'_> {
     fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
         self.balancing.head(cx);
         self.header_filter(cx);
+        if self.client.h2.is_some() {
+            // RFC 8441 section 5: 200, and none of the fields of HTTP/1's handshake.
+            cx.response.set_status(200);
+            cx.response.headers.remove("sec-websocket-accept");
+            self.start_h2(cx);
+            return Ok(());
+        }
         write::status_line(&cx.response, out);
         if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {
             write::field(b"Upgrade", protocol, out);
@@ -448,19 +482,30 @@ impl Exchange<'_> {
             self.keep = false;
         }
         let mut out = Vec::with_capacity(512 + chunk.data.len());
-        write::status_line(&cx.response, &mut out);
-        write_date(&mut out);
-        self.write_connection(cx, &mut out);
-        cx.response.headers.write_to(&mut out, |_| false);
-        out.extend_from_slice(b"\r\n");
-        cx.bytes_sent += out.len() as u64;
+        if self.client.h2.is_some() {
+            self.start_h2(cx);
+        } else {
+            write::status_line(&cx.response, &mut out);
+            write_date(&mut out);
+            self.write_connection(cx, &mut out);
+            cx.response.headers.write_to(&mut out, |_| false);
+            out.extend_from_slice(b"\r\n");
+            cx.bytes_sent += out.len() as u64;
+        }
         if !to_head && !bodiless {
             out.extend_from_slice(&chunk.data);
             cx.bytes_sent += chunk.data.len() as u64;
             cx.body_bytes_sent += chunk.data.len() as u64;
         }
         self.answered = true;
-        self.client.write(&out, self.worker.settings.send_timeout).await.map_err(|_| Gone)
+        let limit = self.worker.settings.send_timeout;
+        if self.client.h2.is_none() {
+            return self.client.write(&out, limit).await.map_err(|_| Gone);
+        }
+        if !out.is_empty() {
+            self.client.write(&out, limit).await.map_err(|_| Gone)?;
+        }
+        self.client.finish(limit, None).await.map_err(|_| Gone)
     }
 }
 

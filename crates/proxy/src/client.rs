@@ -1,4 +1,5 @@
 //! The client's side of a connection: reading heads and bodies, writing responses, time limits.
+use crate::h2;
 use crate::scratch;
 use crate::worker::Worker;
 use sluice_http::h1::{BodyReader, Framing, Reject, parse_request};
@@ -23,6 +24,8 @@ pub enum Head {
     Closed,
     /// The head is malformed: answer and close.
     Refused(Box<Context>, Reject),
+    /// The client speaks HTTP/2; what it has sent is in the buffer.
+    Http2,
 }
 
 /// A client connection.
@@ -36,6 +39,12 @@ pub struct Client {
     pub timeout: Timeout,
     /// Body bytes may still come that nobody has read.
     pub unread_body: bool,
+    /// Its first bytes may be HTTP/2's preface.
+    pub(crate) prior_knowledge: bool,
+    /// The end of the body was seen, where nothing but the stream's end tells it.
+    pub(crate) body_ended: bool,
+    /// Where the answer goes, if this is a request of HTTP/2.
+    pub(crate) h2: Option<h2::Handle>,
 }
 
 impl Client {
@@ -47,6 +56,9 @@ impl Client {
             pending: Vec::new(),
             timeout: Timeout::new(),
             unread_body: false,
+            prior_knowledge: false,
+            body_ended: false,
+            h2: None,
         }
     }
 
@@ -101,6 +113,13 @@ impl Client {
                             self.timeout.arm(worker.settings.header_timeout);
                         }
                     }
+                    Err(_) if self.prior_knowledge && h2::is_preface(data) => {
+                        worker.recycle(cx);
+                        if self.buffered.is_empty() {
+                            self.buffered.extend_from_slice(&scratch.read[..n]);
+                        }
+                        return Poll::Ready(Head::Http2);
+                    }
                     Err(reject) => return Poll::Ready(Head::Refused(cx, reject)),
                 }
             }
@@ -137,6 +156,7 @@ impl Client {
             scratch::with(|scratch| {
                 let n = match scratch::poll_read(&mut self.stream, task, &mut scratch.read) {
                     Poll::Pending => return self.timeout.poll(task).map(|()| Err(BodyError::Timeout)),
+                    Poll::Ready(Ok(0)) if body.end_of_input().is_ok() => return Poll::Ready(Ok(0)),
                     Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(BodyError::Closed)),
                     Poll::Ready(Ok(n)) => n,
                 };
@@ -169,7 +189,7 @@ impl Client {
 
     /// Sends all that is pending.
     pub async fn flush(&mut self, limit: Duration) -> io::Result<()> {
-        if self.pending.is_empty() && !self.stream.is_tls() {
+        if self.pending.is_empty() && !self.stream.wants_flush() {
             return Ok(());
         }
         self.timeout.arm(limit);
@@ -186,6 +206,17 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// The answer is whole: sends what is pending and, on HTTP/2, the end.
+    pub(crate) async fn finish(&mut self, limit: Duration, trailers: Option<http::HeaderMap>) -> io::Result<()> {
+        if self.h2.is_none() {
+            return self.flush(limit).await;
+        }
+        if !self.pending.is_empty() {
+            self.flush(limit).await?;
+        }
+        self.h2.as_ref().map_or(Ok(()), |answer| answer.get().finish(trailers))
     }
 
     /// Writes bytes and waits until they are sent.

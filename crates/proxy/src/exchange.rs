@@ -105,6 +105,9 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     let result = exchange.serve(cx).await;
     if result.is_err() {
         exchange.keep = false;
+        if let Some(answer) = &exchange.client.h2 {
+            answer.get().abort();
+        }
         if !exchange.answered {
             // nginx's status for a client that went away.
             cx.response.set_status(499);
@@ -374,6 +377,11 @@ impl Exchange<'_> {
         if cx.request.expects_continue && !self.continued && !self.body.is_done() && self.client.buffered.is_empty() {
             self.continued = true;
             let limit = self.worker.settings.send_timeout;
+            if let Some(answer) = &self.client.h2 {
+                let mut head = http::Response::new(());
+                *head.status_mut() = http::StatusCode::CONTINUE;
+                return answer.get().interim(head).map_err(|_| BodyError::Closed);
+            }
             return self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n", limit).await.map_err(|_| BodyError::Closed);
         }
         Ok(())

@@ -385,6 +385,10 @@ impl Exchange<'_> {
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
             self.first_part = self.body.scan(buffered).map_err(|_| AttemptError::Body(BodyError::Malformed))?;
+            if self.client.body_ended {
+                // All of it is here, from an earlier attempt.
+                let _ = self.body.end_of_input();
+            }
             if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
@@ -396,9 +400,19 @@ impl Exchange<'_> {
         let upgrade = self.upgrades(cx);
         let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
         let own_length = own_body.map(<[u8]>::len);
+        let mut framed = Vec::new();
         let body = match own_body {
             Some(body) => body,
-            None => self.client.buffered.get(..self.first_part).unwrap_or_default(),
+            None => {
+                let part = self.client.buffered.get(..self.first_part).unwrap_or_default();
+                match cx.request.framing {
+                    Framing::Close => {
+                        frame(part, self.body.is_done(), &mut framed);
+                        &framed
+                    }
+                    _ => part,
+                }
+            }
         };
         let cx = &*cx;
         poll_fn(|task| {
@@ -429,6 +443,7 @@ impl Exchange<'_> {
             let client = &mut *self.client;
             let (body, tapped) = (&mut self.body, &mut self.tapped);
             let (keep, kept) = (self.tries.keep_body, &mut self.first_part);
+            let until_end = body.framing() == Framing::Close;
             client.timeout.arm(read_limit);
             let early = poll_fn(|task| {
                 if outgoing.pooled.stream.poll_readable(task).is_ready() {
@@ -438,6 +453,11 @@ impl Exchange<'_> {
                     let n = match scratch::poll_read(&mut client.stream, task, &mut scratch.read) {
                         Poll::Pending => {
                             return client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout)));
+                        }
+                        Poll::Ready(Ok(0)) if until_end => {
+                            let _ = body.end_of_input();
+                            client.body_ended = true;
+                            0
                         }
                         Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::Gone)),
                         Poll::Ready(Ok(n)) => n,
@@ -459,7 +479,10 @@ impl Exchange<'_> {
                     if let Some(tap) = &mut cx.tap {
                         tap::follow(tap, tapped, part);
                     }
-                    scratch.out.extend_from_slice(part);
+                    match until_end {
+                        true => frame(part, body.is_done(), &mut scratch.out),
+                        false => scratch.out.extend_from_slice(part),
+                    }
                     let sent =
                         scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
                     // A node that closes while we send may have answered: the answer is looked for next.
@@ -509,6 +532,14 @@ impl Exchange<'_> {
     }
 }
 
+/// A piece of a body without framing of its own, as chunks.
+fn frame(part: &[u8], last: bool, out: &mut Vec<u8>) {
+    write::chunk(part, out);
+    if last {
+        write::last_chunk(out);
+    }
+}
+
 /// The `Host` that the node gets; `host` is what `pass_host` says.
 #[inline]
 pub(crate) fn host_field<'a>(cx: &'a Context, host: Option<&'a str>) -> &'a [u8] {
@@ -545,7 +576,9 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
             write::number(length as u64, out);
             out.extend_from_slice(b"\r\n");
         }
-        None if request.framing == Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        None if matches!(request.framing, Framing::Chunked | Framing::Close) => {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n")
+        }
         None => {}
     }
     out.extend_from_slice(b"\r\n");
