@@ -172,13 +172,25 @@ pub fn response(head: &http::response::Parts, ended: bool, to_head: bool, respon
     for (name, value) in &head.headers {
         line(&mut response.headers, name.as_str().as_bytes(), value.as_bytes(), false);
     }
-    let length = head.headers.get(http::header::CONTENT_LENGTH).and_then(|v| decimal(v.as_bytes()));
     let bodiless = to_head || matches!(response.status, 100..200 | 204 | 304);
-    response.framing = match (ended || bodiless, length) {
-        (true, _) | (false, Some(0)) => Framing::None,
-        (false, Some(n)) => Framing::Length(n),
-        (false, None) => Framing::Close,
-    };
+    // Whatever `content-length` says: trailers may come behind the body, so that its end is what counts.
+    response.framing = if ended || bodiless { Framing::None } else { Framing::Close };
+}
+
+/// Trailers as fields.
+pub fn trailers(from: &HeaderMap) -> Headers {
+    let mut headers = Headers::default();
+    for (name, value) in from {
+        line(&mut headers, name.as_str().as_bytes(), value.as_bytes(), false);
+    }
+    headers
+}
+
+/// Fields as trailers.
+pub fn trailer_map(from: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    fields(from, &mut map, |_| false);
+    map
 }
 
 /// The head of a request to an upstream; `host` and `target` are what it is to see. `None` where they cannot stand in a head.

@@ -98,7 +98,7 @@ fn an_upstream_s_head_is_read() {
     let (head, ()) = head.into_parts();
     let mut own = Response::default();
     response(&head, false, false, &mut own);
-    assert_eq!((own.status, own.framing), (200, Framing::Length(3)));
+    assert_eq!((own.status, own.framing), (200, Framing::Close));
     assert_eq!(lines(&own.headers), "content-length: 3\r\na: b\r\n");
     response(&head, false, true, &mut own);
     assert_eq!(own.framing, Framing::None);

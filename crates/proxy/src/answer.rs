@@ -2,6 +2,7 @@
 //! gateway's own.
 use crate::client;
 use crate::exchange::{Exchange, Gone};
+use crate::h2::Asked;
 use crate::rescue;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
@@ -62,7 +63,12 @@ impl Exchange<'_> {
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
-        let event = poll_fn(|task| self.poll_head(task, cx, upstream, outgoing, &mut before, &mut relay)).await?;
+        let event = match outgoing.asked.clone() {
+            None => poll_fn(|task| self.poll_head(task, cx, upstream, outgoing, &mut before, &mut relay)).await?,
+            Some(asked) => {
+                poll_fn(|task| self.poll_head_h2(task, cx, upstream, (outgoing, &asked), &mut relay)).await?
+            }
+        };
         let timeouts = self.own_timeouts(upstream);
         // From here on nothing is sent twice: the request's bytes can go.
         client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
@@ -93,7 +99,8 @@ impl Exchange<'_> {
             self.client.timeout.arm(timeouts.read);
             poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
         }
-        self.client.finish(limit, None).await.map_err(|_| AttemptError::Gone)?;
+        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+        self.client.finish(limit, trailers).await.map_err(|_| AttemptError::Gone)?;
         if !whole && let Some(attempt) = cx.attempts.last_mut() {
             attempt.response_time = outgoing.begun.elapsed();
         }
@@ -180,18 +187,8 @@ impl Exchange<'_> {
                         }
                         continue;
                     }
-                    let now = Instant::now();
-                    let elapsed = now - outgoing.begun;
                     let status = cx.response.status;
-                    let (address, time) = (outgoing.address, Some(elapsed));
-                    cx.attempts.push(AttemptLog {
-                        address,
-                        status,
-                        connect_time: self.tries.connect_time,
-                        header_time: time,
-                        response_time: elapsed,
-                    });
-                    self.heard(upstream, status, elapsed);
+                    let elapsed = self.headed(cx, upstream, outgoing);
                     let rest = data.get(head..).unwrap_or_default();
                     if status == 101 {
                         if !self.upgrades(cx) {
@@ -225,9 +222,66 @@ impl Exchange<'_> {
         })
     }
 
+    /// The final head has come: how long that took, for the log and whoever watches the node.
+    fn headed(&mut self, cx: &mut Context, upstream: &Upstream, outgoing: &Outgoing) -> Duration {
+        let elapsed = Instant::now() - outgoing.begun;
+        let status = cx.response.status;
+        cx.attempts.push(AttemptLog {
+            address: outgoing.address,
+            status,
+            connect_time: self.tries.connect_time,
+            header_time: Some(elapsed),
+            response_time: elapsed,
+        });
+        self.heard(upstream, status, elapsed);
+        elapsed
+    }
+
+    /// As [`Exchange::poll_head`], of a node that speaks HTTP/2.
+    fn poll_head_h2(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        upstream: &Upstream,
+        (outgoing, asked): (&mut Outgoing, &Asked),
+        relay: &mut Relay,
+    ) -> Poll<Result<Event, AttemptError>> {
+        while let Some(head) = asked.poll_interim(task) {
+            if let Some(answer) = &self.client.h2
+                && head.status() != http::StatusCode::CONTINUE
+                && answer.get().interim(head).is_err()
+            {
+                return Poll::Ready(Err(AttemptError::Gone));
+            }
+        }
+        let (head, ended) = match asked.poll_head(task) {
+            Poll::Pending => {
+                return match self.poll_waiting(task) {
+                    Poll::Ready(e) => Poll::Ready(Err(e)),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.no_answer(outgoing, &error))),
+            Poll::Ready(Ok(head)) => head,
+        };
+        sluice_http::h2::response(&head, ended, cx.request.method == Method::Head, &mut cx.response);
+        let elapsed = self.headed(cx, upstream, outgoing);
+        let status = cx.response.status;
+        if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status) {
+            return Poll::Ready(Err(AttemptError::Dropped(status)));
+        }
+        relay.reader = BodyReader::new(cx.response.framing);
+        scratch::with(|scratch| {
+            self.start(cx, relay, &mut scratch.out);
+            Poll::Ready(self.pass(task, cx, relay, &[], &mut scratch.out).map(|()| Event::Started { elapsed }))
+        })
+    }
+
     /// Nothing from the upstream yet: has the client gone, or the time run out?
     fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
-        if self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
+        // What TLS hands out while a body still comes is that body.
+        let looks = self.body.is_done() || !self.client.stream.is_tls();
+        if looks && self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
             return Poll::Ready(AttemptError::Gone);
         }
         self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
@@ -240,6 +294,9 @@ impl Exchange<'_> {
         outgoing: &mut Outgoing,
         relay: &mut Relay,
     ) -> Poll<Result<(), AttemptError>> {
+        if let Some(asked) = outgoing.asked.clone().filter(|asked| !asked.is_sent()) {
+            self.poll_rest(task, cx, outgoing, &asked)?;
+        }
         scratch::with(|scratch| {
             let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
                 Poll::Pending => {
@@ -249,8 +306,16 @@ impl Exchange<'_> {
                     };
                 }
                 Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(_)) if outgoing.asked.is_some() => {
+                    return Poll::Ready(Err(AttemptError::upstream(FailureKind::Reset, true)));
+                }
                 Poll::Ready(Err(_)) => 0,
             };
+            if n == 0
+                && let Some(trailers) = outgoing.asked.as_ref().and_then(Asked::take_trailers)
+            {
+                cx.response.trailers = Some(Box::new(sluice_http::h2::trailers(&trailers)));
+            }
             if n == 0 {
                 if relay.reader.end_of_input().is_err() {
                     tracing::warn!(node = %outgoing.address, "the upstream closed in the middle of a response");
@@ -469,6 +534,7 @@ impl Exchange<'_> {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);
+        tell_grpc_status(cx);
         self.header_filter(cx);
         let mut chunk = BodyChunk { data: body, last: true };
         if cx.wants_body() && !bodiless {
@@ -506,6 +572,28 @@ impl Exchange<'_> {
             self.client.write(&out, limit).await.map_err(|_| Gone)?;
         }
         self.client.finish(limit, None).await.map_err(|_| Gone)
+    }
+}
+
+/// A gRPC client gets the gateway's own errors in its terms too, beside the status of HTTP (gRPC's "HTTP to gRPC Status Code
+/// Mapping").
+fn tell_grpc_status(cx: &mut Context) {
+    let asks = |kind: &[u8]| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web");
+    if cx.response.status < 400 || !cx.request.headers.known(Known::ContentType).is_some_and(asks) {
+        return;
+    }
+    let status = match cx.response.status {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502..=504 => "14",
+        _ => "2",
+    };
+    let message = sluice_http::status::reason(cx.response.status);
+    if !cx.response.headers.contains("grpc-status") {
+        cx.response.headers.append("grpc-status", status);
+        cx.response.headers.append("grpc-message", message);
     }
 }
 

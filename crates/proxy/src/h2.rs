@@ -4,7 +4,10 @@
 //! The surprise: this task only keeps the connection moving (frames in and out, settings, pings, GOAWAY); a request that is
 //! slow, or not read by its client, holds up nobody but itself.
 mod answer;
+mod asked;
 mod incoming;
+mod outlet;
+pub(crate) mod pool;
 mod rewound;
 
 use crate::client::Client;
@@ -23,6 +26,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 pub(crate) use answer::Handle;
+pub(crate) use asked::{Asked, NoAnswer};
 use rewound::Rewound;
 
 /// Bytes of a request's body that its client may send ahead (`SETTINGS_INITIAL_WINDOW_SIZE`), and of all of a connection's.
