@@ -534,9 +534,11 @@ impl Exchange<'_> {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);
-        tell_grpc_status(cx);
+        let to_grpc = self.client.h2.is_some() && tell_grpc_status(cx);
         self.header_filter(cx);
         let mut chunk = BodyChunk { data: body, last: true };
+        // A call that failed is told by the head alone ("Trailers-Only").
+        let bodiless = bodiless || to_grpc;
         if cx.wants_body() && !bodiless {
             self.body_filter(cx, &mut chunk);
         }
@@ -577,10 +579,10 @@ impl Exchange<'_> {
 
 /// A gRPC client gets the gateway's own errors in its terms too, beside the status of HTTP (gRPC's "HTTP to gRPC Status Code
 /// Mapping").
-fn tell_grpc_status(cx: &mut Context) {
+fn tell_grpc_status(cx: &mut Context) -> bool {
     let asks = |kind: &[u8]| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web");
     if cx.response.status < 400 || !cx.request.headers.known(Known::ContentType).is_some_and(asks) {
-        return;
+        return false;
     }
     let status = match cx.response.status {
         400 => "13",
@@ -595,6 +597,8 @@ fn tell_grpc_status(cx: &mut Context) {
         cx.response.headers.append("grpc-status", status);
         cx.response.headers.append("grpc-message", message);
     }
+    cx.response.headers.set("Content-Type", "application/grpc");
+    true
 }
 
 fn write_date(out: &mut Vec<u8>) {
