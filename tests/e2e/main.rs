@@ -16,6 +16,7 @@ mod etcd;
 mod examples;
 mod explain;
 mod health;
+mod http2;
 mod lifecycle;
 mod limits;
 mod load;

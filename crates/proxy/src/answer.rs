@@ -84,6 +84,9 @@ impl Exchange<'_> {
                 let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain);
                 let passed = Box::pin(tunnel).await;
                 self.keep = false;
+                if let Some(answer) = &self.client.h2 {
+                    let _ = answer.get().finish(None);
+                }
                 cx.bytes_sent += first.0 + passed.to_client;
                 cx.body_bytes_sent += first.0 + passed.to_client;
                 cx.request.received += first.1 + passed.to_upstream;

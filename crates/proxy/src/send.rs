@@ -8,8 +8,8 @@ use crate::h2::{self, Asked, NoAnswer};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
 use crate::tap;
-use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
+use sluice_http::{Known, Version};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, Stream, connect, timer};
 use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
@@ -712,6 +712,10 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
     if upgrade && let Some(protocol) = request.headers.known(Known::Upgrade) {
         write::field(b"Upgrade", protocol, out);
         write::field(b"Connection", b"upgrade", out);
+        if request.version == Version::Http2 && !request.headers.contains("sec-websocket-key") {
+            // RFC 8441 section 5.1: HTTP/2's handshake has none. Nobody checks what comes of it, as both ends of this hop are known.
+            write::field(b"Sec-WebSocket-Key", b"AAAAAAAAAAAAAAAAAAAAAA==", out);
+        }
     }
     forwarded::write(cx, out);
     let replaced = own_length.is_some();
