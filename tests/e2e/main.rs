@@ -15,6 +15,7 @@ mod discovery;
 mod etcd;
 mod examples;
 mod explain;
+mod grpc;
 mod health;
 mod http2;
 mod lifecycle;

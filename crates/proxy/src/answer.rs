@@ -2,6 +2,7 @@
 //! gateway's own.
 use crate::client;
 use crate::exchange::{Exchange, Gone};
+use crate::grpc;
 use crate::h2::Asked;
 use crate::rescue;
 use crate::scratch;
@@ -537,7 +538,8 @@ impl Exchange<'_> {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);
-        let to_grpc = self.client.h2.is_some() && tell_grpc_status(cx);
+        let late = self.deadline.is_some_and(|limit| cx.started.elapsed() >= limit);
+        let to_grpc = self.client.h2.is_some() && grpc::tell_status(cx, late);
         self.header_filter(cx);
         let mut chunk = BodyChunk { data: body, last: true };
         // A call that failed is told by the head alone ("Trailers-Only").
@@ -578,30 +580,6 @@ impl Exchange<'_> {
         }
         self.client.finish(limit, None).await.map_err(|_| Gone)
     }
-}
-
-/// A gRPC client gets the gateway's own errors in its terms too, beside the status of HTTP (gRPC's "HTTP to gRPC Status Code
-/// Mapping").
-fn tell_grpc_status(cx: &mut Context) -> bool {
-    let asks = |kind: &[u8]| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web");
-    if cx.response.status < 400 || !cx.request.headers.known(Known::ContentType).is_some_and(asks) {
-        return false;
-    }
-    let status = match cx.response.status {
-        400 => "13",
-        401 => "16",
-        403 => "7",
-        404 => "12",
-        429 | 502..=504 => "14",
-        _ => "2",
-    };
-    let message = sluice_http::status::reason(cx.response.status);
-    if !cx.response.headers.contains("grpc-status") {
-        cx.response.headers.append("grpc-status", status);
-        cx.response.headers.append("grpc-message", message);
-    }
-    cx.response.headers.set("Content-Type", "application/grpc");
-    true
 }
 
 fn write_date(out: &mut Vec<u8>) {

@@ -14,6 +14,7 @@ use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
 use sluice_upstream::breaker::Permit;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The client's connection broke: nothing more can be said to it.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct Exchange<'a> {
     pub(crate) tries: Tries,
     /// How far a tap has followed the body.
     pub(crate) tapped: Option<BodyReader>,
+    /// The client's own limit on the whole call.
+    pub(crate) deadline: Option<Duration>,
     continued: bool,
     /// The attempt under way, where a circuit breaker watches it.
     pub(crate) permit: Option<Permit>,
@@ -96,6 +99,7 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
         streamed: false,
         tries: Tries::default(),
         tapped: None,
+        deadline: None,
         continued: false,
         permit: None,
         waited: false,
@@ -157,6 +161,7 @@ pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, stat
         streamed: false,
         tries: Tries::default(),
         tapped: None,
+        deadline: None,
         continued: false,
         permit: None,
         waited: false,

@@ -15,6 +15,7 @@ mod debug;
 mod exchange;
 mod figures;
 mod forwarded;
+mod grpc;
 mod h2;
 pub mod rescue;
 mod retry;

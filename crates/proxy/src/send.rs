@@ -4,6 +4,7 @@ use crate::breaking::Gate;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
+use crate::grpc;
 use crate::h2::{self, Asked, NoAnswer};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
@@ -108,6 +109,9 @@ impl Exchange<'_> {
             Ok(upstream) => upstream,
             Err(trouble) => return say(trouble),
         };
+        if upstream.scheme.is_h2() {
+            self.deadline = grpc::deadline(cx);
+        }
         let trouble = match self.send_to(cx, &upstream).await? {
             Ok(reply) => return Ok(reply),
             Err(trouble) => trouble,
@@ -391,7 +395,11 @@ impl Exchange<'_> {
 
     /// The route's limits, or the upstream's.
     pub(crate) fn own_timeouts(&self, upstream: &Upstream) -> Timeouts {
-        self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts)
+        let mut own = self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts);
+        if let Some(deadline) = self.deadline {
+            own.request = Some(own.request.map_or(deadline, |limit| limit.min(deadline)));
+        }
+        own
     }
 
     /// What may be waited for now: less than the limits say where the whole request's is near.

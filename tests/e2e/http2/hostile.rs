@@ -109,7 +109,7 @@ fn continuations_without_end_are_cut() {
     field.extend(std::iter::repeat_n(b'y', 16_000));
     flood(&mut socket, &frame(CONTINUATION, 0, 1, &field), 4_000);
     others_are_served(&gateway);
-    bounded(&gateway, before, 16 * 1024);
+    bounded(&gateway, before, 32 * 1024);
     assert!(goaway(&mut socket).is_none_or(|code| code != 0));
 }
 
@@ -123,7 +123,7 @@ fn pings_and_settings_do_not_pile_up() {
         let many = frame(kind, 0, 0, payload).repeat(1_000);
         flood(&mut socket, &many, 3_000);
         others_are_served(&gateway);
-        bounded(&gateway, before, 16 * 1024);
+        bounded(&gateway, before, 32 * 1024);
     }
 }
 
