@@ -103,8 +103,15 @@ impl Exchange<'_> {
             self.client.timeout.arm(timeouts.read);
             poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
         }
-        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
-        self.client.finish(limit, trailers).await.map_err(|_| AttemptError::Gone)?;
+        let sent = match self.client.h2 {
+            None => self.client.flush(limit).await,
+            // Boxed, as is all that HTTP/1 has no use for: an idle connection pays for the largest way through.
+            Some(_) => {
+                let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+                Box::pin(self.client.finish(limit, trailers)).await
+            }
+        };
+        sent.map_err(|_| AttemptError::Gone)?;
         if !whole && let Some(attempt) = cx.attempts.last_mut() {
             attempt.response_time = outgoing.begun.elapsed();
         }
@@ -575,10 +582,14 @@ impl Exchange<'_> {
         if self.client.h2.is_none() {
             return self.client.write(&out, limit).await.map_err(|_| Gone);
         }
-        if !out.is_empty() {
-            self.client.write(&out, limit).await.map_err(|_| Gone)?;
-        }
-        self.client.finish(limit, None).await.map_err(|_| Gone)
+        let client = &mut *self.client;
+        let whole = async move {
+            if !out.is_empty() {
+                client.write(&out, limit).await?;
+            }
+            client.finish(limit, None).await
+        };
+        Box::pin(whole).await.map_err(|_| Gone)
     }
 }
 

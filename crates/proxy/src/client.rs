@@ -208,11 +208,8 @@ impl Client {
         .await
     }
 
-    /// The answer is whole: sends what is pending and, on HTTP/2, the end.
+    /// An answer in HTTP/2 is whole: sends what is pending and the end.
     pub(crate) async fn finish(&mut self, limit: Duration, trailers: Option<http::HeaderMap>) -> io::Result<()> {
-        if self.h2.is_none() {
-            return self.flush(limit).await;
-        }
         if !self.pending.is_empty() {
             self.flush(limit).await?;
         }

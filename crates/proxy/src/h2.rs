@@ -92,7 +92,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, first: Vec<u8>, co
     loop {
         let event = poll_fn(|task| {
             if let Poll::Ready(accepted) = streams.poll_accept(task) {
-                return Poll::Ready(Event::Accepted(accepted));
+                return Poll::Ready(Event::Accepted(accepted.map(|own| own.map(Box::new))));
             }
             if worker.drain.is_forced() {
                 return Poll::Ready(Event::Forced);
@@ -107,7 +107,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, first: Vec<u8>, co
             timeout.poll(task).map(|()| Event::Idle)
         });
         match event.await {
-            Event::Accepted(Some(Ok((request, respond)))) => {
+            Event::Accepted(Some(Ok(accepted))) => {
+                let (request, respond) = *accepted;
                 timeout.arm(keepalive);
                 active.count.set(active.count.get() + 1);
                 let (guard, worker) = (ActiveGuard(active.clone()), worker.clone());
@@ -136,7 +137,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, first: Vec<u8>, co
     }
 }
 
-type Accepted = Option<Result<(Request<h2::RecvStream>, SendResponse<Bytes>), h2::Error>>;
+type Accepted = Option<Result<Box<(Request<h2::RecvStream>, SendResponse<Bytes>)>, h2::Error>>;
 
 enum Event {
     Accepted(Accepted),
