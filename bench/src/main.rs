@@ -7,6 +7,7 @@ mod change;
 mod chaos;
 mod client;
 mod control;
+mod crs;
 mod engine;
 mod peers;
 mod ports;
@@ -70,6 +71,7 @@ enum Action {
     /// Count instructions per request of the plain path with valgrind and record them in bench/callgrind.txt
     Callgrind(callgrind::Args),
     Chaos(chaos::Args),
+    Crs(crs::Args),
     #[command(hide = true)]
     ChaosBackend(chaos::backend::Args),
 }
@@ -83,6 +85,7 @@ fn main() -> Result<()> {
             return callgrind::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
         }
         Some(Action::Chaos(options)) => return chaos::run(options, args.output, sluice),
+        Some(Action::Crs(options)) => return crs::run(options, args.output, sluice),
         Some(Action::ChaosBackend(options)) => return chaos::backend::run(options),
         None => {}
     }

@@ -106,7 +106,7 @@ impl Peer {
     }
 
     /// Counts its workers instead of the master.
-    fn count_children(mut self) -> Result<Self> {
+    pub fn count_children(mut self) -> Result<Self> {
         // A master listens before it forks.
         let until = Instant::now() + Duration::from_secs(5);
         let mut workers = accounting::children(self.process.id());
@@ -143,7 +143,7 @@ impl Drop for Peer {
 }
 
 /// A command pinned to core 0.
-fn pinned(program: &Path) -> Command {
+pub fn pinned(program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.arg("-c").arg("0").arg(program);
     command

@@ -2,6 +2,7 @@
 //! (`fuzz_targets/any_target.rs`) run the same code. A target fails by panicking; a new one is a function and a line here.
 
 mod expressions;
+mod firewall;
 mod messages;
 
 /// Name of the target (also of its folder in `seeds/`) and the function.
@@ -10,6 +11,8 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("expression", expressions::expression),
     ("request_head", messages::request_head),
     ("chunked_body", messages::chunked_body),
+    ("seclang", firewall::seclang),
+    ("firewall", firewall::firewall),
 ];
 
 /// The target of this name.

@@ -62,6 +62,25 @@ fn discovery_dns_finds_its_node() {
 }
 
 #[test]
+fn waf_adds_up_points_and_hides_errors() {
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/broken", Behaviour::answer(500, "ORA-00933"));
+    let gateway = boot("waf", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |path: &str, more: &str| {
+        let answer = wire.request(format!("GET {path} HTTP/1.1\r\nHost: h\r\n{more}\r\n")).unwrap();
+        (answer.status, answer.text())
+    };
+    assert_eq!(ask("/?q=hello", "").0, 200);
+    assert_eq!(ask("/?q=1%27%20or%20%271%27=%271", "").0, 403);
+    assert_eq!(ask("/", "User-Agent: sqlmap/1.7\r\n").0, 200);
+    assert_eq!(ask("/x/../.git/config", "User-Agent: sqlmap/1.7\r\n").0, 403);
+    assert_eq!(ask("/", "Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{").0, 400);
+    let (status, body) = ask("/broken", "");
+    assert_eq!((status, body.contains("ORA")), (502, false));
+}
+
+#[test]
 fn quickstart_answers_through_the_gateway() {
     let upstream = Upstream::start().unwrap();
     upstream.otherwise(Behaviour::answer(200, "hello"));
@@ -122,4 +141,70 @@ fn sticky_session_comes_back_to_its_node() {
         let again = wire.request(format!("GET /shop HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n")).unwrap();
         assert_eq!((again.text(), again.header("set-cookie")), (first.text(), None));
     }
+}
+
+#[test]
+fn compress_sends_what_the_client_likes_best() {
+    let upstream = Upstream::start().unwrap();
+    let page = "a page of some length, ".repeat(40);
+    let headers = vec![("Content-Type".into(), "text/html".into())];
+    upstream.otherwise(Behaviour::Answer { status: 200, headers, body: page.clone().into_bytes() });
+    let gateway = boot("compress", &upstream);
+    let mut wire = gateway.connect().unwrap();
+    for (accept, coding) in
+        [("gzip, br, zstd", Some("zstd")), ("gzip, br", Some("br")), ("gzip", Some("gzip")), ("x", None)]
+    {
+        let ask = format!("GET /page HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accept}\r\n\r\n");
+        let answer = wire.request(ask).unwrap();
+        assert_eq!(answer.header("content-encoding"), coding, "{accept}");
+        assert_eq!(answer.body.len() < page.len() / 2, coding.is_some(), "{accept}");
+    }
+}
+
+#[test]
+fn aggregate_makes_one_page_of_three_services() {
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/users/7", Behaviour::answer(200, r#"{"id": 7, "name": "Anna", "password": "x"}"#));
+    upstream.on("/orders", Behaviour::answer(200, r#"{"items": [1, 2]}"#));
+    upstream.on("/news", Behaviour::Close);
+    let gateway = boot("aggregate", &upstream);
+    let page = gateway.connect().unwrap().get("/page?user=7").unwrap();
+    let body: Value = serde_json::from_str(&page.text()).unwrap();
+    assert_eq!(body["user"], serde_json::json!({"id": 7, "name": "Anna"}));
+    assert_eq!((&body["orders"], &body["news"]), (&serde_json::json!([1, 2]), &Value::Null));
+    assert_eq!((page.status, page.header("x-aggregate-partial")), (200, Some("news")));
+}
+
+#[test]
+fn openid_connect_logs_in_and_takes_tokens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Some(idp) = sluice_testkit::IdentityProvider::start(root, None) else { return };
+    let upstream = Upstream::start().unwrap();
+    upstream.otherwise(Behaviour::answer(200, "the shop"));
+    let text = std::fs::read_to_string(folder().join("openid-connect/apisix.yaml")).unwrap();
+    let text =
+        text.replace("127.0.0.1:1980", &upstream.addr().to_string()).replace("http://127.0.0.1:8080", &idp.issuer());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text).unwrap();
+    let secrets = [
+        ("SHOP_CLIENT_SECRET", "a secret of the shop that is long enough"),
+        ("SHOP_SESSION_SECRET", "a secret of the sessions"),
+    ];
+    let gateway = Gateway::start_with(binary(), dir, &secrets).unwrap();
+    let mut browser = sluice_testkit::Browser::default();
+    browser.knows("gateway.test", gateway.addr()).knows(idp.address().to_string(), idp.address());
+    assert_eq!(browser.go("http://gateway.test/").text(), "the shop", "{:?}\n{}", browser.visited, gateway.log_text());
+    let seen = upstream.take_seen().remove(0);
+    assert!(seen.header("x-userinfo").is_some() && seen.header("x-access-token").is_none());
+    assert_eq!(browser.step("http://gateway.test/logout").status, 302);
+    assert_eq!(browser.step("http://gateway.test/").status, 302);
+
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |token: &str| {
+        let request = format!("GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
+        wire.request(request).unwrap().status
+    };
+    assert_eq!([ask(&idp.token(true, "read")), ask(&idp.token(true, "write")), ask("abc")], [200, 403, 401]);
+    let seen = upstream.take_seen().remove(0);
+    assert_eq!((seen.header("x-client"), seen.header("authorization")), (Some("shop"), None));
 }

@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod ci;
 mod compat;
+mod crs;
 mod fuzz;
 mod house_rules;
 mod layers;
@@ -33,6 +34,7 @@ enum Task {
     Chaos(chaos::Args),
     Test(test::Args),
     Compat(compat::Args),
+    Crs(crs::Args),
     Fuzz(fuzz::Args),
 }
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Chaos(args) => chaos::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
+        Task::Crs(args) => crs::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
     };
     match result {

@@ -24,6 +24,9 @@ pub const NEEDED: &[(&str, &str)] = &[
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     ("curl", "curl"),
+    // The OpenID provider of the tests; its npm package is fetched by the first test that wants it.
+    ("node", "nodejs"),
+    ("npm", "npm"),
     // aws-lc-sys is C and some assembler; its build wants both.
     ("cc", "gcc"),
     ("cmake", "cmake"),

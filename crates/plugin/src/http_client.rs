@@ -39,6 +39,45 @@ pub struct HttpOptions {
     pub keepalive: Option<Duration>,
     /// Idle connections kept per server.
     pub keepalive_pool: usize,
+    /// Servers between us and the server.
+    pub proxy: Option<HttpProxy>,
+}
+
+/// HTTP proxies by the scheme of the address that is asked (lua-resty-http's `proxy_opts`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HttpProxy {
+    /// `http://host:port`, for addresses with `http`; those with `https` go by a tunnel (CONNECT) of the other.
+    pub http: Option<String>,
+    pub https: Option<String>,
+    /// Values of `Proxy-Authorization`.
+    pub http_authorization: Option<String>,
+    pub https_authorization: Option<String>,
+    /// Names that are asked directly, with commas between them.
+    pub except: Option<String>,
+}
+
+impl HttpProxy {
+    fn all(&self) -> Result<Vec<reqwest::Proxy>, HttpError> {
+        let ways = [
+            (
+                &self.http,
+                &self.http_authorization,
+                reqwest::Proxy::http as fn(String) -> reqwest::Result<reqwest::Proxy>,
+            ),
+            (&self.https, &self.https_authorization, reqwest::Proxy::https),
+        ];
+        let mut all = Vec::new();
+        for (address, authorization, make) in ways {
+            let Some(address) = address else { continue };
+            let mut proxy = make(address.clone()).map_err(|e| HttpError::of(&e))?;
+            if let Some(text) = authorization {
+                let value = text.parse().map_err(|_| HttpError::new("the proxy's authorization is no header value"))?;
+                proxy = proxy.custom_http_auth(value);
+            }
+            all.push(proxy.no_proxy(self.except.as_deref().and_then(reqwest::NoProxy::from_string)));
+        }
+        Ok(all)
+    }
 }
 
 impl Default for HttpOptions {
@@ -50,6 +89,7 @@ impl Default for HttpOptions {
             client_cert: None,
             keepalive: Some(Duration::from_secs(60)),
             keepalive_pool: 32,
+            proxy: None,
         }
     }
 }
@@ -402,6 +442,9 @@ fn make(
         .no_proxy()
         .pool_idle_timeout(options.keepalive)
         .pool_max_idle_per_host(if options.keepalive.is_some() { options.keepalive_pool } else { 0 });
+    for proxy in options.proxy.iter().map(HttpProxy::all).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        builder = builder.proxy(proxy);
+    }
     if let Some(resolver) = resolver {
         builder = builder.dns_resolver(Arc::new(Names(resolver.clone())));
     }

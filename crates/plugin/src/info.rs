@@ -84,6 +84,8 @@ pub struct Info {
     pub phases: Phases,
     /// Finds the consumer of a request (APISIX: `type = "auth"`).
     pub auth: bool,
+    /// Checks requests and does nothing else (APISIX: `type = "validation"`); only `/v1/schema` tells.
+    pub validation: bool,
     /// Fields of the configuration that are secrets: encrypted at rest, masked in logs (APISIX: `encrypt_fields`).
     pub secrets: &'static [&'static str],
     /// The plugin may read the request's body: before its first hook, [`crate::Plugin::wants_request_body`] is asked.
@@ -111,6 +113,7 @@ impl Info {
             priority,
             phases,
             auth: false,
+            validation: false,
             secrets: &[],
             request_body: false,
             prefer_route: false,
@@ -125,6 +128,9 @@ impl Info {
     }
     pub const fn auth(self) -> Info {
         Info { auth: true, ..self }
+    }
+    pub const fn validation(self) -> Info {
+        Info { validation: true, ..self }
     }
     pub const fn secrets(self, secrets: &'static [&'static str]) -> Info {
         Info { secrets, ..self }

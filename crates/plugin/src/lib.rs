@@ -35,7 +35,9 @@ pub use control::{ControlEndpoint, ControlRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};
 pub use endpoint::{Endpoint, EndpointHandler};
 pub use env::{Clock, Env, Shared, UpstreamCompiler};
-pub use http_client::{HttpClient, HttpError, HttpOptions, HttpRequest, HttpResponse, HttpStage, HttpStream};
+pub use http_client::{
+    HttpClient, HttpError, HttpOptions, HttpProxy, HttpRequest, HttpResponse, HttpStage, HttpStream,
+};
 pub use info::{Info, Phase, Phases, Scope};
 pub use plugin::{Flow, Outcome, Plugin};
 pub use registry::Registry;

@@ -238,6 +238,8 @@ impl Registry {
         document.insert("schema".into(), entry.schema_document.clone());
         if entry.definition.info.auth {
             document.insert("type".into(), "auth".into());
+        } else if entry.definition.info.validation {
+            document.insert("type".into(), "validation".into());
         }
         if entry.definition.info.global {
             document.insert("scope".into(), "global".into());

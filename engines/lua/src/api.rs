@@ -2,6 +2,7 @@
 //!
 //! The primitives here are few and plain; `lua/*.lua` gives them the names and habits of `ngx` and `apisix.core`. They
 //! reach the modules as one table that scripts never see.
+mod decode;
 mod dictionary;
 mod json;
 mod regex;
@@ -18,12 +19,13 @@ use std::sync::Arc;
 pub(crate) use json::{number, to_lua};
 
 /// The modules in order; each gets the primitives and what those before it made.
-const MODULES: [(&str, &str); 5] = [
+const MODULES: [(&str, &str); 6] = [
     ("=sandbox", include_str!("lua/sandbox.lua")),
     ("=ngx", include_str!("lua/ngx.lua")),
     ("=libraries", include_str!("lua/libraries.lua")),
     ("=apisix.core", include_str!("lua/core.lua")),
     ("=run", include_str!("lua/run.lua")),
+    ("=template", include_str!("lua/template.lua")),
 ];
 
 /// Fills a new machine; the result holds the functions of `run.lua`.
@@ -32,6 +34,7 @@ pub(crate) fn install(lua: &Lua, engine: &Arc<Engine>, left: &Rc<Cell<u64>>) -> 
     request::install(lua, &primitives)?;
     text::install(lua, &primitives)?;
     json::install(lua, &primitives)?;
+    decode::install(lua, &primitives)?;
     regex::install(lua, &primitives)?;
     time::install(lua, &primitives)?;
     dictionary::install(lua, &primitives, engine)?;

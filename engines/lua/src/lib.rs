@@ -15,10 +15,12 @@ mod engine;
 mod host;
 mod machine;
 mod script;
+mod template;
+mod xml;
 
 pub use engine::{Engine, Limits};
 pub use host::{Body, Host, Phase, State};
-pub use machine::{Outcome, Paused, evaluate, execute};
+pub use machine::{Input, Outcome, Paused, RenderError, evaluate, execute, render};
 pub use script::{Form, LuaError, Script, check};
 
 #[cfg(test)]

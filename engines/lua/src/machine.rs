@@ -72,6 +72,7 @@ pub(crate) struct Machine {
     engine: Arc<Engine>,
     execute: Function,
     evaluate: Function,
+    render: Function,
     new_state: Function,
     loaded: RefCell<HashMap<u64, Loaded>>,
     left: Rc<Cell<u64>>,
@@ -107,6 +108,7 @@ impl Machine {
             engine: engine.clone(),
             execute: parts.get("execute")?,
             evaluate: parts.get("evaluate")?,
+            render: parts.get("render")?,
             new_state: parts.get("new_state")?,
             loaded: RefCell::default(),
             left,
@@ -138,7 +140,18 @@ impl Machine {
         LuaError(message(error))
     }
 
-    fn compile(&self, name: &str, source: &str) -> mlua::Result<Function> {
+    /// After a template ran out of memory: its garbage goes, and the machine only where that does not help. What scripts keep must
+    /// not end with a large body of some client.
+    fn recover(&self) -> String {
+        let limit = self.engine.limits.memory;
+        let collected = self.lua.gc_collect().and_then(|()| self.lua.gc_collect());
+        if collected.is_err() || self.lua.used_memory() > limit / 2 {
+            MACHINE.with(|m| *m.borrow_mut() = None);
+        }
+        format!("not enough memory: the limit is {limit} bytes")
+    }
+
+    fn compile(&self, name: &str, source: &[u8]) -> mlua::Result<Function> {
         self.lua.load(source).set_name(name).set_mode(ChunkMode::Text).into_function()
     }
 
@@ -153,8 +166,12 @@ impl Machine {
         let functions = self.lua.create_table()?;
         for (name, source) in &script.sources {
             let chunk = self.compile(name, source)?;
-            // An object is made anew for every request (apisix/script.lua).
-            let value = if script.form == Form::Object { Value::Function(chunk) } else { chunk.call(())? };
+            // An object is made anew for every request (apisix/script.lua), and a template is run.
+            let value = if matches!(script.form, Form::Object | Form::Template) {
+                Value::Function(chunk)
+            } else {
+                chunk.call(())?
+            };
             functions.push(value)?;
         }
         let config = api::to_lua(&self.lua, &script.config)?;
@@ -190,7 +207,7 @@ impl Machine {
         let form = match script.form {
             Form::Object => "object",
             Form::PreFunction => "pre_function",
-            Form::Functions | Form::Predicate => "functions",
+            Form::Functions | Form::Predicate | Form::Template => "functions",
         };
         let piece = match &body {
             Some(body) => (Value::String(self.lua.create_string(&body.data)?), body.last),
@@ -312,6 +329,61 @@ pub fn execute(script: &Arc<Script>, phase: Phase, host: &mut dyn Host, body: Op
     }
 }
 
+/// What a template is rendered from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Input<'a> {
+    /// How the body is read: `xml`, `json`, `encoded`, `args` (the query) or `multipart`; `None`: not at all.
+    pub format: Option<&'static str>,
+    pub body: Option<&'a [u8]>,
+    pub content_type: Option<&'a [u8]>,
+}
+
+/// Why a template gives no text; Lua's or the decoder's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenderError {
+    #[error("body decode: {0}")]
+    Decode(String),
+    #[error("template compile: {0}")]
+    Compile(String),
+    #[error("template rendering: {0}")]
+    Render(String),
+}
+
+/// Renders a template ([`Form::Template`]).
+pub fn render(
+    script: &Arc<Script>,
+    phase: Phase,
+    host: &mut dyn Host,
+    input: Input<'_>,
+) -> Result<Vec<u8>, RenderError> {
+    let machine = Machine::of_thread(&script.engine).map_err(|e| RenderError::Render(message(&e)))?;
+    let failed = |e: mlua::Error| RenderError::Render(if is_memory(&e) { machine.recover() } else { message(&e) });
+    machine.refill();
+    let (list, why) = match machine.load(script) {
+        Ok((list, _)) => (Some(list), None),
+        Err(error) if is_memory(&error) => return Err(failed(error)),
+        Err(error) => (None, Some(message(&error))),
+    };
+    let tables = machine.tables(host).map_err(failed)?;
+    let string = |bytes: Option<&[u8]>| bytes.map(|b| machine.lua.create_string(b)).transpose().map_err(failed);
+    let (body, kind) = (string(input.body)?, string(input.content_type)?);
+    let arguments = (tables, phase.as_str(), phase.nginx(), list, why, input.format, body, kind);
+    let (code, text) = HOST.set(Lent(host), || machine.render.call::<(f64, LuaString)>(arguments)).map_err(failed)?;
+    if code == 0.0 {
+        return Ok(text.as_bytes().to_vec());
+    }
+    let mut reason = text.to_string_lossy();
+    if reason.ends_with("not enough memory") {
+        drop(text);
+        reason = machine.recover();
+    }
+    Err(match code as i64 {
+        1 => RenderError::Decode(reason),
+        2 => RenderError::Compile(reason),
+        _ => RenderError::Render(reason),
+    })
+}
+
 /// Asks a predicate. An error is logged; then it does not hold.
 pub fn evaluate(script: &Arc<Script>, host: &mut dyn Host) -> bool {
     let mut ask = |machine: &Rc<Machine>| -> mlua::Result<bool> {
@@ -332,23 +404,27 @@ pub fn evaluate(script: &Arc<Script>, host: &mut dyn Host) -> bool {
 pub(crate) fn check(engine: &Arc<Engine>, form: Form, source: &str) -> Result<(), LuaError> {
     let machine = Machine::of_thread(engine).map_err(|e| LuaError(message(&e)))?;
     machine.refill();
-    let text = if form == Form::Predicate { format!("return {source}") } else { source.to_owned() };
+    let text = match form {
+        Form::Predicate => format!("return {source}"),
+        Form::Template => String::from_utf8_lossy(&crate::template::source(source.as_bytes())).into_owned(),
+        _ => source.to_owned(),
+    };
     let load = |prefix: &str| {
         let name = if form == Form::PreFunction { PRE_FUNCTION } else { &text };
-        machine.compile(name, &text).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))))
+        machine.compile(name, text.as_bytes()).map_err(|e| LuaError(format!("{prefix}{}", machine.say(&e))))
     };
     let (prefix, failed, expected, wrong) = match form {
         Form::Functions => {
             ("failed to loadstring: ", "pcall error: ", "function", "only accept Lua function, the input code type is ")
         }
-        Form::PreFunction => ("", "", "", ""),
+        Form::PreFunction | Form::Template => ("", "", "", ""),
         Form::Predicate => {
             ("failed to load 'filter_func' string: ", "", "function", "'filter_func' should be a function")
         }
         Form::Object => ("failed to load 'script' string: ", "", "table", "'script' should be a Lua object"),
     };
     let chunk = load(prefix)?;
-    if form == Form::PreFunction {
+    if matches!(form, Form::PreFunction | Form::Template) {
         return Ok(());
     }
     let value: Value = chunk.call(()).map_err(|e| LuaError(format!("{failed}{}", machine.say(&e))))?;

@@ -2,6 +2,7 @@
 use crate::engine::Engine;
 use crate::host::Phase;
 use crate::machine;
+use crate::template;
 use serde_json::Value as Json;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub enum Form {
     Predicate,
     /// A chunk that returns an object with a function per phase: `script` of a route.
     Object,
+    /// A template of `body-transformer`, for [`crate::render`].
+    Template,
 }
 
 /// Why source cannot be used, or what went wrong while it ran; Lua's own words.
@@ -31,7 +34,7 @@ pub struct Script {
     pub(crate) id: u64,
     pub(crate) form: Form,
     /// Chunk name and source.
-    pub(crate) sources: Vec<(String, String)>,
+    pub(crate) sources: Vec<(String, Vec<u8>)>,
     pub(crate) config: Json,
     /// Calls that may wait (`ngx.sleep`) run as a coroutine, which costs a little.
     pub(crate) waits: bool,
@@ -53,14 +56,16 @@ impl Script {
         let chunk_name = |source: &String| match form {
             Form::PreFunction => machine::PRE_FUNCTION.to_owned(),
             Form::Object => owner.replacen("routes/", "route#", 1),
+            Form::Template => "=template".to_owned(),
             _ => source.clone(),
         };
         let text = |source: &String| match form {
-            Form::Predicate => format!("return {source}"),
-            _ => source.clone(),
+            Form::Predicate => format!("return {source}").into_bytes(),
+            Form::Template => template::source(source.as_bytes()),
+            _ => source.clone().into_bytes(),
         };
         let sources: Vec<_> = sources.iter().map(|s| (chunk_name(s), text(s))).collect();
-        let waits = sources.iter().any(|(_, s)| s.contains("sleep"));
+        let waits = sources.iter().any(|(_, s)| contains(s, "sleep"));
         let mut hasher = DefaultHasher::new();
         (form, owner, name, &sources, config.to_string()).hash(&mut hasher);
         let id = hasher.finish();
@@ -70,13 +75,17 @@ impl Script {
     /// Whether a piece of the request's body is likely read.
     pub fn reads_body(&self) -> bool {
         const WORDS: [&str; 6] = ["body", "post_arg", "graphql", "post_args", "body_data", "body_file"];
-        self.sources.iter().any(|(_, source)| WORDS.iter().any(|w| source.contains(w)))
+        self.sources.iter().any(|(_, source)| WORDS.iter().any(|w| contains(source, w)))
     }
 
     /// Whether an object has, most likely, a function for this phase.
     pub fn names(&self, phase: Phase) -> bool {
-        self.sources.iter().any(|(_, source)| source.contains(phase.as_str()))
+        self.sources.iter().any(|(_, source)| contains(source, phase.as_str()))
     }
+}
+
+fn contains(source: &[u8], word: &str) -> bool {
+    source.windows(word.len()).any(|w| w == word.as_bytes())
 }
 
 /// Compiles source, and runs it as far as the form demands; the error is Lua's.

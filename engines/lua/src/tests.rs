@@ -399,3 +399,28 @@ fn checks_speak_as_apisix_does() {
     assert_eq!(says(Form::Object, "return {}"), Ok(()));
     assert_eq!(says(Form::Object, "local a"), Err("'script' should be a Lua object".into()));
 }
+
+#[test]
+fn a_body_too_large_for_a_template_takes_nothing_from_scripts() {
+    let engine = Arc::new(Engine::new(Limits { memory: 8 << 20, ..Limits::default() }));
+    let counter = script(&engine, "local n = 0 return function() n = n + 1 ngx.print(n) end", &json!({}));
+    let count = || match execute(&counter, Phase::Access, &mut Fake::default(), None) {
+        Outcome::Begun { body, .. } => String::from_utf8(body).unwrap(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(count(), "1");
+    let text = "{% local t = {} for i = 1, 9 do t[i] = _body .. i end %}{*#t*}";
+    let template = Script::new(engine.clone(), Form::Template, "routes/1", "test", &[text.into()], &Json::Null);
+    let rendered = |size: usize| {
+        let body = vec![b'x'; size];
+        let input = Input { body: Some(&body), ..Input::default() };
+        render(&template, Phase::Rewrite, &mut Fake::default(), input).map(|out| String::from_utf8(out).unwrap())
+    };
+    assert_eq!(rendered(1000), Ok("9".into()));
+    for size in [2 << 20, 20 << 20] {
+        let error = rendered(size).unwrap_err().to_string();
+        assert_eq!(error, "template rendering: not enough memory: the limit is 8388608 bytes");
+    }
+    assert_eq!(rendered(1000), Ok("9".into()));
+    assert_eq!(count(), "2");
+}

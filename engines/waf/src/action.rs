@@ -4,6 +4,7 @@
 use crate::expansion::Expansion;
 use crate::ruleset::{Names, Slot};
 use crate::settings::EngineMode;
+use crate::suggestion::did_you_mean;
 use crate::transformation::Transformation;
 use crate::variable::{Targets, Variable};
 
@@ -69,6 +70,21 @@ pub(crate) struct SetVar {
     pub collection: Variable,
     pub name: MemberName,
     pub change: Change,
+}
+
+impl SetVar {
+    /// The texts with macros that it is made of.
+    pub(crate) fn expansions(&self) -> impl Iterator<Item = &Expansion> {
+        let name = match &self.name {
+            MemberName::Tx(_) => None,
+            MemberName::Other(name) => Some(name),
+        };
+        let value = match &self.change {
+            Change::Set(value) | Change::Add(value) | Change::Subtract(value) => Some(value),
+            Change::Unset => None,
+        };
+        name.into_iter().chain(value)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -161,6 +177,39 @@ pub(crate) struct Actions {
     pub skip_after: Option<Box<str>>,
 }
 
+/// Names of actions, for hints.
+const KNOWN: &[&str] = &[
+    "accuracy",
+    "allow",
+    "auditlog",
+    "block",
+    "capture",
+    "chain",
+    "ctl",
+    "deny",
+    "drop",
+    "id",
+    "log",
+    "logdata",
+    "maturity",
+    "msg",
+    "multiMatch",
+    "noauditlog",
+    "nolog",
+    "pass",
+    "phase",
+    "redirect",
+    "rev",
+    "setvar",
+    "severity",
+    "skip",
+    "skipAfter",
+    "status",
+    "t",
+    "tag",
+    "ver",
+];
+
 /// Actions, and notices of those that have no effect here.
 pub(crate) fn parse(text: &str, names: &mut Names) -> Result<(Actions, Vec<String>), String> {
     let (mut actions, mut notices) = (Actions::default(), Vec::new());
@@ -251,7 +300,7 @@ impl Actions {
                 return Ok(Some(format!("{name} has no effect")));
             }
             "proxy" => return Err("proxying to another server is a route's work".to_owned()),
-            _ => return Err("unknown action".to_owned()),
+            _ => return Err(format!("unknown action{}", did_you_mean(name, KNOWN.iter().copied()))),
         }
         Ok(None)
     }

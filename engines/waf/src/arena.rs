@@ -26,7 +26,15 @@ impl Arena {
     /// The value that a function made of one that is here; the same span where it made none.
     pub(crate) fn derive(&mut self, from: Span, scratch: &mut Vec<u8>, f: fn(&[u8], &mut Vec<u8>) -> bool) -> Span {
         scratch.clear();
-        if f(self.get(from), scratch) { self.push(scratch) } else { from }
+        if f(self.get(from), scratch) && scratch.as_slice() != self.get(from) { self.push(scratch) } else { from }
+    }
+
+    /// Forgets everything; of its memory, keeps so many bytes at most.
+    pub(crate) fn clear(&mut self, keep: usize) {
+        self.bytes.clear();
+        if self.bytes.capacity() > keep {
+            self.bytes.shrink_to(keep);
+        }
     }
 
     fn end(&self) -> u32 {

@@ -15,6 +15,8 @@ pub(crate) struct Body {
     pub part_headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// `/*` and a text, `//@*` and an attribute's value.
     pub xml: Vec<(&'static str, Vec<u8>)>,
+    /// There were more arguments than the limit allows.
+    pub cut: bool,
     /// Irregularities of a multipart body.
     pub flags: Vec<Variable>,
 }

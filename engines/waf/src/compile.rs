@@ -7,8 +7,9 @@ use crate::expansion::Expansion;
 use crate::operator::Operator;
 use crate::prefilter::Prefilter;
 use crate::rule::{Link, Rule};
-use crate::ruleset::{Names, PhaseRules, Ruleset};
+use crate::ruleset::{Names, PhaseRules, Ruleset, Slot};
 use crate::settings::{Settings, Taken};
+use crate::suggestion::did_you_mean;
 use crate::transformation::{Chains, Transformation};
 use crate::update;
 use crate::variable::{Selector, Targets, Variable};
@@ -131,7 +132,11 @@ impl<'a> Compiler<'a> {
                     let place = &directive.place;
                     self.notices.push(format!("{}:{}: {} has no effect", place.file, place.line, directive.name));
                 }
-                Taken::Unknown => return Err(format!("unknown directive {}", directive.name)),
+                Taken::Refused(why) => return Err(format!("{} {}: {why}", directive.name, args.join(" "))),
+                Taken::Unknown => {
+                    let hint = did_you_mean(&directive.name, crate::directives::all());
+                    return Err(format!("unknown directive {}{hint}", directive.name));
+                }
             },
         }
         Ok(())
@@ -251,6 +256,7 @@ impl<'a> Compiler<'a> {
             skip_after: actions.skip_after,
             skip_to: None,
             class: None,
+            quiet: false,
         })));
         Ok(())
     }
@@ -271,6 +277,24 @@ impl<'a> Compiler<'a> {
         }
         if !self.errors.is_empty() {
             return Err(CompileError(self.errors));
+        }
+        let rules = self.items.iter_mut().filter_map(|item| match item {
+            Item::Rule(rule) => Some(&mut **rule),
+            Item::Marker(_) => None,
+        });
+        let mut rules: Vec<&mut Rule> = rules.collect();
+        // a rule that begins with the last match of another makes all others remember theirs
+        if !rules.iter().any(|rule| rule.begins_with_last_match()) {
+            for rule in &mut rules {
+                rule.quiet = rule.is_quiet();
+            }
+        }
+        for target in rules.iter_mut().flat_map(|rule| &mut rule.links).flat_map(|link| &mut link.targets.wanted) {
+            if target.variable == Variable::Tx && target.slot.is_none() {
+                let names =
+                    (0..self.names.len()).filter(|slot| target.selector.takes(self.names.name(*slot).as_bytes()));
+                target.slots = names.map(|slot| Slot(u32::try_from(slot).unwrap_or(u32::MAX))).collect();
+            }
         }
         let mut phases: [Vec<Rule>; 5] = std::array::from_fn(|_| Vec::new());
         // where a marker stands in each phase
@@ -294,7 +318,7 @@ impl<'a> Compiler<'a> {
                 // a marker that does not come leads to the end of the phase
                 rule.skip_to = Some(later.copied().find(|at| *at > position).unwrap_or(count));
             }
-            let prefilter = Prefilter::build(&mut rules);
+            let prefilter = Prefilter::build(&mut rules, &self.chains);
             PhaseRules { rules, prefilter }
         });
         Ok(Ruleset { settings: self.settings, names: self.names, chains: self.chains, phases, notices: self.notices })

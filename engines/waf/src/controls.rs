@@ -47,6 +47,10 @@ impl Controls {
         self.removed.iter().any(|r| r.takes(rule))
     }
 
+    pub(crate) fn hides_any(&self) -> bool {
+        !self.removed_targets.is_empty()
+    }
+
     pub(crate) fn hides(&self, rule: &Rule, variable: Variable, name: &[u8]) -> bool {
         self.removed_targets
             .iter()

@@ -8,8 +8,9 @@ use crate::operator::{Captures, Operator, number};
 use crate::rule::{Link, Rule};
 use crate::ruleset::{Ruleset, Slot};
 use crate::transaction::Transaction;
-use crate::transformation::ChainId;
+use crate::transformation::{ChainId, kinds};
 use crate::variable::{Life, Target, Variable};
+use std::borrow::Cow;
 
 /// A link of a rule on its way over values.
 #[derive(Clone, Copy)]
@@ -36,10 +37,10 @@ impl Transaction {
             return true;
         };
         let parameter = match operator.parameter() {
-            None => Bytes::new(),
+            None => Cow::Borrowed(&[][..]),
             Some(expansion) => match expansion.fixed() {
-                Some(text) => Bytes::from_slice(text),
-                None => Bytes::from_vec(self.expand(expansion, Some(rule))),
+                Some(text) => Cow::Borrowed(text),
+                None => Cow::Owned(self.expand(expansion, Some(rule))),
             },
         };
         let test = Test { rules, rule, link, operator, parameter: &parameter };
@@ -53,16 +54,26 @@ impl Transaction {
     fn target_matches(&mut self, test: Test<'_>, target: &Target) -> bool {
         let Test { rules, rule, link, operator, parameter } = test;
         if target.count {
-            let count = self.count(rules, rule, link, target).to_string();
-            return self.test_one(test, &target.text, count.as_bytes());
+            let count = self.count(rules, rule, link, target);
+            let mut digits = [0; 20];
+            let text = decimal(count, &mut digits);
+            if operator.test(text, parameter, false).is_some() == link.negated {
+                return false;
+            }
+            let text = text.to_vec();
+            return self.test_one(test, &target.text, &text);
         }
         if let Some(slot) = target.slot {
-            let Some(value) = self.values.tx(slot) else { return false };
+            let Some(value) = self.space.values.tx(slot) else { return false };
             // the common case: a score or a level is compared as it is
-            if matches!(link.steps.as_slice(), [0])
-                && (operator.test(value, parameter, false).is_some() == link.negated)
-            {
-                return false;
+            if matches!(link.steps.as_slice(), [0]) {
+                if operator.test(value, parameter, false).is_some() == link.negated {
+                    return false;
+                }
+                if rule.quiet {
+                    self.write(rule, link);
+                    return true;
+                }
             }
             let value = value.to_vec();
             return self.test_moving(test, &target.text, value);
@@ -81,8 +92,8 @@ impl Transaction {
         let sources = sources(target.variable);
         let mut any = false;
         for &variable in sources {
-            for i in 0..self.values.of(variable).len() {
-                let Some(index) = self.values.of(variable).get(i).copied() else { break };
+            for i in 0..self.space.values.of(variable).len() {
+                let Some(index) = self.space.values.of(variable).get(i).copied() else { break };
                 if self.takes(rule, link, target, variable, index) {
                     any |= self.test_member(test, target, index);
                 }
@@ -92,23 +103,28 @@ impl Transaction {
     }
 
     fn takes(&self, rule: &Rule, link: &Link, target: &Target, variable: Variable, index: u32) -> bool {
-        let name = self.values.arena.get(self.values.member(index).name);
-        target.selector.takes(name)
-            && !link.targets.excludes(variable, name)
-            && !link.targets.excludes(target.variable, name)
-            && !self.controls.hides(rule, variable, name)
-            && !self.controls.hides(rule, target.variable, name)
+        let name = self.space.values.arena.get(self.space.values.member(index).name);
+        if !target.selector.takes(name) {
+            return false;
+        }
+        let excluded = || link.targets.excludes(variable, name) || link.targets.excludes(target.variable, name);
+        if !link.targets.excluded.is_empty() && excluded() {
+            return false;
+        }
+        !self.controls.hides_any()
+            || !self.controls.hides(rule, variable, name) && !self.controls.hides(rule, target.variable, name)
     }
 
     fn count(&self, rules: &Ruleset, rule: &Rule, link: &Link, target: &Target) -> usize {
         if let Some(slot) = target.slot {
-            return usize::from(self.values.tx(slot).is_some());
+            return usize::from(self.space.values.tx(slot).is_some());
         }
         if target.variable.life() == Life::Moving {
             let members = self.moving(rules, target);
             return members.iter().filter(|(name, _)| !link.targets.excludes(target.variable, name)).count();
         }
-        let members = sources(target.variable).iter().flat_map(|v| self.values.of(*v).iter().map(move |i| (*v, *i)));
+        let members =
+            sources(target.variable).iter().flat_map(|v| self.space.values.of(*v).iter().map(move |i| (*v, *i)));
         members.filter(|(v, i)| self.takes(rule, link, target, *v, *i)).count()
     }
 
@@ -116,14 +132,14 @@ impl Transaction {
         let mut before: Option<Span> = None;
         let mut any = false;
         for chain in &test.link.steps {
-            let span = self.values.transformed(index, *chain, &test.rules.chains);
+            let span = self.space.values.transformed(index, *chain, &test.rules.chains);
             if before.replace(span) == Some(span) {
                 continue;
             }
-            let value = self.values.arena.get(span);
+            let value = self.space.values.arena.get(span);
             let Some(captures) = test.apply(value) else { continue };
             let value = value.to_vec();
-            let name = full_name(target.variable, self.values.arena.get(self.values.member(index).name));
+            let name = full_name(target.variable, self.space.values.arena.get(self.space.values.member(index).name));
             self.matched_by(test, &name, value, captures);
             any = true;
         }
@@ -141,6 +157,10 @@ impl Transaction {
 
     fn test_one(&mut self, test: Test<'_>, name: &str, value: &[u8]) -> bool {
         let Some(captures) = test.apply(value) else { return false };
+        if test.rule.quiet {
+            self.write(test.rule, test.link);
+            return true;
+        }
         self.matched_by(test, name, value.to_vec(), captures);
         true
     }
@@ -152,7 +172,7 @@ impl Transaction {
         if test.link.capture {
             for group in 0..10u32 {
                 let captured = captures.get(group as usize).cloned().flatten();
-                self.values.set_tx(Slot(group), captured.map(Bytes::from_vec));
+                self.space.values.set_tx(Slot(group), captured.map(Bytes::from_vec));
             }
         }
         self.write(test.rule, test.link);
@@ -166,7 +186,7 @@ impl Transaction {
         for control in &link.controls {
             self.controls.take(control);
             if let crate::action::Control::BodyProcessor(name) = control {
-                self.values.set(Variable::ReqbodyProcessor, name.as_bytes());
+                self.space.values.set(Variable::ReqbodyProcessor, name.as_bytes());
             }
         }
     }
@@ -182,8 +202,8 @@ impl Transaction {
             MemberName::Other(_) => None,
         };
         let old = match slot {
-            Some(slot) => self.values.tx(slot),
-            None => self.values.written(set.collection, &name),
+            Some(slot) => self.space.values.tx(slot),
+            None => self.space.values.written(set.collection, &name),
         };
         let old = old.map_or(0, number);
         let sum = |n: i64| Some(Bytes::from_slice(n.to_string().as_bytes()));
@@ -197,8 +217,8 @@ impl Transaction {
             Change::Subtract(value) => sum(old.saturating_sub(number(&self.expand(value, Some(rule))))),
         };
         match slot {
-            Some(slot) => self.values.set_tx(slot, value),
-            None => self.values.write(set.collection, &name, value),
+            Some(slot) => self.space.values.set_tx(slot, value),
+            None => self.space.values.write(set.collection, &name, value),
         }
     }
 
@@ -207,7 +227,7 @@ impl Transaction {
         for part in expansion.parts() {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
-                Part::Tx(slot) => out.extend_from_slice(self.values.tx(*slot).unwrap_or_default()),
+                Part::Tx(slot) => out.extend_from_slice(self.space.values.tx(*slot).unwrap_or_default()),
                 Part::Rule(field) => {
                     let Some(rule) = rule else { continue };
                     match field {
@@ -233,14 +253,14 @@ impl Transaction {
             Variable::MatchedVarsNames => out.extend_from_slice(&self.matched.name),
             _ if variable.life() == Life::Moving => {
                 if let Some(name) = name
-                    && let Some(value) = self.values.written(variable, name)
+                    && let Some(value) = self.space.values.written(variable, name)
                 {
                     out.extend_from_slice(value);
-                } else if let Some(value) = self.values.first(variable, name) {
+                } else if let Some(value) = self.space.values.first(variable, name) {
                     out.extend_from_slice(value);
                 }
             }
-            _ => out.extend_from_slice(self.values.first(variable, name).unwrap_or_default()),
+            _ => out.extend_from_slice(self.space.values.first(variable, name).unwrap_or_default()),
         }
     }
 
@@ -255,9 +275,9 @@ impl Transaction {
             Variable::Duration => one(self.begun.elapsed().as_micros().to_string().into_bytes()),
             Variable::HighestSeverity => one(self.highest_severity.map_or(255, |s| s as u16).to_string().into_bytes()),
             Variable::ReqbodyProcessor => {
-                one(self.values.first(Variable::ReqbodyProcessor, None).unwrap_or_default().to_vec())
+                one(self.space.values.first(Variable::ReqbodyProcessor, None).unwrap_or_default().to_vec())
             }
-            _ => self.values.writable(target, &rules.names),
+            _ => self.space.values.writable(target, &rules.names),
         }
     }
 }
@@ -274,15 +294,32 @@ impl Test<'_> {
 }
 
 fn transform(rules: &Ruleset, chain: ChainId, mut value: Vec<u8>) -> Vec<u8> {
+    if rules.chains.triggers(chain) & kinds(&value) == 0 {
+        return value;
+    }
     for step in rules.chains.beginnings(chain) {
-        if let Some((_, transformation)) = rules.chains.last(step) {
+        if let Some(link) = rules.chains.last(step) {
             let mut out = Vec::new();
-            if (transformation.apply)(&value, &mut out) {
+            if (link.transformation.apply)(&value, &mut out) {
                 value = out;
             }
         }
     }
     value
+}
+
+/// A number as text, without an allocation.
+fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        at -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(at..).unwrap_or_default()
 }
 
 fn sources(variable: Variable) -> &'static [Variable] {

@@ -53,6 +53,10 @@ impl Expansion {
         }
     }
 
+    pub(crate) fn names_last_match(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(variable, _) if variable.is_last_match()))
+    }
+
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }

@@ -4,6 +4,7 @@
 use crate::expansion::Expansion;
 use crate::pattern::Pattern;
 use crate::ruleset::Names;
+use crate::suggestion::did_you_mean;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -49,6 +50,35 @@ pub(crate) enum TextTest {
     /// The value stands within the parameter.
     Within,
 }
+
+/// Names of operators, for hints.
+const KNOWN: &[&str] = &[
+    "beginsWith",
+    "contains",
+    "containsWord",
+    "detectSQLi",
+    "detectXSS",
+    "endsWith",
+    "eq",
+    "ge",
+    "gt",
+    "ipMatch",
+    "ipMatchFromFile",
+    "le",
+    "lt",
+    "noMatch",
+    "pm",
+    "pmFromFile",
+    "rx",
+    "streq",
+    "strmatch",
+    "unconditionalMatch",
+    "validateByteRange",
+    "validateUrlEncoding",
+    "validateUtf8Encoding",
+    "verifyCC",
+    "within",
+];
 
 /// Reads a file that a rule names, relative to the rule's own.
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&str) -> Result<String, String>;
@@ -103,18 +133,19 @@ impl Operator {
             | "verifyssn" | "verifycpf" | "verifysvnr" | "rsub" | "validatehash" | "restpath" => {
                 return Err(format!("@{name} is not supported"));
             }
-            _ => return Err(format!("unknown operator @{name}")),
+            _ => return Err(format!("unknown operator @{name}{}", did_you_mean(name, KNOWN.iter().copied()))),
         })
     }
 
-    /// Tests a value. `parameter` is the operator's expanded parameter, where it has one.
+    /// Tests a value. `parameter` is the operator's expanded parameter, where it has one. Groups are there only for `capture`.
     pub(crate) fn test(&self, value: &[u8], parameter: &[u8], capture: bool) -> Option<Captures> {
         let found = match self {
             Operator::Rx(pattern) if capture => return pattern.captures(value),
             Operator::Rx(pattern) => pattern.is_match(value),
-            Operator::Words(words, _) => {
+            Operator::Words(words, _) if capture => {
                 return words.find(value).map(|m| vec![value.get(m.range()).map(<[u8]>::to_vec)]);
             }
+            Operator::Words(words, _) => words.is_match(value),
             Operator::Compare(compare, _) => compare.holds(number(value), number(parameter)),
             Operator::Text(test, _) => test.holds(value, parameter),
             Operator::Ip(nets) => std::str::from_utf8(value)
@@ -124,7 +155,9 @@ impl Operator {
             Operator::Bytes(allowed) => value.iter().any(|b| !is_set(allowed, *b)),
             Operator::UrlEncoding => bad_url_encoding(value),
             Operator::Utf8 => std::str::from_utf8(value).is_err(),
+            Operator::Sqli if is_one_word(value) => false,
             Operator::Sqli => return detect_sqli(value),
+            Operator::Xss if is_one_word(value) => false,
             Operator::Xss => detect_xss(value),
             Operator::Luhn(pattern) => pattern
                 .captures(value)
@@ -132,7 +165,7 @@ impl Operator {
             Operator::Always => true,
             Operator::Never => false,
         };
-        found.then(|| vec![Some(value.to_vec())])
+        found.then(|| if capture { vec![Some(value.to_vec())] } else { Vec::new() })
     }
 
     pub(crate) fn parameter(&self) -> Option<&Expansion> {
@@ -141,6 +174,12 @@ impl Operator {
             _ => None,
         }
     }
+}
+
+/// Letters, digits and `_` that begin with a letter are one word of SQL and no markup: no injection is that short. (A test
+/// says so of libinjection's own words.)
+fn is_one_word(value: &[u8]) -> bool {
+    value.first().is_none_or(u8::is_ascii_alphabetic) && value.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
 /// A crate of others' making sees what attackers write: should it panic on an input, that input is one to be wary of.

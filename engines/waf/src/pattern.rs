@@ -72,6 +72,8 @@ pub(crate) fn plain(source: &str) -> String {
                 Some('Z') => out.push_str("\\z"),
                 // regex knows word boundaries by these, PCRE knows plain characters
                 Some(c @ ('<' | '>')) => out.push(c),
+                // one byte, where regex would mean a character and its two bytes of UTF-8
+                Some('x') if chars.peek() == Some(&'{') => braced_hex(&mut chars, &mut out),
                 Some(c) if c.is_ascii() => {
                     out.push('\\');
                     // PCRE reads an escaped letter without meaning as the letter
@@ -126,6 +128,16 @@ pub(crate) fn plain(source: &str) -> String {
         }
     }
     out
+}
+
+/// `\x{e2}` after its `x`; digits that are no byte stay as they are.
+fn braced_hex(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
+    chars.next();
+    let digits: String = chars.by_ref().take_while(|c| *c != '}').collect();
+    let _ = match u8::from_str_radix(&digits, 16) {
+        Ok(byte) => write!(out, "\\x{byte:02x}"),
+        Err(_) => write!(out, "\\x{{{digits}}}"),
+    };
 }
 
 fn escape_bytes(c: char, out: &mut String) {

@@ -1,13 +1,14 @@
 //! Which rules of a phase could match at all: the patterns of many rules as one set, run once over each value.
 //!
 //! Rules are put in classes by their `paranoia-level` tag, and a class is worked out when the first of its rules is
-//! reached: what a lower level skips costs nothing. Within a class, the patterns that apply to one collection after one chain
-//! of transformations are one set, and collections with the same patterns share it.
+//! reached: what a lower level skips costs nothing. Within a class, the patterns that apply to one collection are one set,
+//! whatever their transformations, and collections with the same patterns share it. The set is run over each different form
+//! that the chains give a value; most values have one form only. So it may name a rule too many, never one too few.
 
 use crate::operator::Operator;
 use crate::pattern::{Pattern, SIZE_LIMIT};
 use crate::rule::Rule;
-use crate::transformation::ChainId;
+use crate::transformation::{ChainId, Chains, Kinds};
 use crate::variable::{Life, Selector, Variable};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::bytes::{RegexSet, RegexSetBuilder};
@@ -33,6 +34,11 @@ impl Bits {
 
     pub(crate) fn has(&self, at: usize) -> bool {
         self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+
+    /// Becomes the same, in the memory it has.
+    pub(crate) fn copy(&mut self, other: &Bits) {
+        self.0.clone_from(&other.0);
     }
 
     pub(crate) fn clear(&mut self) {
@@ -72,12 +78,14 @@ pub(crate) struct Class {
     pub probes: Vec<Probe>,
 }
 
-/// Values of a collection, the chain that they go through, and the set that is run over the result.
+/// Values of a collection, the chains that they go through, and the set that is run over the results.
 pub(crate) struct Probe {
     pub variable: Variable,
     /// Lower case; none: all members.
     pub member: Option<Box<[u8]>>,
-    pub chain: ChainId,
+    pub chains: Vec<ChainId>,
+    /// What starts any transformation of any chain.
+    pub triggers: Kinds,
     pub set: usize,
 }
 
@@ -87,12 +95,12 @@ struct Set {
     words: Option<(AhoCorasick, Vec<usize>)>,
 }
 
-/// Probe key → rules.
-type Wanted = BTreeMap<(Variable, Option<Box<[u8]>>, ChainId), Vec<usize>>;
+/// Probe key → rules and the chains that values go through.
+type Wanted = BTreeMap<(Variable, Option<Box<[u8]>>), (Vec<usize>, Vec<ChainId>)>;
 
 impl Prefilter {
     /// Builds the sets of a phase and tells each rule its class.
-    pub(crate) fn build(rules: &mut [Rule]) -> Prefilter {
+    pub(crate) fn build(rules: &mut [Rule], chains: &Chains) -> Prefilter {
         let mut all = Bits::new(rules.len());
         let mut names: Vec<Option<Box<str>>> = Vec::new();
         let mut wanted: Vec<(Bits, Wanted)> = Vec::new();
@@ -122,10 +130,13 @@ impl Prefilter {
                     Selector::All | Selector::Pattern(_) => None,
                 };
                 for variable in parts {
+                    let (rules, chains) = probes.entry((*variable, member.clone())).or_default();
+                    if rules.last() != Some(&position) {
+                        rules.push(position);
+                    }
                     for chain in &link.steps {
-                        let rules = probes.entry((*variable, member.clone(), *chain)).or_default();
-                        if rules.last() != Some(&position) {
-                            rules.push(position);
+                        if !chains.contains(chain) {
+                            chains.push(*chain);
                         }
                     }
                 }
@@ -136,12 +147,15 @@ impl Prefilter {
         let mut classes = Vec::new();
         for (members, wanted) in wanted {
             let mut probes = Vec::new();
-            for ((variable, member, chain), positions) in wanted {
+            for ((variable, member), (positions, mut steps)) in wanted {
                 let set = *known.entry(positions).or_insert_with_key(|positions| {
                     sets.push(Set::build(rules, positions));
                     sets.len() - 1
                 });
-                probes.push(Probe { variable, member, chain, set });
+                // longer chains find the results of shorter ones
+                steps.sort_unstable();
+                let triggers = steps.iter().fold(0, |all, chain| all | chains.triggers(*chain));
+                probes.push(Probe { variable, member, chains: steps, triggers, set });
             }
             classes.push(Class { members, probes });
         }
@@ -173,7 +187,12 @@ impl Prefilter {
 /// Whether values decide alone: nothing that moves between rules, no count, no negation.
 fn is_filterable(rule: &Rule) -> bool {
     let Some(link) = rule.links.first() else { return false };
-    let tests = matches!(link.operator, Some(Operator::Rx(Pattern::Fast(_)) | Operator::Words(..)));
+    let tests = match &link.operator {
+        // what takes the empty value takes nearly all: in a set it would only make every value a find
+        Some(Operator::Rx(Pattern::Fast(regex))) => !regex.is_match(b""),
+        Some(Operator::Words(..)) => true,
+        _ => false,
+    };
     tests && !link.negated && link.targets.wanted.iter().all(|t| !t.count && t.variable.life() != Life::Moving)
 }
 

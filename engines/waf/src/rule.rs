@@ -29,6 +29,8 @@ pub(crate) struct Rule {
     pub skip_after: Option<Box<str>>,
     /// The position in its phase where `skip_after` leads.
     pub skip_to: Option<usize>,
+    /// Nobody asks what it was that matched: it writes no log, captures nothing and names no `MATCHED_VAR`.
+    pub quiet: bool,
     /// The set of patterns that decides whether this rule is looked at; none: always.
     pub class: Option<usize>,
 }
@@ -48,4 +50,28 @@ pub(crate) struct Link {
     pub controls: Vec<Control>,
     pub message: Option<Expansion>,
     pub log_data: Option<Expansion>,
+}
+
+impl Rule {
+    /// Whether its first link looks at what matched before it.
+    pub(crate) fn begins_with_last_match(&self) -> bool {
+        self.links.first().is_some_and(Link::tests_last_match)
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        let stops = matches!(self.disruption, Disruption::Deny | Disruption::Drop | Disruption::Redirect(_));
+        !self.log && !self.audit && !stops && self.links.iter().all(|link| !link.capture && !link.asks_for_match())
+    }
+}
+
+impl Link {
+    fn tests_last_match(&self) -> bool {
+        let parameter = self.operator.as_ref().and_then(Operator::parameter);
+        self.targets.wanted.iter().any(|t| t.variable.is_last_match())
+            || parameter.is_some_and(Expansion::names_last_match)
+    }
+
+    fn asks_for_match(&self) -> bool {
+        self.tests_last_match() || self.set.iter().flat_map(SetVar::expansions).any(Expansion::names_last_match)
+    }
 }

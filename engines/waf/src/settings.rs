@@ -1,5 +1,6 @@
 //! Settings that directives make: whether the engine runs, what of bodies it sees, when it writes its audit log.
 
+use crate::directives::elsewhere;
 use crate::pattern::Pattern;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,46 +148,7 @@ impl Settings {
             "secauditlogparts" => self.audit_parts = first()?.into(),
             "secargumentslimit" => self.arguments_limit = number()?,
             "secrequestbodyjsondepthlimit" => self.json_depth_limit = number()?,
-            "secauditlogformat" if first()?.eq_ignore_ascii_case("json") => {}
-            "secauditlogformat"
-            | "secauditlogtype"
-            | "secauditlogdir"
-            | "secauditlogstoragedir"
-            | "secauditlogdirmode"
-            | "secauditlogfilemode"
-            | "secdebuglog"
-            | "secdebugloglevel"
-            | "secargumentseparator"
-            | "seccookieformat"
-            | "seccollectiontimeout"
-            | "secunicodemapfile"
-            | "secunicodemap"
-            | "sectmpdir"
-            | "secdatadir"
-            | "secuploaddir"
-            | "secuploadkeepfiles"
-            | "secuploadfilelimit"
-            | "secuploadfilemode"
-            | "secpcrematchlimit"
-            | "secpcrematchlimitrecursion"
-            | "secrequestbodyinmemorylimit"
-            | "secstatusengine"
-            | "secserversignature"
-            | "secsensorid"
-            | "secwebappid"
-            | "secconnengine"
-            | "secinterceptonerror"
-            | "secrxprefilter"
-            | "secxmlexternalentity"
-            | "secgeolookupdb"
-            | "sechttpblkey"
-            | "sechashengine"
-            | "secdisablebackendcompression"
-            | "secruleinheritance"
-            | "secparsexmlintoargs" => {
-                return Ok(Taken::NoEffect);
-            }
-            _ => return Ok(Taken::Unknown),
+            other => return Ok(elsewhere(other, args)),
         }
         Ok(Taken::Yes)
     }
@@ -194,6 +156,9 @@ impl Settings {
 
 pub(crate) enum Taken {
     Yes,
+    /// It changes nothing here, and nothing is lost by that.
     NoEffect,
+    /// What it asks for is not done here; to pass over it would let rules mean something else than they say.
+    Refused(&'static str),
     Unknown,
 }

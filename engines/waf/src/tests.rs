@@ -108,7 +108,58 @@ fn only_the_first_phases_stop_and_detection_stops_nothing() {
     assert_eq!(transaction.hits().len(), 1);
 }
 
+#[test]
+fn a_byte_written_with_braces_is_one_byte() {
+    let rules = rules("SecRuleEngine On\nSecRule ARGS \"@rx ^[\\x{e2}\\x80]{2}\\x{99}$\" \"id:1,phase:1\"");
+    assert_eq!(hits(&rules, "/?a=%e2%80%99", &[], ""), [1]);
+    assert!(hits(&rules, "/?a=%c3%a2%80%99", &[], "").is_empty());
+}
+
+#[test]
+fn paths_are_decoded_and_arguments_over_the_limit_are_an_error() {
+    let rules = rules(
+        "SecRuleEngine On
+         SecRequestBodyAccess On
+         SecArgumentsLimit 2
+         SecRule REQUEST_FILENAME \"@streq /a b%\" \"id:1,phase:1\"
+         SecRule REQUEST_BASENAME \"@streq b'\" \"id:2,phase:1\"
+         SecRule REQBODY_ERROR_MSG \"@contains more than 2 arguments\" \"id:3,phase:2\"",
+    );
+    assert_eq!(hits(&rules, "/a%20b%", &[], ""), [1]);
+    assert_eq!(hits(&rules, "/x/b%27?a=1&b=2", &[], ""), [2]);
+    assert_eq!(hits(&rules, "/?a=1&b=2&c=3", &[], ""), [3]);
+    assert_eq!(hits(&rules, "/", &[("Content-Type", "application/x-www-form-urlencoded")], "a&b&c"), [3]);
+}
+
+/// What a rule with a message says is the same whether or not quiet rules went before it.
+#[test]
+fn quiet_rules_leave_the_last_match_to_those_that_ask() {
+    let text = "SecRuleEngine On
+         SecRule ARGS:a \"@rx x\" \"id:1,phase:1,nolog,pass,setvar:tx.a=1\"
+         SecRule ARGS:b \"@rx x\" \"id:2,phase:1,nolog,pass,setvar:'tx.b=%{MATCHED_VAR_NAME}'\"
+         SecRule TX:B \"@streq ARGS:b\" \"id:3,phase:1,log,msg:'%{MATCHED_VAR}'\"";
+    let rules = rules(text);
+    let mut transaction = Transaction::new(rules.clone());
+    transaction.request_line(b"GET", b"/?a=x&b=x", b"HTTP/1.1");
+    transaction.run(1);
+    assert_eq!(transaction.hits().iter().map(|h| h.message.as_str()).collect::<Vec<_>>(), ["ARGS:b"]);
+    assert_eq!((transaction.tx("a"), transaction.tx("none")), (Some(&b"1"[..]), None));
+    drop(transaction);
+    // its memory goes on to the next request, and nothing else does
+    let next = Transaction::new(rules);
+    assert_eq!(next.tx("a"), None);
+}
+
 proptest::proptest! {
+    /// The engine does not ask about single words; libinjection would say the same.
+    #[test]
+    fn a_single_word_is_no_injection(value in "(union|select|or|and|null|having|sleep|waitfor|script|onload|xmlns|[a-z]{0,6})[a-zA-Z0-9_]{0,6}") {
+        if value.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            proptest::prop_assert!(!libinjectionrs::detect_sqli(value.as_bytes()).is_injection(), "{value}");
+            proptest::prop_assert!(!libinjectionrs::detect_xss(value.as_bytes()).is_injection(), "{value}");
+        }
+    }
+
     /// What the sets pass over would not have matched: a rule that the sets cannot judge (here by a negated negation in a
     /// second rule of the same pattern) says the same.
     #[test]

@@ -1,12 +1,13 @@
 //! One request through the phases: headers (1), body (2), the answer's headers (3), its body (4), logging (5).
 
 use crate::action::{AllowScope, Disruption, Severity};
-use crate::collections::Collections;
+use crate::arena::Span;
 use crate::controls::Controls;
-use crate::prefilter::Bits;
+use crate::pool::Workspace;
 use crate::rule::Rule;
 use crate::ruleset::Ruleset;
 use crate::settings::EngineMode;
+use crate::variable::Variable;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,16 +62,17 @@ pub(crate) struct Matched {
 /// A request as rules see it.
 pub struct Transaction {
     pub(crate) rules: Arc<Ruleset>,
-    pub(crate) values: Collections,
+    /// Memory that the next transaction of this thread uses again.
+    pub(crate) space: Workspace,
     pub(crate) controls: Controls,
     pub(crate) matched: Matched,
     pub(crate) begun: Instant,
     pub(crate) highest_severity: Option<Severity>,
+    /// The query has more arguments than the limit allows.
+    pub(crate) query_cut: bool,
     hits: Vec<Hit>,
     intervention: Option<Intervention>,
     allowed: Option<AllowScope>,
-    visit: Bits,
-    found: Bits,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -82,17 +84,16 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     pub fn new(rules: Arc<Ruleset>) -> Transaction {
         Transaction {
-            values: Collections::new(&rules.names),
+            space: Workspace::take(&rules.names),
             controls: Controls::new(&rules.settings),
             rules,
             matched: Matched::default(),
             begun: Instant::now(),
             highest_severity: None,
+            query_cut: false,
             hits: Vec::new(),
             intervention: None,
             allowed: None,
-            visit: Bits::default(),
-            found: Bits::default(),
         }
     }
 
@@ -103,6 +104,30 @@ impl Transaction {
 
     pub fn intervention(&self) -> Option<&Intervention> {
         self.intervention.as_ref()
+    }
+
+    pub fn settings(&self) -> &crate::Settings {
+        &self.rules.settings
+    }
+
+    /// Whether rules stop requests, rather than only speak of them.
+    pub fn enforces(&self) -> bool {
+        self.controls.engine == EngineMode::On
+    }
+
+    /// A member of `TX`.
+    pub fn tx(&self, name: &str) -> Option<&[u8]> {
+        self.rules.names.find(name.as_bytes()).and_then(|slot| self.space.values.tx(slot))
+    }
+
+    /// Bytes of the request's body that are looked at; a body that can hold no files has a limit of its own.
+    pub fn request_body_limit(&self) -> usize {
+        let settings = &self.rules.settings;
+        let processor = self.space.values.first(Variable::ReqbodyProcessor, None);
+        match processor {
+            Some(b"MULTIPART") => settings.request_body_limit,
+            _ => settings.request_body_limit.min(settings.request_body_no_files_limit),
+        }
     }
 
     /// Whether rules still ask to see the request's body.
@@ -147,19 +172,19 @@ impl Transaction {
             if phase == 2 {
                 self.process_request_body();
             }
-            let mut done = vec![false; set.prefilter.classes.len()];
-            self.visit = set.prefilter.all.clone();
-            self.found = Bits::new(set.rules.len());
+            self.space.done.clear();
+            self.space.done.resize(set.prefilter.classes.len(), false);
+            self.space.visit.copy(&set.prefilter.all);
             let mut at = 0;
-            while let Some(position) = self.visit.next(at) {
+            while let Some(position) = self.space.visit.next(at) {
                 at = position + 1;
                 let Some(rule) = set.rules.get(position) else { break };
                 if let Some(class) = rule.class {
-                    if let Some(done) = done.get_mut(class).filter(|d| !**d) {
+                    if let Some(done) = self.space.done.get_mut(class).filter(|d| !**d) {
                         *done = true;
                         self.prefilter(&rules, set, class);
                     }
-                    if !self.visit.has(position) {
+                    if !self.space.visit.has(position) {
                         continue;
                     }
                 }
@@ -184,20 +209,34 @@ impl Transaction {
     /// Takes the rules of a class whose patterns are in no value off the walk.
     fn prefilter(&mut self, rules: &Ruleset, set: &crate::ruleset::PhaseRules, class: usize) {
         let Some(class) = set.prefilter.classes.get(class) else { return };
-        self.found.clear();
+        let Workspace { values, visit, found, forms, .. } = &mut self.space;
+        found.copy(&class.members);
+        found.clear();
         for probe in &class.probes {
-            for i in 0..self.values.of(probe.variable).len() {
-                let Some(index) = self.values.of(probe.variable).get(i).copied() else { break };
+            for i in 0..values.of(probe.variable).len() {
+                let Some(index) = values.of(probe.variable).get(i).copied() else { break };
                 if let Some(name) = &probe.member
-                    && !self.values.arena.get(self.values.member(index).name).eq_ignore_ascii_case(name)
+                    && !values.arena.get(values.member(index).name).eq_ignore_ascii_case(name)
                 {
                     continue;
                 }
-                let span = self.values.transformed(index, probe.chain, &rules.chains);
-                set.prefilter.run(probe.set, self.values.arena.get(span), &mut self.found);
+                if values.kinds(index) & probe.triggers == 0 {
+                    let span = values.member(index).value;
+                    set.prefilter.run(probe.set, values.arena.get(span), found);
+                    continue;
+                }
+                forms.clear();
+                for chain in &probe.chains {
+                    let span = values.transformed(index, *chain, &rules.chains);
+                    let same = |form: &Span| *form == span || values.arena.get(*form) == values.arena.get(span);
+                    if !forms.iter().any(same) {
+                        forms.push(span);
+                        set.prefilter.run(probe.set, values.arena.get(span), found);
+                    }
+                }
             }
         }
-        self.visit.keep(&class.members, &self.found);
+        visit.keep(&class.members, found);
     }
 
     /// Records a rule that matched and acts on it; says whether the phase ends.
@@ -208,10 +247,12 @@ impl Transaction {
         if let Some(severity) = rule.severity {
             self.highest_severity = Some(self.highest_severity.map_or(severity, |s| s.min(severity)));
         }
-        let message = rule.message.as_ref().or(rule.links.iter().find_map(|l| l.message.as_ref()));
-        let message = message.map(|m| self.expand(m, Some(rule))).unwrap_or_default();
-        let message = String::from_utf8_lossy(&message).into_owned();
-        if rule.log || rule.audit || disruptive {
+        let shows = rule.log || rule.audit || disruptive;
+        let mut message = String::new();
+        if shows {
+            let written = rule.message.as_ref().or(rule.links.iter().find_map(|l| l.message.as_ref()));
+            let written = written.map(|m| self.expand(m, Some(rule))).unwrap_or_default();
+            message = String::from_utf8_lossy(&written).into_owned();
             let data = rule.log_data.as_ref().or(rule.links.iter().find_map(|l| l.log_data.as_ref()));
             let data = data.map(|d| self.expand(d, Some(rule))).unwrap_or_default();
             self.hits.push(Hit {

@@ -17,6 +17,10 @@ impl RuleMatch {
 
 /// Applies a directive, its name in lower case.
 pub(crate) fn apply(compiler: &mut Compiler<'_>, name: &str, args: &[String]) -> Result<(), String> {
+    if !crate::directives::all().any(|known| known.eq_ignore_ascii_case(name)) {
+        let hint = crate::suggestion::did_you_mean(name, crate::directives::all());
+        return Err(format!("unknown directive {name}{hint}"));
+    }
     let first = args.first().ok_or("rules are missing")?;
     let rules = match name {
         n if n.ends_with("byid") && n.contains("remove") => RuleMatch::ids(&args.join(" "))?,

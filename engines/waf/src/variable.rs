@@ -3,6 +3,7 @@
 
 use crate::pattern::Pattern;
 use crate::ruleset::Slot;
+use crate::suggestion::did_you_mean;
 
 /// When a variable has its final value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,6 +144,12 @@ impl Variable {
         )
     }
 
+    /// Whether it tells of the last rule that matched.
+    pub(crate) fn is_last_match(self) -> bool {
+        use Variable::{MatchedVar, MatchedVarName, MatchedVars, MatchedVarsNames};
+        matches!(self, MatchedVar | MatchedVarName | MatchedVars | MatchedVarsNames)
+    }
+
     /// The collections that this one is made of: `ARGS` is those of the query and those of the body.
     pub(crate) fn parts(self) -> &'static [Variable] {
         match self {
@@ -182,6 +189,8 @@ pub(crate) struct Target {
     pub count: bool,
     /// The member of `TX`, where one is named.
     pub slot: Option<Slot>,
+    /// The named members of `TX` that a pattern takes; worked out when all names are known.
+    pub slots: Vec<Slot>,
     /// As written, for messages.
     pub text: Box<str>,
 }
@@ -273,16 +282,11 @@ fn parse_target(text: &str) -> Result<Target, String> {
         }
         Some(s) => Selector::Name(s.to_ascii_lowercase().into_bytes().into()),
     };
-    Ok(Target { variable, selector, count, slot: None, text: text.into() })
+    Ok(Target { variable, selector, count, slot: None, slots: Vec::new(), text: text.into() })
 }
 
 fn unknown(name: &str) -> String {
     let upper = name.trim().to_ascii_uppercase();
-    let near = Variable::ALL.iter().map(|v| v.name()).filter(|v| v.starts_with(upper.get(..4).unwrap_or(&upper)));
-    let near: Vec<&str> = near.take(4).collect();
-    if near.is_empty() {
-        format!("unknown variable {upper}")
-    } else {
-        format!("unknown variable {upper}; did you mean {}?", near.join(", "))
-    }
+    let hint = did_you_mean(&upper, Variable::ALL.iter().map(|v| v.name()));
+    format!("unknown variable {upper}{hint}")
 }

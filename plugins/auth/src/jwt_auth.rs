@@ -278,7 +278,7 @@ impl JwtAuth {
 }
 
 /// Takes a cookie out of the request; the others stay as they are.
-fn hide_cookie(request: &mut Request, name: &str) {
+pub(crate) fn hide_cookie(request: &mut Request, name: &str) {
     let mut kept: Vec<u8> = Vec::new();
     for line in request.headers.get_all("cookie") {
         for pair in line.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty()) {

@@ -1,96 +1,72 @@
-//! Lets a request in when it carries an access token of an OpenID Connect provider.
+//! Logs people in at an OpenID Connect provider, and lets programs in that carry an access token of it.
 //!
-//! The token is a JWT that `public_key` verifies, or (`use_jwks`) a key that the provider publishes; otherwise the provider is asked
-//! about it (RFC 7662). `required_scopes`, issuer and audience are checked, and the upstream gets `X-Access-Token` and
-//! `X-Userinfo`. A client can send none of the fields that the plugin sets.
+//! A browser without a session is sent to the provider (authorization code flow, with `use_pkce` and `use_nonce` if wanted) and comes
+//! back to `redirect_uri`; what the provider tells of the person stands in a session, in an encrypted cookie or in Redis. A
+//! program sends its token in `Authorization`: a JWT that `public_key` or (`use_jwks`) the provider's keys verify, or one that the
+//! provider is asked about (`introspection_endpoint`). The upstream gets `X-Access-Token`, `X-Userinfo`, `X-ID-Token` and, where
+//! asked for, `X-Refresh-Token` and `X-Raw-ID-Token`; a client can send none of them itself.
 //!
-//! Differences from APISIX: only `bearer_only: true` is there; the login of browsers (authorization code flow, sessions, logout,
-//! `unauth_action`), `claim_schema`, `proxy_opts`, `accept_none_alg`, `dpop` and client authentication by JWT are refused when written, with
-//! the reason. A token has an algorithm of its key, never HS; a token without `exp` is taken, as there. The provider is asked
-//! about every token, there is no cache of its answers; its keys are fetched again after `jwk_expires_in`, and for
-//! an unknown key at most every ten seconds. The words of `error_description` are our own.
-mod keys;
+//! Differences from APISIX: sessions have a form of their own, so people log in once more when a gateway takes APISIX's place; a
+//! session is good for its provider alone. Tokens that several requests want renewed at once are renewed once. `accept_none_alg` is
+//! for ID tokens only. The provider's metadata is kept for an hour, and on while it is away. A client
+//! without a secret names itself in the body. Where the provider does not list the configured way to identify at its token endpoint,
+//! one that it lists is taken.
+mod bearer;
+mod callback;
+mod config;
+mod dpop;
+mod login;
+mod logout;
+mod tokens;
 
 use crate::authority;
-use crate::jwt_auth::key::Algorithm;
-use crate::jwt_auth::token::{self, Token};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use keys::{Document, KeySet, Keys};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use sluice_plugin::{
-    BuildError, Clock, Context, Define, Env, Flow, HttpClient, HttpRequest, Info, Outcome, Phases, Plugin, Reply,
-};
+use crate::provider::assertion::SigningKey;
+use crate::provider::flight::{Answers, Flights};
+use crate::provider::verify::Claims;
+use crate::provider::{self, Client, Method, Provider, keys};
+use crate::session::{self, Sessions};
+use config::Config;
+use dpop::Proofs;
+use serde_json::Value;
+use sluice_model::Schema;
+use sluice_model::secret::is_reference;
+use sluice_plugin::{BuildError, Context, Define, Env, Flow, HttpProxy, Info, Phases, Plugin, Reply};
+use std::sync::Arc;
 use std::time::Duration;
+use tokens::Tokens;
 
 const NAME: &str = "openid-connect";
 /// What the plugin sets, and so no client may send.
 const OURS: [&str; 5] = ["X-Access-Token", "X-Userinfo", "X-ID-Token", "X-Refresh-Token", "X-Raw-ID-Token"];
+/// Answers about tokens that are kept (`plugin_attr.openid-connect.cache_entries`).
+const CACHE_ENTRIES: u64 = 10_000;
 
-/// On a route, service or global rule: what this plugin reads of its schema.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Config {
-    pub client_id: String,
-    pub client_secret: Option<String>,
-    pub discovery: String,
-    pub bearer_only: bool,
-    pub session: Option<Value>,
-    pub realm: String,
-    pub timeout: u64,
-    pub ssl_verify: bool,
-    pub public_key: Option<String>,
-    pub use_jwks: bool,
-    pub jwk_expires_in: i64,
-    pub iat_slack: i64,
-    pub token_signing_alg_values_expected: Option<String>,
-    pub accept_none_alg: bool,
-    pub introspection_endpoint: Option<String>,
-    pub introspection_endpoint_auth_method: String,
-    pub introspection_addon_headers: Option<Vec<String>>,
-    pub required_scopes: Option<Vec<String>>,
-    pub claim_validator: Option<ClaimValidator>,
-    pub claim_schema: Option<Value>,
-    pub proxy_opts: Option<Value>,
-    pub set_access_token_header: bool,
-    pub access_token_in_authorization_header: bool,
-    pub set_userinfo_header: bool,
-    pub token_endpoint_auth_method: String,
-    pub use_pkce: bool,
-    pub dpop: Option<Value>,
+/// What routes with the same provider and segment share.
+struct Caches {
+    introspected: Answers<Claims>,
+    verified: Answers<Claims>,
+    asking: Flights<Result<Claims, String>>,
+    renewed: Answers<Arc<Tokens>>,
+    renewing: Flights<Result<Arc<Tokens>, String>>,
 }
 
-/// What issuer and audience must be.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-pub struct ClaimValidator {
-    pub issuer: Option<Issuer>,
-    pub audience: Option<Audience>,
-}
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-pub struct Issuer {
-    pub valid_issuers: Option<Vec<String>>,
-}
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Audience {
-    pub claim: String,
-    pub required: bool,
-    pub match_with_client_id: bool,
-}
-
-/// The plugin (apisix/plugins/openid-connect.lua).
+/// The plugin (apisix/plugins/openid-connect.lua; lua-resty-openidc).
 pub struct OpenidConnect {
     config: Config,
+    provider: Provider,
+    client: Client,
     keys: Option<Vec<keys::Named>>,
-    document: std::sync::Arc<Document>,
-    key_set: std::sync::Arc<KeySet>,
-    client: HttpClient,
-    timeout: Duration,
-    clock: Clock,
+    methods: Vec<(&'static str, Method)>,
+    caches: Arc<Caches>,
+    sessions: Option<Sessions>,
+    claim_schema: Option<Schema>,
+    proofs: Option<Proofs>,
+    /// What decides about a token, beside the token: part of its key in the cache.
+    verification: String,
 }
 
 impl Define for OpenidConnect {
-    const INFO: Info = Info::new(NAME, 2599, Phases::REWRITE).version(0.2).refuses().secrets(&[
+    const INFO: Info = Info::new(NAME, 2599, Phases::REWRITE).version(0.2).secrets(&[
         "client_secret",
         "client_rsa_private_key",
         "dpop.private_key",
@@ -103,111 +79,186 @@ impl Define for OpenidConnect {
         serde_json::from_str(include_str!("openid_connect/schema.json")).unwrap_or_default()
     }
 
+    fn rephrase(config: &Value, _message: &str) -> Option<String> {
+        config::before_schema(config)
+    }
+
     fn check(config: &Config) -> Result<(), BuildError> {
-        if !config.bearer_only && config.session.is_none() {
-            return Err(BuildError::new("property \"session.secret\" is required when \"bearer_only\" is false"));
-        }
-        let optional = match config.bearer_only {
-            true => {
-                config.public_key.is_some()
-                    || config.use_jwks
-                    || config.introspection_endpoint_auth_method == "private_key_jwt"
-            }
-            false => config.token_endpoint_auth_method == "private_key_jwt" || config.use_pkce,
-        };
-        match optional || config.client_secret.is_some() {
-            true => Ok(()),
-            false => Err(BuildError::new("property \"client_secret\" is required")),
-        }
+        config.check()
     }
 
     fn build(config: Config, env: &Env) -> Result<OpenidConnect, BuildError> {
-        let basic = ["client_secret_basic", "client_secret_post"];
-        let asks = config.public_key.is_none() && !config.use_jwks;
-        for (refused, what) in [
-            (!config.bearer_only, "bearer_only: false (login of browsers)"),
-            (config.claim_schema.is_some(), "claim_schema"),
-            (config.proxy_opts.is_some(), "proxy_opts"),
-            (config.accept_none_alg, "accept_none_alg"),
-            (config.dpop.as_ref().is_some_and(|dpop| dpop["enabled"] == true), "dpop"),
-            (
-                asks && !basic.contains(&config.introspection_endpoint_auth_method.as_str()),
-                "this introspection_endpoint_auth_method",
-            ),
+        for (field, value) in [
+            ("client_secret", &config.client_secret),
+            ("client_rsa_private_key", &config.client_rsa_private_key),
+            ("public_key", &config.public_key),
         ] {
-            if refused {
-                return Err(BuildError(format!("openid-connect: {what} is not supported")));
+            if value.as_deref().is_some_and(is_reference) {
+                return Err(BuildError(format!("openid-connect: {field} refers to a secret that cannot be resolved")));
             }
         }
-        let keys = match &config.public_key {
+        let keys = config.public_key.as_deref().map(keys::of_pem);
+        if keys.as_ref().is_some_and(Vec::is_empty) {
+            tracing::warn!("openid-connect: no algorithm takes a key as that of public_key, all tokens are refused");
+        }
+        warn_insecure(&config);
+        let provider = Provider::new(provider_settings(&config), env);
+        let entries = env.attribute(NAME).get("cache_entries").and_then(Value::as_u64).unwrap_or(CACHE_ENTRIES);
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        let segment = config.cache_segment.as_deref().unwrap_or("DEFAULT");
+        let caches = env.shared.get_or_insert(&format!("{NAME} caches {segment} {}", config.discovery), || Caches {
+            introspected: Answers::new(entries),
+            verified: Answers::new(entries),
+            asking: Flights::default(),
+            renewed: Answers::new(entries),
+            renewing: Flights::default(),
+        });
+        let sessions = sessions(&config, env)?;
+        let claim_schema = match &config.claim_schema {
+            Some(schema) => Some(Schema::new(schema.clone()).map_err(BuildError::new)?),
             None => None,
-            Some(pem) => {
-                let keys = keys::of_pem(pem);
-                if keys.is_empty() {
-                    return Err(BuildError::new("openid-connect: public_key is no PEM of a usable public key"));
-                }
-                Some(keys)
-            }
         };
-        authority::warn_insecure(NAME, "discovery", &config.discovery, config.ssl_verify);
-        let client = env.http_client(&authority::options(config.ssl_verify, true, 60000, 32));
-        // APISIX takes whole thousands for milliseconds
-        let timeout = match config.timeout {
-            millis if millis >= 1000 && millis % 1000 == 0 => Duration::from_millis(millis),
-            seconds => Duration::from_secs(seconds),
+        let client = Client {
+            id: config.client_id.clone(),
+            secret: config.client_secret.clone(),
+            assertion_life: config.client_jwt_assertion_expires_in.max(1) as u64,
+            assertion_audience: config.client_jwt_assertion_audience.clone(),
         };
-        let key = format!("{NAME} {} {}", config.ssl_verify, config.discovery);
-        let document = env.shared.get_or_insert(&format!("{key} document"), Document::default);
-        let key_set = env.shared.get_or_insert(&format!("{key} keys"), KeySet::default);
-        Ok(OpenidConnect { config, keys, document, key_set, client, timeout, clock: env.clock.clone() })
-    }
-}
-
-/// Why a token is not taken: `error_description`.
-type Refused = String;
-
-impl Plugin for OpenidConnect {
-    fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        let given = cx.request.headers.get_str("X-Access-Token").map(str::to_owned);
-        for name in OURS {
-            cx.request.headers.remove(name);
-        }
-        let token = match cx.request.headers.get("Authorization").map(|v| std::str::from_utf8(v).unwrap_or_default()) {
-            None => given,
-            Some(field) => match field.split_once(' ') {
-                None => return Flow::reply(Reply::status(400)),
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.to_owned()),
-                Some(_) => None,
-            },
-        };
-        let Some(token) = token else { return Flow::reply(self.challenge(None)) };
-        let added: Vec<(String, Vec<u8>)> = self
-            .config
-            .introspection_addon_headers
-            .iter()
-            .flatten()
-            .filter_map(|name| {
-                Some((name.clone(), cx.request.headers.get(name).filter(|_| !authority::frames(name))?.to_vec()))
-            })
-            .collect();
-        Flow::wait(async move {
-            let verified = match self.keys.is_some() || self.config.use_jwks {
-                true => self.verify(&token).await,
-                false => self.introspect(&token, added).await,
-            };
-            let outcome = match verified {
-                Ok(claims) => self.admit(cx, &token, &claims).err(),
-                Err(reason) => {
-                    tracing::error!("OIDC introspection failed: {reason}");
-                    Some(self.challenge(Some(&reason)))
-                }
-            };
-            outcome.map_or(Outcome::Next, |reply| Outcome::Reply(Box::new(reply)))
+        let issuers = config.claim_validator.as_ref().and_then(|v| v.issuer.as_ref()?.valid_issuers.as_ref());
+        let verification = format!(
+            "{:?} {:?} {issuers:?} {} {}",
+            config.public_key, config.token_signing_alg_values_expected, config.ssl_verify, config.iat_slack
+        );
+        let methods = methods(&config);
+        let proofs = config.dpop.as_ref().map(Proofs::new).transpose()?.flatten();
+        Ok(OpenidConnect {
+            provider,
+            client,
+            keys,
+            methods,
+            caches,
+            sessions,
+            claim_schema,
+            proofs,
+            verification,
+            config,
         })
     }
 }
 
+fn warn_insecure(config: &Config) {
+    for name in config.others.keys().filter(|name| !name.starts_with('_') && *name != "session_contents") {
+        tracing::warn!("openid-connect: {name} has no effect");
+    }
+    authority::warn_insecure(NAME, "discovery", &config.discovery, config.ssl_verify);
+    let proxy = config.proxy_opts.as_ref();
+    for (field, address) in [
+        ("introspection_endpoint", config.introspection_endpoint.as_deref()),
+        ("redirect_uri", config.redirect_uri.as_deref().filter(|uri| !uri.starts_with('/'))),
+        ("post_logout_redirect_uri", config.post_logout_redirect_uri.as_deref()),
+        ("par.endpoint", config.par.as_ref().and_then(|par| par.endpoint.as_deref())),
+        ("proxy_opts.http_proxy", proxy.and_then(|p| p.http_proxy.as_deref())),
+        ("proxy_opts.https_proxy", proxy.and_then(|p| p.https_proxy.as_deref())),
+    ] {
+        if let Some(address) = address {
+            authority::warn_insecure(NAME, field, address, true);
+        }
+    }
+}
+
+fn provider_settings(config: &Config) -> provider::Settings {
+    let proxy = config.proxy_opts.clone().map(|proxy| HttpProxy {
+        http: proxy.http_proxy,
+        https: proxy.https_proxy,
+        http_authorization: proxy.http_proxy_authorization,
+        https_authorization: proxy.https_proxy_authorization,
+        except: proxy.no_proxy,
+    });
+    let mut options = authority::options(config.ssl_verify, true, 60000, 32);
+    options.proxy = proxy;
+    // APISIX takes whole thousands for milliseconds
+    let timeout = match config.timeout {
+        millis if millis >= 1000 && millis % 1000 == 0 => Duration::from_millis(millis),
+        seconds => Duration::from_secs(seconds),
+    };
+    provider::Settings {
+        plugin: NAME,
+        discovery: Some(config.discovery.clone()),
+        jwks_uri: None,
+        options,
+        timeout,
+        keys_live: config.jwk_expires_in.max(0) as u64,
+    }
+}
+
+fn sessions(config: &Config, env: &Env) -> Result<Option<Sessions>, BuildError> {
+    let Some(session) = config.session.as_ref().filter(|_| !config.bearer_only) else { return Ok(None) };
+    let mut settings = session.settings.clone();
+    let old = session.cookie.as_ref().and_then(|cookie| cookie.lifetime);
+    if let Some(seconds) = session.absolute_timeout.or(old) {
+        settings.absolute_timeout = seconds;
+    }
+    if session.absolute_timeout.is_none() && old.is_some() {
+        tracing::warn!("session.cookie.lifetime is deprecated; use session.absolute_timeout instead");
+    }
+    if session::is_too_weak(&settings.secret) {
+        return Err(BuildError::new("openid-connect: session.secret refers to a secret that cannot be resolved"));
+    }
+    Sessions::new(settings, &config.discovery, env).map(Some)
+}
+
+/// The ways to identify that this configuration has what is needed for.
+fn methods(config: &Config) -> Vec<(&'static str, Method)> {
+    let mut all = vec![("client_secret_basic", Method::Basic), ("client_secret_post", Method::Post)];
+    let algorithm = config.client_jwt_assertion_alg.as_deref();
+    let symmetric = algorithm.is_some_and(|a| a.starts_with("HS"));
+    if let Some(key) = config.client_rsa_private_key.as_deref().filter(|_| !symmetric) {
+        let id = config.client_rsa_private_key_id.clone();
+        match SigningKey::new(algorithm.unwrap_or("RS256"), key, id) {
+            Ok(key) => all.push(("private_key_jwt", Method::Jwt(Arc::new(key)))),
+            // It may stand there unused.
+            Err(reason) => tracing::warn!("openid-connect: client_rsa_private_key {reason}"),
+        }
+    }
+    if let Some(secret) = config.client_secret.as_deref().filter(|_| algorithm.is_none() || symmetric)
+        && let Ok(key) = SigningKey::new(algorithm.unwrap_or("HS256"), secret, None)
+    {
+        all.push(("client_secret_jwt", Method::Jwt(Arc::new(key))));
+    }
+    all
+}
+
 impl OpenidConnect {
+    fn method(&self, name: &str) -> Option<&Method> {
+        self.methods.iter().find(|(known, _)| *known == name).map(|(_, method)| method)
+    }
+
+    /// For the token endpoint: as configured, unless the provider lists others only.
+    fn token_method(&self, document: &Value) -> &Method {
+        let configured = self.method(&self.config.token_endpoint_auth_method);
+        let listed = document.get("token_endpoint_auth_methods_supported").and_then(Value::as_array);
+        let Some(listed) = listed else { return configured.unwrap_or(&Method::Basic) };
+        let is_listed = listed.iter().any(|one| one == self.config.token_endpoint_auth_method.as_str());
+        match configured {
+            Some(method) if is_listed => method,
+            // A public client has nothing but its name.
+            Some(method) if self.config.client_secret.is_none() => method,
+            _ => {
+                let first = listed.iter().filter_map(Value::as_str).find_map(|name| self.method(name));
+                first.or(configured).unwrap_or(&Method::Basic)
+            }
+        }
+    }
+
+    /// Whether these claims are as `claim_schema` wants them.
+    fn check_claims(&self, mut claims: Value) -> Result<(), Reply> {
+        let Some(schema) = &self.claim_schema else { return Ok(()) };
+        schema.check(&mut claims).map_err(|violation| {
+            tracing::error!("OIDC claim validation failed: {violation}");
+            self.challenge(Some(&violation.message))
+        })
+    }
+
     fn challenge(&self, reason: Option<&str>) -> Reply {
         let realm = &self.config.realm;
         let value = match reason {
@@ -216,159 +267,29 @@ impl OpenidConnect {
                 format!("Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{reason}\"")
             }
         };
+        let value: String = value.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         Reply::status(401).header("WWW-Authenticate", value)
-    }
-
-    async fn fetch(&self, url: &str) -> Result<Value, Refused> {
-        let request = HttpRequest::new("GET", url).timeout(self.timeout);
-        let answer = self.client.send(request).await.map_err(|e| e.to_string());
-        let parsed = answer.and_then(|answer| match answer.status {
-            200 => serde_json::from_slice(&answer.body).map_err(|e| e.to_string()),
-            status => Err(format!("status {status}")),
-        });
-        parsed.map_err(|reason| {
-            tracing::error!("OIDC access discovery url failed: {url}: {reason}");
-            "the identity provider is unavailable".to_owned()
-        })
-    }
-
-    /// The provider's metadata (OpenID Connect Discovery 1.0, 4), fetched once an hour.
-    async fn metadata(&self, field: &str) -> Result<String, Refused> {
-        let now = self.clock.seconds();
-        let known = self.document.get(now, 3600);
-        let document = match known {
-            Some(document) => document,
-            None => self.document.put(now, self.fetch(&self.config.discovery).await?),
-        };
-        let value = document.get(field).and_then(Value::as_str);
-        value.map(str::to_owned).ok_or_else(|| format!("the identity provider names no {field}"))
-    }
-
-    async fn verify(&self, text: &str) -> Result<Map<String, Value>, Refused> {
-        let token = Token::parse(text.as_bytes()).map_err(|_| "invalid jwt".to_owned())?;
-        let expected = self.config.token_signing_alg_values_expected.as_deref();
-        let algorithm = Algorithm::PUBLIC.into_iter().find(|a| a.as_str() == token.algorithm);
-        let algorithm = algorithm
-            .filter(|a| expected.is_none_or(|expected| expected == a.as_str()))
-            .ok_or_else(|| "the token is signed by an algorithm that is not accepted".to_owned())?;
-        let signature = token.signature().ok_or_else(|| "invalid jwt".to_owned())?;
-        let verifies = |keys: &Keys, id: Option<&str>| {
-            let fits = |k: &&keys::Named| k.algorithm == algorithm && (id.is_none() || k.id.as_deref() == id);
-            let mut fitting = keys.iter().filter(fits).peekable();
-            fitting.peek().is_some().then(|| fitting.any(|k| k.key.verify(token.signed, &signature)))
-        };
-        let verified = match &self.keys {
-            Some(keys) => verifies(keys, None),
-            None => {
-                let now = self.clock.seconds();
-                let id = token.key_id.as_deref();
-                let known = self.key_set.get(now, self.config.jwk_expires_in.max(0) as u64);
-                match known.as_deref().and_then(|keys| verifies(keys, id)) {
-                    Some(verified) => Some(verified),
-                    None if known.is_some() && !self.key_set.may_refresh(now) => None,
-                    None => {
-                        let fetched = self.fetch(&self.metadata("jwks_uri").await?).await?;
-                        verifies(&self.key_set.put(now, keys::of_set(&fetched)), id)
-                    }
-                }
-            }
-        };
-        if verified != Some(true) {
-            return Err("the token's signature was not verified".into());
-        }
-        let slack = self.config.iat_slack.max(0) as u64;
-        token::check_claims(&[], &token.payload, self.clock.seconds(), slack)
-            .map_err(|_| "the token is expired or not valid yet".to_owned())?;
-        let Value::Object(claims) = token.payload else { return Err("invalid jwt".into()) };
-        let issuer = claims.get("iss").and_then(Value::as_str);
-        let valid = self.config.claim_validator.as_ref().and_then(|v| v.issuer.as_ref()?.valid_issuers.as_ref());
-        let valid = match valid {
-            Some(valid) => issuer.is_some_and(|issuer| valid.iter().any(|v| v == issuer)),
-            None => issuer == Some(self.metadata("issuer").await?.as_str()),
-        };
-        if valid { Ok(claims) } else { Err("the token's issuer is not accepted".into()) }
-    }
-
-    /// Asks the provider (RFC 7662).
-    async fn introspect(&self, token: &str, added: Vec<(String, Vec<u8>)>) -> Result<Map<String, Value>, Refused> {
-        let endpoint = match &self.config.introspection_endpoint {
-            Some(endpoint) => endpoint.clone(),
-            None => self.metadata("introspection_endpoint").await?,
-        };
-        let id = escape(&self.config.client_id);
-        let secret = escape(self.config.client_secret.as_deref().unwrap_or_default());
-        let mut body = format!("token={}", escape(token));
-        let mut request = HttpRequest::new("POST", endpoint).timeout(self.timeout);
-        request.headers = added;
-        request
-            .headers
-            .retain(|(n, _)| !n.eq_ignore_ascii_case("content-type") && !n.eq_ignore_ascii_case("authorization"));
-        request = request.header("Content-Type", "application/x-www-form-urlencoded");
-        match self.config.introspection_endpoint_auth_method.as_str() {
-            "client_secret_post" => body.push_str(&format!("&client_id={id}&client_secret={secret}")),
-            _ => {
-                let credentials = BASE64_STANDARD.encode(format!("{id}:{secret}"));
-                request = request.header("Authorization", format!("Basic {credentials}"));
-            }
-        }
-        let answer = self.client.send(request.body(body)).await.map_err(|error| {
-            tracing::error!("OIDC introspection endpoint failed: {error}");
-            "the identity provider is unavailable".to_owned()
-        })?;
-        let claims = serde_json::from_slice::<Map<String, Value>>(&answer.body);
-        match claims {
-            Ok(claims) if answer.status == 200 && claims.get("active") == Some(&Value::Bool(true)) => Ok(claims),
-            _ => Err("invalid token".into()),
-        }
-    }
-
-    /// Scopes and audience; then what the upstream is told.
-    fn admit(&self, cx: &mut Context, token: &str, claims: &Map<String, Value>) -> Result<(), Reply> {
-        let denied = |message: String| {
-            tracing::error!("OIDC introspection failed: {message}");
-            Reply::text(403, json!({ "error": message }).to_string())
-        };
-        if let Some(required) = &self.config.required_scopes {
-            let granted = claims.get("scope").and_then(Value::as_str).unwrap_or_default();
-            if !required.iter().all(|scope| granted.split_ascii_whitespace().any(|g| g == scope)) {
-                return Err(denied(format!("required scopes {} not present", required.join(", "))));
-            }
-        }
-        if let Some(audience) = self.config.claim_validator.as_ref().and_then(|v| v.audience.as_ref()) {
-            let value = claims.get(&audience.claim).filter(|value| !value.is_null());
-            if value.is_none() && (audience.required || audience.match_with_client_id) {
-                return Err(denied("required audience claim not present".into()));
-            }
-            let ours = |value: &Value| value.as_str() == Some(self.config.client_id.as_str());
-            let matches = value.is_some_and(|value| value.as_array().map_or(ours(value), |all| all.iter().any(ours)));
-            if audience.match_with_client_id && !matches {
-                return Err(denied("mismatched audience".into()));
-            }
-        }
-        if self.config.set_access_token_header {
-            match self.config.access_token_in_authorization_header {
-                true => cx.request.headers.set("Authorization", format!("Bearer {token}")),
-                false => cx.request.headers.set("X-Access-Token", token),
-            }
-        }
-        if self.config.set_userinfo_header {
-            let claims = Value::Object(claims.clone()).to_string();
-            cx.request.headers.set("X-Userinfo", BASE64_STANDARD.encode(claims));
-        }
-        Ok(())
     }
 }
 
-/// `application/x-www-form-urlencoded` (RFC 6749, appendix B).
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for b in text.bytes() {
-        match b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-            true => out.push(char::from(b)),
-            false => out.push_str(&format!("%{b:02X}")),
+impl Plugin for OpenidConnect {
+    fn rewrite<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
+        let given = cx.request.headers.get_str("X-Access-Token").map(str::to_owned);
+        for name in OURS {
+            cx.request.headers.remove(name);
+        }
+        if self.config.takes_bearer() {
+            match bearer::token(cx, given) {
+                Err(reply) => return Flow::reply(reply),
+                Ok(Some(token)) => return self.admit_bearer(cx, token),
+                Ok(None) => {}
+            }
+        }
+        match &self.sessions {
+            Some(sessions) => self.authenticate(sessions, cx),
+            None => Flow::reply(self.challenge(None)),
         }
     }
-    out
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! `@crs-setup-conf` and `@owasp_crs/*.conf` are known; the rule set's files are read from the folder in
 //! `plugin_attr.coraza.crs_path`. Begin with `SecRuleEngine DetectionOnly` and read the log.
 //!
+//! `$coraza_inbound_score`, `$coraza_outbound_score` (the Core Rule Set's anomaly scores) and `$coraza_rule` (the rule that stopped
+//! the request) are known to access logs and loggers.
+//!
 //! Differences from coraza-proxy-wasm: rules are not inside the binary; collections live as long as the request
 //! (`initcol` has no effect); an answer that phase 4 stops is cut off before its first byte, or, where bytes went out
 //! already, ends there. Bodies of compressed answers are not looked into.
@@ -22,6 +25,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) const NAME: &str = "coraza";
+/// Variables of the request, and the members of `TX` that they show.
+const VARIABLES: [(&str, &str); 2] = [
+    ("coraza_inbound_score", "blocking_inbound_anomaly_score"),
+    ("coraza_outbound_score", "blocking_outbound_anomaly_score"),
+];
 /// Rules that have a series of their own in the metrics.
 const MAX_RULES: usize = 2000;
 
@@ -131,9 +139,12 @@ impl Coraza {
         transaction.run(1);
         let body = cx.request_body.as_deref().unwrap_or_default();
         if transaction.intervention().is_none() && transaction.wants_request_body() && !body.is_empty() {
-            let settings = rules.settings();
-            let limit = settings.request_body_limit;
-            if body.len() > limit && settings.request_body_limit_action == LimitAction::Reject {
+            let limit = transaction.request_body_limit();
+            // what only detects lets everything pass
+            if body.len() > limit
+                && transaction.enforces()
+                && rules.settings().request_body_limit_action == LimitAction::Reject
+            {
                 return (transaction, Some(Reply::status(413)));
             }
             transaction.request_body(body.get(..limit).unwrap_or(body), body.len() > limit);
@@ -182,6 +193,19 @@ fn begin(rules: Arc<Ruleset>, cx: &Context) -> Transaction {
         transaction.request_header(name, value);
     }
     transaction
+}
+
+/// The scores of the Core Rule Set and the rule that stopped the request, for access logs and other plugins.
+fn set_variables(cx: &mut Context, transaction: &Transaction) {
+    for (variable, member) in VARIABLES {
+        if let Some(value) = transaction.tx(member) {
+            let value = value.to_vec();
+            cx.set_variable(variable, value);
+        }
+    }
+    if let Some(stop) = transaction.intervention() {
+        cx.set_variable("coraza_rule", stop.rule.to_string());
+    }
 }
 
 fn refusal(stop: &Intervention) -> Reply {
@@ -283,8 +307,9 @@ impl Plugin for Coraza {
             return;
         }
         inspection.held.append(&mut chunk.data);
-        let settings = self.default.set.settings();
+        let settings = inspection.transaction.settings();
         let (limit, action) = (settings.response_body_limit, settings.response_body_limit_action);
+        let enforces = inspection.transaction.enforces();
         let cut = inspection.held.len() > limit;
         if !chunk.last && !cut {
             return;
@@ -292,7 +317,7 @@ impl Plugin for Coraza {
         inspection.holds = false;
         let seen = inspection.held.get(..limit).unwrap_or(&inspection.held);
         inspection.transaction.response_body(seen, cut);
-        let stops = inspection.transaction.run(4).is_some() || cut && action == LimitAction::Reject;
+        let stops = inspection.transaction.run(4).is_some() || cut && enforces && action == LimitAction::Reject;
         if stops {
             inspection.stopped = true;
             // The head is gone. As coraza-proxy-wasm: as many bytes as were announced, none of them the upstream's.
@@ -309,6 +334,7 @@ impl Plugin for Coraza {
         if let Some(at) = all.0.iter().position(|i| i.owner == owner) {
             let mut inspection = all.0.swap_remove(at);
             inspection.transaction.run(5);
+            set_variables(cx, &inspection.transaction);
             self.report(cx, &inspection);
         }
         cx.insert(all);

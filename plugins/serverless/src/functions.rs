@@ -45,7 +45,7 @@ impl Config {
 }
 
 /// The engine that only checks: a check has no environment.
-fn checker() -> &'static Arc<Engine> {
+pub(crate) fn checker() -> &'static Arc<Engine> {
     static CHECKER: OnceLock<Arc<Engine>> = OnceLock::new();
     CHECKER.get_or_init(Arc::default)
 }

@@ -15,6 +15,7 @@
 //! Bodies that are not UTF-8 are sent with replacement characters. Over TLS it works, too.
 //
 // Read in apisix/plugins/batch-requests.lua, apisix/api_router.lua and lua-resty-http's `request_pipeline`.
+use crate::own_gateway::{Gateway, Wire};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,9 +24,8 @@ use sluice_plugin::{BuildError, Context, Define, Endpoint, Env, Flow, Info, Outc
 use std::sync::Arc;
 use std::time::Duration;
 
-mod gateway;
-mod pipeline;
-use gateway::Gateway;
+mod answers;
+pub(crate) mod pipeline;
 
 const NAME: &str = "batch-requests";
 const URI: &str = "/apisix/batch-requests";
@@ -128,7 +128,9 @@ impl Handler {
         }
         match self.read(cx) {
             Ok((requests, timeout)) => match self.gateway.connect(cx, timeout).await {
-                Ok(mut line) => table(200, &line.send_all(&requests, timeout, self.max_response_size).await),
+                Ok(mut line) => {
+                    table(200, &answers::send_all(&mut line, &requests, timeout, self.max_response_size).await)
+                }
                 Err(e) => error(500, format_args!("connect to apisix failed: {e}")),
             },
             Err(reply) => reply,
@@ -136,7 +138,7 @@ impl Handler {
     }
 
     /// The requests of a body, as bytes to send.
-    fn read(&self, cx: &Context) -> Result<(Vec<pipeline::Wire>, Duration), Reply> {
+    fn read(&self, cx: &Context) -> Result<(Vec<Wire>, Duration), Reply> {
         let length = match cx.request.framing {
             sluice_http::h1::Framing::Length(length) if cx.request_body.is_none() => length,
             _ => cx.request_body.as_ref().map_or(0, |body| body.len() as u64),

@@ -1,6 +1,7 @@
 //! Plugins that limit, split, copy and bundle traffic; on stream routes `limit-conn`, `mqtt-proxy` and `traffic-split`.
 //!
 //! The `limit-*` plugins share one kind of table for their counters (`counters.rs`).
+mod aggregate;
 mod answer;
 mod api_breaker;
 mod batch_requests;
@@ -12,6 +13,7 @@ mod limit_key;
 mod limit_number;
 mod limit_req;
 mod mqtt_proxy;
+mod own_gateway;
 mod proxy_mirror;
 mod query_arg;
 mod redis_fields;
@@ -28,6 +30,7 @@ use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 
 /// The family, alphabetical.
 pub static PLUGINS: &[Definition] = &[
+    define::<aggregate::Aggregate>(),
     define::<api_breaker::ApiBreaker>(),
     define::<batch_requests::BatchRequests>()
         .metadata::<batch_requests::Metadata>()

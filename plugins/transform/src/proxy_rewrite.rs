@@ -23,7 +23,7 @@ use sluice_model::secret::is_reference;
 use sluice_plugin::{BuildError, Context, Define, Env, Flow, Info, Phases, Plugin};
 use std::cell::RefCell;
 
-mod headers;
+pub(crate) mod headers;
 #[cfg(test)]
 mod tests;
 
@@ -74,6 +74,21 @@ fn header_value_schema(list: bool) -> Value {
     json!({"type": "object", "minProperties": 1, "patternProperties": {"^[^:]+$": {"oneOf": kinds}}})
 }
 
+/// The two forms of `headers`.
+pub(crate) fn header_forms() -> Value {
+    json!([
+        {
+            "type": "object", "minProperties": 1, "additionalProperties": false,
+            "properties": {
+                "add": header_value_schema(true),
+                "set": header_value_schema(true),
+                "remove": {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": "^[^:]+$"}}
+            }
+        },
+        header_value_schema(false)
+    ])
+}
+
 /// Compiles a pattern and its replacement; the error's wording is OpenResty's.
 pub(crate) fn compile_pair(pattern: &str, replacement: &str) -> Result<(Regex, Replacement), String> {
     let regex = Regex::new(pattern, "jo").map_err(|e| e.0)?;
@@ -118,17 +133,7 @@ impl Define for ProxyRewrite {
                 },
                 "headers": {
                     "description": "Header fields to set, or an object of `add`, `set` and `remove`.",
-                    "oneOf": [
-                        {
-                            "type": "object", "minProperties": 1, "additionalProperties": false,
-                            "properties": {
-                                "add": header_value_schema(true),
-                                "set": header_value_schema(true),
-                                "remove": {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": "^[^:]+$"}}
-                            }
-                        },
-                        header_value_schema(false)
-                    ]
+                    "oneOf": header_forms()
                 },
                 "use_real_request_uri_unsafe": {
                     "description": "Send the target as the client sent it, not normalised. Unsafe: path checks are bypassed.",
@@ -183,7 +188,7 @@ impl Define for ProxyRewrite {
 
 /// The target in the form in which it is sent. `separator`: the first `?` begins the query; otherwise it is a part of the
 /// path, which came in as `%3F`.
-fn encode(text: &[u8], raw: bool, separator: bool) -> Vec<u8> {
+pub(crate) fn encode(text: &[u8], raw: bool, separator: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 64);
     let at = if separator { memchr(text) } else { None };
     match at.and_then(|at| text.split_at_checked(at)) {
@@ -202,7 +207,7 @@ fn memchr(text: &[u8]) -> Option<usize> {
 }
 
 /// Values inside a template cannot begin the query.
-fn escape_separator(value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn escape_separator(value: &[u8], out: &mut Vec<u8>) {
     for &b in value {
         if b == b'?' { out.extend_from_slice(b"%3F") } else { out.push(b) }
     }
@@ -316,7 +321,7 @@ fn is_untouched(cx: &Context) -> bool {
 }
 
 /// Puts the client's query behind the target's own.
-fn append_query(new: &mut Vec<u8>, query: Option<&[u8]>, even_empty: bool) {
+pub(crate) fn append_query(new: &mut Vec<u8>, query: Option<&[u8]>, even_empty: bool) {
     if let Some(query) = query.filter(|q| even_empty || !q.is_empty()) {
         new.push(if memchr(new).is_some() { b'&' } else { b'?' });
         new.extend_from_slice(query);

@@ -1,8 +1,8 @@
 //! `response-rewrite` changes the response: status, header fields, body; wholly, or by regular expressions (`filters`).
 //!
 //! Use it to hide or repair what an upstream answers. With `vars`, only responses for which the expression holds are
-//! changed. `filters` need the whole body in memory (up to `max_resp_body_size`, the rest is cut off) and read gzip and
-//! brotli bodies; the changed body is sent uncompressed. The header fields `Content-Length`, `Content-Encoding`,
+//! changed. `filters` need the whole body in memory (up to `max_resp_body_size`, the rest is cut off) and read gzip, brotli
+//! and zstd bodies; the changed body is sent uncompressed. The header fields `Content-Length`, `Content-Encoding`,
 //! `Last-Modified` and `ETag` go when the body changes.
 //!
 //! Differences from APISIX:
@@ -23,7 +23,7 @@ use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, P
 use smallvec::SmallVec;
 
 mod decode;
-mod filter;
+pub(crate) mod filter;
 mod headers;
 #[cfg(test)]
 mod tests;
@@ -76,7 +76,7 @@ struct Pending {
 struct PendingBodies(SmallVec<[Pending; 1]>);
 
 /// Standard base64; the padding may be missing, as nginx's decoder allows.
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
@@ -118,23 +118,7 @@ impl Define for ResponseRewrite {
                 "body_base64": {"description": "`body` is base64.", "type": "boolean", "default": false},
                 "status_code": {"description": "New status.", "type": "integer", "minimum": 200, "maximum": 598},
                 "vars": {"description": "Only responses for which this expression holds are changed.", "type": "array"},
-                "filters": {
-                    "description": "Replacements by regular expressions, one after the other.",
-                    "type": "array", "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "required": ["regex", "replace"],
-                        "properties": {
-                            "regex": {"description": "Pattern.", "type": "string", "minLength": 1},
-                            "scope": {
-                                "description": "Whether the first match or every match is replaced.",
-                                "type": "string", "enum": ["once", "global"], "default": "once"
-                            },
-                            "replace": {"description": "What stands in; `$1` is the first group.", "type": "string"},
-                            "options": {"description": "Letters of OpenResty's regex options.", "type": "string", "default": "jo"}
-                        }
-                    }
-                }
+                "filters": filter::schema()
             },
             "dependencies": {
                 "body": {"not": {"required": ["filters"]}},

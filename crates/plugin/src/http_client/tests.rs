@@ -113,3 +113,33 @@ fn a_test_answers_for_the_network() {
     assert_eq!(send(&env, &HttpOptions::default(), HttpRequest::new("GET", "http://x/")).unwrap().status, 418);
     assert!(send(&env, &HttpOptions::default(), HttpRequest::new("GET", "http://y/")).is_err());
 }
+
+#[test]
+fn a_proxy_is_asked_where_one_is_named() {
+    let (_runtime, env) = env();
+    let (server, proxy) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    proxy.otherwise(Behaviour::answer(200, "by the proxy"));
+    server.otherwise(Behaviour::answer(200, "direct"));
+    let with = |except: &str| HttpOptions {
+        proxy: Some(HttpProxy {
+            http: Some(format!("http://{}", proxy.addr())),
+            http_authorization: Some("Basic YTpi".into()),
+            except: Some(except.into()),
+            ..HttpProxy::default()
+        }),
+        ..HttpOptions::default()
+    };
+    let url = format!("http://{}/a", server.addr());
+    let text = |options: &HttpOptions| send(&env, options, HttpRequest::new("GET", &url)).unwrap().text().into_owned();
+    assert_eq!(text(&with("other.test")), "by the proxy");
+    let seen = proxy.take_seen();
+    assert_eq!((seen[0].target.as_str(), seen[0].header("proxy-authorization")), (url.as_str(), Some("Basic YTpi")));
+    assert_eq!(text(&with("a.test,127.0.0.1")), "direct");
+    // A tunnel is asked for; this proxy makes none.
+    let tunnel = HttpOptions {
+        proxy: Some(HttpProxy { https: Some(format!("http://{}", proxy.addr())), ..HttpProxy::default() }),
+        ..HttpOptions::default()
+    };
+    let _ = send(&env, &tunnel, HttpRequest::new("GET", "https://idp.test/x").timeout(Duration::from_secs(2)));
+    assert!(proxy.take_seen().iter().any(|s| s.method == "CONNECT" && s.target == "idp.test:443"));
+}

@@ -260,7 +260,10 @@ local request = module("request")
 
 function request.headers() return ngx.req.get_headers() end
 function request.header(_, name)
-    local value = S.req_header((tostring(name):gsub("_", "-")))
+    local value = S.req_header(tostring(name))
+    if value == nil then
+        value = S.req_header((tostring(name):gsub("_", "-")))
+    end
     if type(value) == "table" then
         return value[1]
     end

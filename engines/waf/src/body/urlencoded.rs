@@ -32,6 +32,9 @@ fn decode(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Arguments past the limit are left out, and the body says so.
 pub(crate) fn read(text: &[u8], limit: usize) -> Body {
-    Body { arguments: pairs(text).take(limit).collect(), ..Body::default() }
+    let mut pairs = pairs(text);
+    let arguments = pairs.by_ref().take(limit).collect();
+    Body { arguments, cut: pairs.next().is_some(), ..Body::default() }
 }

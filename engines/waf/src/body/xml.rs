@@ -50,7 +50,12 @@ pub(crate) fn read(text: &[u8]) -> Result<Body, String> {
 fn attributes(element: &quick_xml::events::BytesStart<'_>, body: &mut Body) -> Result<(), String> {
     for attribute in element.attributes().with_checks(false) {
         let attribute = attribute.map_err(|e| e.to_string())?;
-        body.xml.push(("//@*", attribute.value.into_owned().into_bytes()));
+        // a reference to an entity of the document's own stays as it is
+        let value = match quick_xml::escape::unescape(&attribute.value) {
+            Ok(value) => value.into_owned(),
+            Err(_) => attribute.value.into_owned(),
+        };
+        body.xml.push(("//@*", value.into_bytes()));
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Transformations to a digest, as raw bytes (rules add `t:hexEncode`).
 
-use aws_lc_rs::digest;
 use md5::Digest as _;
 
 pub(super) fn md5(value: &[u8], out: &mut Vec<u8>) -> bool {
@@ -9,6 +8,6 @@ pub(super) fn md5(value: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn sha1(value: &[u8], out: &mut Vec<u8>) -> bool {
-    out.extend_from_slice(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, value).as_ref());
+    out.extend_from_slice(&sha1_smol::Sha1::from(value).digest().bytes());
     true
 }

@@ -71,11 +71,23 @@ fn chains_share_their_beginnings() {
 
 proptest::proptest! {
     #[test]
+    fn short_texts_of_special_bytes_change_only_where_they_have_triggers(value in "[a-cA-Cx0-9%+&;\\\\ \t/.*#<>!'\"^,(-]{0,8}") {
+        for transformation in ALL {
+            let mut out = Vec::new();
+            let changed = (transformation.apply)(value.as_bytes(), &mut out) && out != value.as_bytes();
+            let started = kinds(value.as_bytes()) & transformation.triggers != 0;
+            proptest::prop_assert!(started || !changed, "{} of {value:?}", transformation.name);
+        }
+    }
+
+    #[test]
     fn no_input_panics_and_no_change_writes_nothing_that_differs(value: Vec<u8>) {
         for transformation in ALL {
             let mut out = Vec::new();
             if !(transformation.apply)(&value, &mut out) {
                 proptest::prop_assert!(out.is_empty() || out == value, "{}", transformation.name);
+            } else if kinds(&value) & transformation.triggers == 0 {
+                proptest::prop_assert!(out == value, "{} changes a value without its triggers", transformation.name);
             }
         }
     }

@@ -145,10 +145,19 @@ impl Key {
 
 /// The DER of `PUBLIC KEY` (RFC 5280) or `RSA PUBLIC KEY` (RFC 8017) in PEM (RFC 7468).
 pub fn from_pem(pem: &str) -> Option<Vec<u8>> {
+    der(pem, &["PUBLIC KEY", "RSA PUBLIC KEY"])
+}
+
+/// The DER of the first block of PEM (RFC 7468), where it has one of these labels. The parameters that OpenSSL writes before an EC
+/// key are passed over.
+pub fn der(pem: &str, labels: &[&str]) -> Option<Vec<u8>> {
     let (_, rest) = pem.split_once("-----BEGIN ")?;
     let (label, rest) = rest.split_once("-----")?;
-    let (body, _) = rest.split_once("-----END ")?;
-    if !matches!(label, "PUBLIC KEY" | "RSA PUBLIC KEY") {
+    let (body, after) = rest.split_once("-----END ")?;
+    if label == "EC PARAMETERS" {
+        return der(after, labels);
+    }
+    if !labels.contains(&label) {
         return None;
     }
     let text: String = body.split_ascii_whitespace().collect();

@@ -1,29 +1,34 @@
-//! The provider is a fake with a fresh key.
+//! The provider is a fake with a fresh key. Logins are tested end to end, with a real one.
 use super::*;
 use crate::testing::bare;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::json;
 use sluice_plugin::testing::{Harness, check};
-use sluice_plugin::{HttpResponse, Scope, define};
+use sluice_plugin::{HttpRequest, HttpResponse, Scope, define};
 use std::sync::{Arc, Mutex};
 
+/// P-256, made for this test.
+const EC_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgHFI3BSeq6G1COo8W\nmhJJCz3ITdMgIWsTjl3x3rP8avChRANCAARI6YXSElrhBwL8Ul3IMFJ9L640qUlj\nu5QigOS+3t6BSmXL7EOROlCjPykX2CgiSJj5aPh/YDh5lyBKQ94HsAG7\n-----END PRIVATE KEY-----\n";
 const NOW: u64 = 1_700_000_000;
 type Asked = Arc<Mutex<Vec<HttpRequest>>>;
 
-struct Provider {
+pub struct Provider {
     rsa: RsaKeyPair,
     ec: EcdsaKeyPair,
 }
 
 impl Provider {
-    fn new() -> Provider {
+    pub fn new() -> Provider {
         let ec = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Provider { rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(), ec }
     }
-    fn token(&self, header: Value, payload: &Value) -> String {
+    pub fn token(&self, header: Value, payload: &Value) -> String {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(payload));
         let rng = SystemRandom::new();
@@ -46,7 +51,7 @@ impl Provider {
         let der: aws_lc_rs::encoding::PublicKeyX509Der<'static> = self.rsa.public_key().as_der().unwrap();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(der.as_ref()))
     }
-    fn keys(&self) -> Value {
+    pub fn keys(&self) -> Value {
         let point = self.ec.public_key().as_ref();
         let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         // RSAPublicKey of 2048 bits: the modulus stands behind nine bytes of heads, the exponent is 65537
@@ -97,27 +102,56 @@ fn bearer(token: &str) -> Context {
 #[test]
 fn configurations_are_checked() {
     let error = |mut config: Value| check(definition(), Scope::Route, &mut config).unwrap_err().0;
-    assert_eq!(error(json!({"discovery": "https://a"})), "property \"client_id\" is required");
+    let nameless = json!({"discovery": "https://a", "client_secret": "b", "bearer_only": true});
+    assert_eq!(error(nameless), "property \"client_id\" is required");
     let secret = "property \"client_secret\" is required";
     assert_eq!(error(json!({"client_id": "a", "discovery": "https://a", "bearer_only": true})), secret);
     let session = "property \"session.secret\" is required when \"bearer_only\" is false";
     assert_eq!(error(json!({"client_id": "a", "client_secret": "b", "discovery": "https://a"})), session);
     for (more, what) in [
         (
-            json!({"bearer_only": false, "session": {"secret": "0123456789abcdef"}}),
-            "bearer_only: false (login of browsers) is not",
+            json!({"bearer_only": false, "session": {"secret": "$env://SLUICE_NO_SUCH_SECRET"}}),
+            "session.secret refers to a secret",
         ),
-        (json!({"claim_schema": {}}), "claim_schema is not"),
-        (json!({"dpop": {"enabled": true, "private_key": "x", "public_jwk": {}}}), "dpop is not"),
-        (json!({"public_key": "x"}), "public_key is no PEM"),
-        (
-            json!({"introspection_endpoint_auth_method": "private_key_jwt"}),
-            "this introspection_endpoint_auth_method is not",
-        ),
+        (json!({"client_secret": "$secret://vault/1/a"}), "client_secret refers to a secret"),
+        (json!({"public_key": "$env://SLUICE_NO_SUCH_KEY"}), "public_key refers to a secret"),
     ] {
         let refused = Harness::new(definition(), base(more)).err().unwrap().0;
         assert!(refused.starts_with(&format!("openid-connect: {what}")), "{refused}");
     }
+    let asks = |more: Value| error(base(more));
+    assert!(asks(json!({"claim_schema": {"type": 5}})).starts_with("check claim_schema failed: "));
+    assert_eq!(asks(json!({"use_par": true})), "property \"use_par\" is not allowed, use \"par.enabled\" instead");
+    let login = |more: Value| {
+        let mut all = json!({"bearer_only": false, "session": {"secret": "0123456789abcdef"}});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        asks(all)
+    };
+    let key = json!({"token_endpoint_auth_method": "private_key_jwt", "client_rsa_private_key": EC_KEY});
+    let with = |more: Value| {
+        let mut all = key.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        login(all)
+    };
+    let property = |algorithm: &str| format!("property \"client_jwt_assertion_alg\" \"{algorithm}\"");
+    assert_eq!(
+        with(json!({"client_jwt_assertion_alg": "HS256"})),
+        property("HS256")
+            + " is symmetric and cannot be used with the private_key_jwt selected by \"token_endpoint_auth_method\""
+    );
+    let rsa = " requires an RSA \"client_rsa_private_key\"";
+    assert_eq!(with(json!({"client_jwt_assertion_alg": "RS256"})), property("RS256") + rsa);
+    let curve = " requires a \"client_rsa_private_key\" on curve \"P-521\", got \"P-256\"";
+    assert_eq!(with(json!({"client_jwt_assertion_alg": "ES512"})), property("ES512") + curve);
+    let par = json!({"par": {"enabled": true, "endpoint_auth_method": "private_key_jwt"}});
+    let needs = "property \"par.endpoint_auth_method\" \"private_key_jwt\" requires \"client_rsa_private_key\" when \"par.enabled\" is true";
+    assert_eq!(login(par), needs);
+    let dpop = |jwk: Value| asks(json!({"dpop": {"enabled": true, "private_key": EC_KEY, "public_jwk": jwk}}));
+    assert!(dpop(json!({"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"})).contains("is not the public key of"));
+    assert!(dpop(json!({"kty": "OKP"})).ends_with("kty \"OKP\" is not supported"));
+    let jwk = crate::provider::assertion::public_jwk(EC_KEY).unwrap();
+    let mut good = base(json!({"dpop": {"enabled": true, "private_key": EC_KEY, "public_jwk": jwk}}));
+    assert_eq!(check(definition(), Scope::Route, &mut good), Ok(()));
 }
 
 #[test]
@@ -147,7 +181,8 @@ fn tokens_are_verified_by_public_key_and_by_key_set() {
         assert!(plugin.request(&mut bearer(&spoilt)).is_some());
         let stranger = Provider::new().token(rs.clone(), &good);
         let reply = plugin.request(&mut bearer(&stranger)).unwrap();
-        let challenge = "Bearer realm=\"apisix\", error=\"invalid_token\", error_description=\"the token's signature was not verified\"";
+        let challenge =
+            "Bearer realm=\"apisix\", error=\"invalid_token\", error_description=\"jwt signature verification failed\"";
         assert_eq!(reply, Reply::status(401).header("WWW-Authenticate", challenge));
     }
 }
@@ -158,13 +193,13 @@ fn unknown_keys_do_not_make_clients_drive_the_provider() {
     let (plugin, asked) = plugin(json!({"use_jwks": true}), Value::Null, provider.keys());
     let token = provider.token(json!({"alg": "RS256", "kid": "new"}), &json!({"iss": "https://idp"}));
     let fetches = || asked.lock().unwrap().iter().filter(|r| r.url.ends_with("/keys")).count();
-    for _ in 0..5 {
+    for _ in 0..9 {
         assert!(plugin.request(&mut bearer(&token)).is_some());
     }
-    assert_eq!(fetches(), 1);
-    plugin.env.clock.advance(Duration::from_secs(10));
+    assert_eq!(fetches(), 4);
+    plugin.env.clock.advance(Duration::from_secs(30));
     assert!(plugin.request(&mut bearer(&token)).is_some());
-    assert_eq!(fetches(), 2);
+    assert_eq!(fetches(), 5);
 }
 
 #[test]
@@ -213,4 +248,68 @@ fn requests_without_a_token_are_challenged() {
     assert_eq!(plugin.request(&mut bare("GET", "/", &[("Authorization", "x")])), Some(Reply::status(400)));
     assert!(asked.lock().unwrap().is_empty());
     assert_eq!(plugin.request(&mut bare("GET", "/", &[("X-Access-Token", "t")])), None);
+}
+
+#[test]
+fn answers_about_tokens_are_kept_as_long_as_they_say() {
+    let calls = |asked: &Asked| asked.lock().unwrap().iter().filter(|r| r.method == "POST").count();
+    for (more, claims, life) in [
+        (json!({}), json!({"active": true, "exp": NOW + 100}), 100),
+        (json!({"introspection_interval": 20}), json!({"active": true, "exp": NOW + 100}), 20),
+        (json!({"introspection_expiry_claim": "ttl"}), json!({"active": true, "ttl": 50}), 50),
+        (json!({}), json!({"active": true}), 0),
+    ] {
+        let (plugin, asked) = plugin(more, claims, Value::Null);
+        let ask = || {
+            assert_eq!(plugin.request(&mut bearer("t")), None);
+            calls(&asked)
+        };
+        assert_eq!((ask(), ask()), (1, if life > 0 { 1 } else { 2 }));
+        plugin.env.clock.advance(Duration::from_secs(life.max(1) - 1));
+        assert_eq!(ask(), if life > 0 { 1 } else { 3 });
+        plugin.env.clock.advance(Duration::from_secs(1));
+        assert_eq!(ask(), if life > 0 { 2 } else { 4 });
+    }
+}
+
+#[test]
+fn claims_are_checked_by_a_schema() {
+    let schema =
+        json!({"claim_schema": {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]}});
+    let ask = |claims: Value| plugin(schema.clone(), claims, Value::Null).0.request(&mut bearer("t"));
+    assert_eq!(ask(json!({"active": true, "team": "a"})), None);
+    let challenge =
+        "Bearer realm=\"apisix\", error=\"invalid_token\", error_description=\"property \"team\" is required\"";
+    assert_eq!(ask(json!({"active": true})), Some(Reply::status(401).header("WWW-Authenticate", challenge)));
+}
+
+#[test]
+fn a_provider_that_went_away_is_not_asked_by_every_client() {
+    let (away, asked) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), Asked::default());
+    let (gone, noted, provider) = (away.clone(), asked.clone(), Provider::new());
+    let keys = provider.keys();
+    let env = Env::for_tests().with_http(move |request: &HttpRequest| {
+        noted.lock().unwrap().push(request.clone());
+        if gone.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(sluice_plugin::HttpError::new("connection refused"));
+        }
+        let body = match request.url.ends_with("/keys") {
+            true => keys.clone(),
+            false => json!({"issuer": "https://idp", "jwks_uri": "https://idp/keys"}),
+        };
+        Ok(HttpResponse { status: 200, headers: Vec::new(), body: body.to_string().into() })
+    });
+    let more = json!({"use_jwks": true, "jwt_verification_cache_ignore": true, "jwk_expires_in": 60});
+    let plugin = Harness::with_env(definition(), base(more), env).unwrap();
+    let token =
+        provider.token(json!({"alg": "RS256", "kid": "r"}), &json!({"iss": "https://idp", "exp": NOW + 90_000}));
+    assert_eq!(plugin.request(&mut bearer(&token)), None);
+    away.store(true, std::sync::atomic::Ordering::SeqCst);
+    plugin.env.clock.advance(Duration::from_secs(4000));
+    let before = asked.lock().unwrap().len();
+    for _ in 0..5 {
+        assert_eq!(plugin.request(&mut bearer(&token)), None);
+    }
+    // Once about the metadata, once about the keys.
+    assert_eq!(asked.lock().unwrap().len() - before, 2);
 }

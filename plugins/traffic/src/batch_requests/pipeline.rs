@@ -1,5 +1,6 @@
 //! The list of requests: its form, and each request as bytes. The surprise: what a client writes into the list becomes a message
 //! on a connection of the gateway's own, so nothing in it may end a line or change where the message ends.
+use crate::own_gateway::Wire;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sluice_http::h1::write;
@@ -56,14 +57,6 @@ struct Request {
     query: Option<Map<String, Value>>,
     headers: Option<Map<String, Value>>,
     body: Option<String>,
-}
-
-/// A request as it is sent.
-#[derive(Debug, PartialEq)]
-pub struct Wire {
-    pub bytes: Vec<u8>,
-    /// Its answer has no body.
-    pub to_head: bool,
 }
 
 /// A field of the list that cannot stand in a message.
@@ -165,7 +158,7 @@ impl Request {
 }
 
 /// Fields that say where a message ends, or belong to one connection.
-fn belongs_to_message(name: &str) -> bool {
+pub(crate) fn belongs_to_message(name: &str) -> bool {
     matches!(
         name,
         "connection"

@@ -1,4 +1,4 @@
-//! Header edits of `proxy-rewrite`: added first, then set, then removed.
+//! Header edits of `proxy-rewrite` and `request-rewrite`: added first, then set, then removed.
 //!
 //! The surprise: setting a field to an empty value removes it, and adding an empty value does nothing, as in OpenResty.
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use sluice_http::Known;
 use sluice_plugin::{BuildError, Context};
 
 /// A match of `regex_uri`: what was searched, and where the groups are.
-pub(super) type Match<'a> = Option<(&'a [u8], &'a Captures)>;
+pub(crate) type Match<'a> = Option<(&'a [u8], &'a Captures)>;
 
 enum Piece {
     Text(Template),
@@ -21,7 +21,7 @@ enum Text {
 }
 
 #[derive(Default)]
-pub(super) struct HeaderEdits {
+pub(crate) struct HeaderEdits {
     add: Vec<(Box<str>, Vec<Text>)>,
     set: Vec<(Box<str>, Vec<Text>)>,
     remove: Vec<(Box<str>, Known)>,
@@ -33,7 +33,7 @@ fn is_new_form(headers: &Map<String, Value>) -> bool {
 }
 
 /// What the schema cannot say of the old form.
-pub(super) fn check(headers: &Map<String, Value>) -> Result<(), BuildError> {
+pub(crate) fn check(headers: &Map<String, Value>) -> Result<(), BuildError> {
     if is_new_form(headers) {
         return Ok(());
     }
@@ -73,12 +73,12 @@ fn is_reserved(known: Known) -> bool {
 }
 
 impl HeaderEdits {
-    pub(super) fn compile(headers: &Map<String, Value>) -> HeaderEdits {
+    pub(crate) fn compile(headers: &Map<String, Value>) -> HeaderEdits {
         let fields = |map: Option<&Map<String, Value>>| {
             let usable = |(name, _): &(&String, &Value)| {
                 let reserved = is_reserved(Known::from_name(name.as_bytes()));
                 if reserved {
-                    tracing::warn!(plugin = "proxy-rewrite", field = %name, "this field cannot be changed here");
+                    tracing::warn!(field = %name, "this field cannot be changed here");
                 }
                 !reserved
             };
@@ -100,7 +100,7 @@ impl HeaderEdits {
         }
     }
 
-    pub(super) fn apply(&self, cx: &mut Context, found: Match<'_>) {
+    pub(crate) fn apply(&self, cx: &mut Context, found: Match<'_>) {
         let mut buffer = Vec::new();
         for (name, texts) in &self.add {
             for text in texts {

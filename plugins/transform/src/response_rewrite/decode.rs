@@ -1,5 +1,8 @@
-//! Unpacks compressed response bodies (apisix/utils/content-decode.lua: gzip and br), up to a limit.
+//! Unpacks compressed response bodies (apisix/utils/content-decode.lua: gzip and br; here zstd too), up to a limit.
 use std::io::Read;
+
+/// zstd's largest window, as a power of two (RFC 9659: 8 MiB).
+const WINDOW: u32 = 23;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecodeError {
@@ -17,6 +20,10 @@ pub(super) fn decode(encoding: &[u8], body: &[u8], limit: usize) -> Result<Vec<u
         flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut out)?;
     } else if encoding.eq_ignore_ascii_case(b"br") {
         brotli_decompressor::Decompressor::new(body, 4096).take(limit).read_to_end(&mut out)?;
+    } else if encoding.eq_ignore_ascii_case(b"zstd") {
+        let mut decoder = zstd::stream::read::Decoder::new(body)?;
+        decoder.window_log_max(WINDOW)?;
+        decoder.take(limit).read_to_end(&mut out)?;
     } else {
         return Err(DecodeError::Unsupported(String::from_utf8_lossy(encoding).into_owned()));
     }

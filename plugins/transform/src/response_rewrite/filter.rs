@@ -1,21 +1,43 @@
-//! One replacement in a body.
+//! One replacement in a body, of `response-rewrite` and `request-rewrite`.
 //!
 //! The surprise: PCRE's `$` also matches before a line feed that ends the body, and bodies mostly end so; our engine's
 //! does not. A pattern with `$` is therefore also tried on the body without its last line feed.
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use sluice_expr::{Regex, Replacement};
 use sluice_plugin::BuildError;
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct FilterConfig {
+pub(crate) struct FilterConfig {
     regex: String,
     scope: String,
     replace: String,
     options: String,
 }
 
-pub(super) struct Filter {
+/// The schema of a list of replacements.
+pub(crate) fn schema() -> Value {
+    json!({
+        "description": "Replacements by regular expressions, one after the other.",
+        "type": "array", "minItems": 1,
+        "items": {
+            "type": "object",
+            "required": ["regex", "replace"],
+            "properties": {
+                "regex": {"description": "Pattern.", "type": "string", "minLength": 1},
+                "scope": {
+                    "description": "Whether the first match or every match is replaced.",
+                    "type": "string", "enum": ["once", "global"], "default": "once"
+                },
+                "replace": {"description": "What stands in; `$1` is the first group.", "type": "string"},
+                "options": {"description": "Letters of OpenResty's regex options.", "type": "string", "default": "jo"}
+            }
+        }
+    })
+}
+
+pub(crate) struct Filter {
     regex: Regex,
     replacement: Replacement,
     global: bool,
@@ -23,7 +45,7 @@ pub(super) struct Filter {
     dollar: bool,
 }
 
-pub(super) fn check(filter: &FilterConfig) -> Result<(), BuildError> {
+pub(crate) fn check(filter: &FilterConfig) -> Result<(), BuildError> {
     match Regex::new(&filter.regex, &filter.options) {
         Ok(_) => Ok(()),
         Err(e) => Err(BuildError(format!("regex \"{}\" validation failed: {e}", filter.regex))),
@@ -31,7 +53,7 @@ pub(super) fn check(filter: &FilterConfig) -> Result<(), BuildError> {
 }
 
 impl Filter {
-    pub(super) fn compile(config: FilterConfig) -> Option<Filter> {
+    pub(crate) fn compile(config: FilterConfig) -> Option<Filter> {
         let compiled =
             Regex::new(&config.regex, &config.options).and_then(|r| Ok((r, Replacement::compile(&config.replace)?)));
         match compiled {
@@ -40,13 +62,13 @@ impl Filter {
                 Some(Filter { regex, replacement, global: config.scope == "global", dollar })
             }
             Err(error) => {
-                tracing::error!(plugin = "response-rewrite", regex = %config.regex, %error, "this filter is left out");
+                tracing::error!(regex = %config.regex, %error, "this filter is left out");
                 None
             }
         }
     }
 
-    pub(super) fn apply(&self, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn apply(&self, body: Vec<u8>) -> Vec<u8> {
         let limit = if self.global { usize::MAX } else { 1 };
         if self.dollar
             && let Some(line) = body.strip_suffix(b"\n")

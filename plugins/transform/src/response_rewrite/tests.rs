@@ -191,7 +191,10 @@ fn compressed_bodies_are_unpacked() {
     let mut cx = response(&[("Content-Encoding", "br")]);
     assert_eq!(body(config.clone(), &mut cx, &[&brotli]), "test");
     // What cannot be unpacked stays as it is.
-    for encoding in ["deflate", "gzip", "br"] {
+    let packed = zstd::encode_all(&b"hello world\n"[..], 3).unwrap();
+    let mut cx = response(&[("Content-Encoding", "zstd")]);
+    assert_eq!(body(config.clone(), &mut cx, &[&packed]), "test world\n");
+    for encoding in ["deflate", "gzip", "br", "zstd"] {
         let mut cx = response(&[("Content-Encoding", encoding)]);
         assert_eq!(body(config.clone(), &mut cx, &[b"no ", b"hello"]), "no hello", "{encoding}");
         assert_eq!(field(&cx, "content-encoding"), None);

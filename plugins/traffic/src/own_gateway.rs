@@ -1,9 +1,8 @@
-//! A connection from the gateway to itself, so that each request of a list meets routes, plugins and logs as any other does.
+//! Connections from the gateway to itself, for `batch-requests` and `aggregate`: what they send meets routes, plugins and logs as
+//! any other request does.
 //!
 //! The surprise: the gateway must know its own connections again, or a list in a list could multiply without end.
-use super::pipeline::Wire;
-use crate::answer::{Answers, write_all};
-use serde_json::{Map, Value, json};
+use crate::answer::{Answer, Answers, write_all};
 use sluice_net::proxy_protocol::write_v1;
 use sluice_net::tls::{ClientTls, ClientTlsConfig};
 use sluice_net::{Address, ConnectOptions, Stream, connect};
@@ -16,6 +15,14 @@ use std::time::Duration;
 
 /// Our side of the connections that are open.
 type Own = Arc<Mutex<HashSet<SocketAddr>>>;
+
+/// A request as it is sent.
+#[derive(Debug, PartialEq)]
+pub struct Wire {
+    pub bytes: Vec<u8>,
+    /// Its answer has no body.
+    pub to_head: bool,
+}
 
 pub struct Gateway {
     own: Own,
@@ -33,7 +40,7 @@ struct Door {
 
 impl Gateway {
     pub fn new(env: &Env) -> Result<Gateway, String> {
-        let own = env.shared.get_or_insert("batch-requests#own", Own::default);
+        let own = env.shared.get_or_insert("traffic#own-connections", Own::default);
         // It is our own certificate that we meet.
         let tls = ClientTls::new(&ClientTlsConfig::default()).map_err(|e| e.to_string())?;
         Ok(Gateway { own: Own::clone(&own), tls })
@@ -122,54 +129,18 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// Sends the requests in order; the answers as APISIX writes them. `most` is for the bytes of all bodies.
-    pub async fn send_all(&mut self, requests: &[Wire], limit: Duration, mut most: usize) -> Value {
-        let mut answers = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.send(request, limit, &mut most).await {
-                Ok(answer) => answers.push(answer),
-                Err(error) => {
-                    tracing::error!("batch-requests: a request of the pipeline has no answer: {error}");
-                    break;
-                }
-            }
-        }
-        answers.resize(requests.len(), json!({"status": 504, "reason": "upstream timeout"}));
-        Value::Array(answers)
-    }
-
-    async fn send(&mut self, request: &Wire, limit: Duration, most: &mut usize) -> io::Result<Value> {
+    /// Sends a request and reads its answer. `limit` is for connecting and between two reads; `keep` is the most body bytes that
+    /// are kept.
+    pub async fn exchange(&mut self, request: &Wire, limit: Duration, keep: usize) -> io::Result<Answer> {
         if self.open.is_none() {
             self.open(limit).await?;
         }
         let Some(open) = &mut self.open else { return Err(io::ErrorKind::NotConnected.into()) };
         write_all(&mut open.stream, &request.bytes, limit).await?;
-        let answer = open.answers.next(&mut open.stream, request.to_head, limit, *most).await?;
+        let answer = open.answers.next(&mut open.stream, request.to_head, limit, keep).await?;
         if !answer.head.keep_alive {
             self.open = None;
         }
-        let head = &answer.head;
-        let mut headers = Map::new();
-        for (name, value) in head.headers.iter() {
-            let value = Value::from(String::from_utf8_lossy(value));
-            let name = String::from_utf8_lossy(name);
-            let known = headers.keys().find(|known| known.eq_ignore_ascii_case(&name)).cloned();
-            match known.and_then(|known| headers.get_mut(&known)) {
-                None => {
-                    headers.insert(name.into_owned(), value);
-                }
-                Some(Value::Array(all)) => all.push(value),
-                Some(one) => *one = Value::Array(vec![one.take(), value]),
-            }
-        }
-        let reason = String::from_utf8_lossy(head.reason());
-        let mut entry = json!({"status": head.status, "reason": reason, "headers": headers});
-        if answer.cut {
-            entry["read_body_err"] = json!("the body is too large");
-        } else if !request.to_head && !matches!(head.status, 204 | 304) {
-            *most -= answer.body.len().min(*most);
-            entry["body"] = Value::from(String::from_utf8_lossy(&answer.body));
-        }
-        Ok(entry)
+        Ok(answer)
     }
 }

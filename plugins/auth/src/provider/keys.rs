@@ -1,10 +1,13 @@
 //! The provider's keys (RFC 7517) and metadata, kept over requests and reloads. A key set belongs to no algorithm until a key of
 //! it says one, so each key is prepared for every algorithm of its type; none of them is HS.
+use super::flight::Flights;
 use crate::jwt_auth::key::{Algorithm, Key, from_pem};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
-use std::sync::{Arc, Mutex, PoisonError};
+use sluice_plugin::Clock;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A key prepared for one algorithm.
 pub struct Named {
@@ -17,15 +20,31 @@ pub type Keys = [Named];
 
 /// Keys of one provider that are looked at, at most.
 const MAX_KEYS: usize = 64;
-/// Seconds between fetches that tokens with unknown keys can cause.
-const REFRESH: u64 = 10;
+/// Fetches within [`WINDOW`] seconds that tokens with unknown keys can cause.
+const FORCED: u32 = 3;
+const WINDOW: u64 = 30;
+/// What was fetched serves on for a day where the provider does not answer.
+const STALE: u64 = 86_400;
+/// Milliseconds in which a provider that did not answer is not asked again.
+const PAUSE: u64 = 1000;
 
 /// Something fetched, with the second at which it came.
-pub struct Kept<T: ?Sized>(Mutex<Option<(u64, Arc<T>)>>);
+pub struct Kept<T: ?Sized> {
+    state: Mutex<State<T>>,
+    flights: Flights<Result<Arc<T>, String>>,
+}
+
+struct State<T: ?Sized> {
+    value: Option<(u64, Arc<T>)>,
+    /// The last failure, and its millisecond.
+    failure: Option<(u64, String)>,
+    /// Begin of the window, and forced fetches in it.
+    forced: (u64, u32),
+}
 
 impl<T: ?Sized> Default for Kept<T> {
     fn default() -> Self {
-        Kept(Mutex::new(None))
+        Kept { state: Mutex::new(State { value: None, failure: None, forced: (0, 0) }), flights: Flights::default() }
     }
 }
 
@@ -33,19 +52,49 @@ pub type Document = Kept<Value>;
 pub type KeySet = Kept<Keys>;
 
 impl<T: ?Sized> Kept<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is kept, if it is not older than `lifetime` seconds.
     pub fn get(&self, now: u64, lifetime: u64) -> Option<Arc<T>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.as_ref().filter(|(at, _)| now.saturating_sub(*at) < lifetime).map(|(_, value)| value.clone())
+        self.state().value.as_ref().filter(|(at, _)| now.saturating_sub(*at) < lifetime).map(|(_, value)| value.clone())
     }
-    /// Whether enough time has passed since the last fetch.
+
+    /// Whether it may be fetched again before its time.
     pub fn may_refresh(&self, now: u64) -> bool {
-        self.get(now, REFRESH).is_none()
+        let mut state = self.state();
+        if now.saturating_sub(state.forced.0) >= WINDOW {
+            state.forced = (now, 0);
+        }
+        state.forced.1 += 1;
+        state.forced.1 <= FORCED
     }
-    pub fn put(&self, now: u64, value: impl Into<Arc<T>>) -> Arc<T> {
-        let value = value.into();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, value.clone()));
-        value
+
+    /// Fetches it, once for all who want it now. Where that fails, what was fetched before serves on.
+    pub async fn fetch(
+        &self,
+        clock: &Clock,
+        ask: impl Future<Output = Result<Arc<T>, String>>,
+    ) -> Result<Arc<T>, String> {
+        let now = clock.millis();
+        let known = self.state().failure.clone().filter(|(at, _)| now.saturating_sub(*at) < PAUSE);
+        let answer = match known {
+            Some((_, reason)) => Err(reason),
+            None => {
+                let ask = async {
+                    let answer = ask.await;
+                    let mut state = self.state();
+                    match &answer {
+                        Ok(value) => (state.value, state.failure) = (Some((clock.seconds(), value.clone())), None),
+                        Err(reason) => state.failure = Some((clock.millis(), reason.clone())),
+                    }
+                    answer
+                };
+                self.flights.join([0; 32], ask).await
+            }
+        };
+        answer.or_else(|reason| self.get(now / 1000, STALE).ok_or(reason))
     }
 }
 
