@@ -2,10 +2,11 @@
 use crate::configuration::{Configuration, read_plugins};
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use sluice_admin::{Admin, AdminKey, AdminSettings, Gateway};
+use sluice_admin::{Admin, AdminKey, AdminSettings, CachePurge, Gateway, PurgeAnswer};
 use sluice_config::settings::Settings;
 use sluice_config::settings::deployment;
 use sluice_config::{Enabled, Problem, Snapshot};
+use sluice_engine_cache::{Purge, Zones};
 use sluice_model::Kind;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
@@ -24,6 +25,7 @@ struct Running {
     configuration: Arc<Configuration>,
     store: Arc<dyn Store>,
     config: PathBuf,
+    zones: Arc<Zones>,
 }
 
 impl Running {
@@ -64,6 +66,19 @@ impl Gateway for Running {
     }
     fn check_proto(&self, content: &str) -> Result<(), String> {
         sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
+    }
+    fn purge(&self, zone: &str, purge: CachePurge) -> Option<PurgeAnswer<'_>> {
+        let zone = self.zones.get(zone)?.clone();
+        let purge = match purge {
+            CachePurge::All => Purge::All,
+            CachePurge::Key(key) => Purge::Key(key.into()),
+            CachePurge::Prefix(prefix) => Purge::Prefix(prefix.into()),
+            CachePurge::Tag(tag) => Purge::Tag(tag),
+        };
+        Some(Box::pin(async move { zone.purge(purge).await.map_err(|error| error.to_string()) }))
+    }
+    fn caches(&self) -> Vec<Value> {
+        crate::cache::report(&self.zones)
     }
     fn taken(&self, _revision: u64) {
         self.configuration.set_ready();
@@ -107,10 +122,11 @@ pub async fn start(
     configuration: Arc<Configuration>,
     store: Arc<dyn Store>,
     keys: Vec<AdminKey>,
+    zones: Arc<Zones>,
 ) -> anyhow::Result<()> {
     let admin = &settings.deployment.admin;
     let tls = tls(admin, &config)?;
-    let running = Running { configuration, store: store.clone(), config };
+    let running = Running { configuration, store: store.clone(), config, zones };
     let handler = Arc::new(Admin::new(admin_settings(settings, keys), store, Arc::new(running)));
     let listener = TcpListener::bind(admin.listen)
         .await

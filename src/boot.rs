@@ -12,13 +12,15 @@ use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::watch::{Change, POLL_INTERVAL, Watcher};
 use sluice_config::{CompileSettings, Compiler};
 use sluice_discovery::Registries;
+use sluice_engine_cache::Zones;
 use sluice_net::dns::{DnsSettings, Resolver};
 use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
+use sluice_plugin::record::Explained;
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
-use sluice_proxy::{AccessLogSink, Figures, ProxySettings, Worker};
+use sluice_proxy::{AccessLogSink, Figures, ProxySettings, StreamFigures, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
 use sluice_store::{Store, Watch};
@@ -75,6 +77,9 @@ pub struct Services {
     pub discovery: Option<Arc<Registries>>,
     pub prefix: PathBuf,
     pub logs: Arc<LogQueues>,
+    pub explained: Arc<Explained>,
+    /// Where `proxy-cache` keeps answers; only declared where they are not given.
+    pub zones: Option<Arc<Zones>>,
 }
 
 /// The registries of `discovery`; without `control` they are never asked.
@@ -94,7 +99,7 @@ fn registries(
 }
 
 /// `apisix.ssl.ssl_trusted_certificate`, PEM; `None`: the system's.
-fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
+pub fn trusted_certificates(settings: &Settings) -> anyhow::Result<Option<String>> {
     let path = settings.apisix.ssl.ssl_trusted_certificate.as_deref().filter(|path| *path != "system");
     path.map(std::fs::read_to_string).transpose().context("apisix.ssl.ssl_trusted_certificate cannot be read")
 }
@@ -114,7 +119,12 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_https_ports(settings.apisix.ssl.listen.iter().map(|l| l.address.port()).collect::<Vec<_>>())
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
-        .with_logs(services.logs);
+        .with_logs(services.logs)
+        .with_explained(services.explained);
+    env = match services.zones {
+        Some(zones) => env.with_part(zones),
+        None => env.with_part(Arc::new(crate::cache::declared(settings)?)),
+    };
     env.prefix = services.prefix.into();
     if let Some(resolver) = &services.resolver {
         env = env.with_resolver(resolver.clone());
@@ -319,12 +329,13 @@ impl Signals {
 }
 
 /// What a listener's connections are.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Serves {
     Http,
     /// Stream routes; `announce`: nodes get a PROXY protocol header.
     Stream {
         announce: bool,
+        figures: Arc<StreamFigures>,
     },
 }
 
@@ -337,7 +348,8 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
         let mut config = ListenConfig::new(listen.address);
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
-        configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream }));
+        let figures = Arc::new(StreamFigures::new(&listen.address.to_string())?);
+        configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream, figures }));
     }
     for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
         let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
@@ -359,7 +371,7 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
     for (mut config, serves) in configs {
         config.reuseport = apisix.enable_reuseport;
         for (worker, bound) in listeners.iter_mut().zip(BoundListener::bind(&config, workers)?) {
-            worker.push((bound, serves));
+            worker.push((bound, serves.clone()));
         }
     }
     Ok(listeners)
@@ -380,10 +392,16 @@ struct Gateway {
     workers: usize,
     metrics: sluice_telemetry::Registry,
     logs: Arc<LogQueues>,
+    /// One per listener of stream routes.
+    streams: Vec<Arc<StreamFigures>>,
+    resolver: Option<Arc<Resolver>>,
+    /// Records of explained requests.
+    explained: Arc<Explained>,
     /// What health checks have found.
     states: Arc<sluice_upstream::NodeStates>,
     /// The registries of `discovery`.
     registries: Arc<Registries>,
+    zones: Arc<Zones>,
     source: Source,
     data_dir: PathBuf,
 }
@@ -406,19 +424,21 @@ impl Gateway {
         sluice_telemetry::process::register(&metrics)?;
         let logs = Arc::new(LogQueues::new(settings.sluice.limits.log_pending_bytes));
         logs.report(&metrics)?;
+        let explained = Arc::<Explained>::default();
         let dns = DnsSettings {
             servers: settings.apisix.dns_resolver.clone(),
             timeout: settings.apisix.resolver_timeout,
             valid: settings.apisix.dns_resolver_valid,
             ..DnsSettings::default()
         };
-        let resolver = match Resolver::new(&dns, control.clone()) {
-            Ok(resolver) => Some(Arc::new(NodeResolver(resolver)) as Arc<dyn Resolve>),
+        let names = match Resolver::new(&dns, control.clone()) {
+            Ok(resolver) => Some(Arc::new(resolver)),
             Err(error) => {
                 tracing::error!(%error, "no DNS: upstream nodes with names cannot be used");
                 None
             }
         };
+        let resolver = names.clone().map(|names| Arc::new(NodeResolver(names)) as Arc<dyn Resolve>);
         let prefix = prefix(config);
         let source = match standalone_path(config, settings) {
             Some(path) => Source::File(Arc::new(StandaloneSource::new(&path, Environment::Process))),
@@ -426,6 +446,8 @@ impl Gateway {
         };
         let registries = registries(settings, Some(control.clone()), &prefix)?;
         crate::figures::register_discovery(&metrics, &registries)?;
+        let zones = Arc::new(crate::cache::open(settings, &prefix, &control)?);
+        crate::cache::register(&metrics, &zones)?;
         let services = Services {
             control: Some(control),
             discovery: Some(registries.clone()),
@@ -433,6 +455,8 @@ impl Gateway {
             resolver: resolver.clone(),
             prefix: prefix.clone(),
             logs: logs.clone(),
+            explained: explained.clone(),
+            zones: Some(zones.clone()),
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
@@ -446,6 +470,11 @@ impl Gateway {
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
         let listeners = bind(settings, &prefix, workers)?;
+        let streams = listeners.first().into_iter().flatten().filter_map(|(_, serves)| match serves {
+            Serves::Stream { figures, .. } => Some(figures.clone()),
+            Serves::Http => None,
+        });
+        let streams = streams.collect();
         let http = &settings.nginx.http;
         let access_log = match log_target(&http.access_log, &prefix)? {
             AccessLogTarget::Off => None,
@@ -464,8 +493,12 @@ impl Gateway {
             sluice_config::settings::http::Escape::Json => Escape::Json,
             sluice_config::settings::http::Escape::None => Escape::None,
         };
+        let proxy = proxy_settings(settings);
+        if settings.apisix.tracing {
+            proxy.debug.time();
+        }
         Ok(Gateway {
-            settings: Arc::new(proxy_settings(settings)),
+            settings: Arc::new(proxy),
             configuration: Arc::new(Configuration::new(
                 compiler,
                 tls.clone(),
@@ -488,8 +521,12 @@ impl Gateway {
             workers,
             metrics,
             logs,
+            streams,
+            resolver: names,
+            explained,
             states,
             registries,
+            zones,
             source,
             data_dir: data_dir.to_owned(),
         })
@@ -516,8 +553,8 @@ impl Gateway {
                         Ok(listener) => accepting.push(tokio::task::spawn_local(async move {
                             match serves {
                                 Serves::Http => crate::listen::accept(listener, worker, tls, drain).await,
-                                Serves::Stream { announce } => {
-                                    crate::listen::accept_stream(listener, worker, tls, drain, announce).await;
+                                Serves::Stream { announce, figures } => {
+                                    crate::listen::accept_stream(listener, worker, tls, drain, announce, figures).await;
                                 }
                             }
                         })),
@@ -555,7 +592,10 @@ impl Gateway {
             Source::File(source) => {
                 match source.load() {
                     Ok(update) => self.configuration.update(source, update, true).await,
-                    Err(errors) => errors.iter().for_each(|error| tracing::error!("{error}")),
+                    Err(errors) => {
+                        errors.iter().for_each(|error| tracing::error!("{error}"));
+                        self.configuration.source_is_unreadable();
+                    }
                 }
                 None
             }
@@ -566,7 +606,13 @@ impl Gateway {
     /// The ports for operators, before there is a configuration: the status API says so.
     fn start_control(&self, settings: &Settings, config: &Path) -> anyhow::Result<()> {
         let bound = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().unwrap_or_default();
-        control_server::start(bound, settings, config.to_owned(), &self.configuration, self.store(), &self.registries)
+        let seen = control_server::Seen {
+            debug: self.settings.debug.clone(),
+            explained: self.explained.clone(),
+            workers: u16::try_from(self.workers).unwrap_or(u16::MAX),
+        };
+        let (store, registries) = (self.store(), &self.registries);
+        control_server::start(bound, settings, config.to_owned(), &self.configuration, store, registries, seen)
     }
 
     fn store(&self) -> Option<Arc<dyn Store>> {
@@ -582,7 +628,8 @@ impl Gateway {
         }
         admin_server::reset_plugin_list(store.as_ref(), &configuration::enabled(&settings.plugins)).await;
         let keys = crate::admin_key::keys(&settings.deployment.admin, &self.data_dir)?;
-        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys).await
+        let zones = self.zones.clone();
+        admin_server::start(settings, config.to_owned(), self.configuration.clone(), store.clone(), keys, zones).await
     }
 
     /// Registers the node's own metrics; says where they are to be served, if anywhere.
@@ -598,8 +645,23 @@ impl Gateway {
             figures: self.figures.clone(),
             states: self.states.clone(),
             store: self.store(),
+            streams: self.streams.clone(),
         };
         prometheus::register_node(&env, Arc::new(node))?;
+        crate::figures::own::register(
+            &self.metrics,
+            &Arc::new(crate::figures::own::Sources {
+                drain: self.drain.clone(),
+                figures: self.figures.clone(),
+                states: self.states.clone(),
+                configuration: self.configuration.clone(),
+                store: self.store(),
+                access_log: self.access_log.clone(),
+                resolver: self.resolver.clone(),
+                workers: self.workers,
+                expiries: Default::default(),
+            }),
+        )?;
         Ok(ExportServer::read(env.attribute("prometheus"))?)
     }
 
@@ -645,6 +707,7 @@ impl Gateway {
                         }
                     }
                     Some(Change::Broken(errors)) => {
+                        self.configuration.source_is_unreadable();
                         errors.iter().for_each(|e| tracing::error!("{e}"));
                         tracing::error!("the running configuration stays in force");
                     }

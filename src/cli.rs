@@ -5,12 +5,16 @@ mod convert;
 mod diff;
 mod dump;
 mod explain;
+mod explain_token;
 mod lint;
 mod run;
 mod schema;
 mod server;
 mod sync;
+mod tail;
+mod top;
 mod version;
+mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -39,6 +43,20 @@ enum Command {
         after_help = "Example:\n  sluice explain -c conf/config.yaml GET 'http://example.com/orders?page=2' -H 'apikey: one'"
     )]
     Explain(explain::Explain),
+    /// Makes a token that lets `debug-logger` explain a live request.
+    #[command(
+        name = "explain-token",
+        after_help = "Example:\n  curl -i http://127.0.0.1:9080/orders -H \"Sluice-Explain: $(sluice explain-token --key-file key.txt)\"\n\nThe answer names the record: curl http://127.0.0.1:9090/v1/explain/ID on the gateway's machine."
+    )]
+    ExplainToken(explain_token::ExplainToken),
+    /// Shows routes and upstreams of a running gateway: rates, errors, latencies, health and breakers.
+    #[command(after_help = "Examples:\n  sluice top\n  sluice top --once --interval 5 --sort errors --output json")]
+    Top(top::Top),
+    /// Follows requests of a running gateway as they end.
+    #[command(
+        after_help = "Examples:\n  sluice tail --status 5xx\n  sluice tail --route orders --host '*.example.com' --output json"
+    )]
+    Tail(tail::Tail),
     /// Writes the configuration of a running gateway, by its Admin API, in the shape of apisix.yaml.
     #[command(
         after_help = "Example:\n  SLUICE_ADMIN_KEY=… sluice dump --server http://127.0.0.1:9180 --file apisix.yaml\n\nSecrets are masked: a mask that is synced again means \"what the server has\"."
@@ -110,6 +128,9 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::ExplainToken(command) => command.run(),
+        Command::Top(command) => command.run(),
+        Command::Tail(command) => command.run(),
         Command::Dump(command) => command.run(),
         Command::Diff(command) => command.run(),
         Command::Sync(command) => command.run(),

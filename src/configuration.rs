@@ -13,9 +13,9 @@ use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
 use sluice_upstream::{NodeSet, NodeStates, NodeStatus, Resolve, Upstream};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 
 /// How long the first configuration waits for the names of its nodes before it is put into force without them.
@@ -45,6 +45,32 @@ pub struct Configuration {
     ready: AtomicBool,
     /// The source has a list of plugins of its own.
     source_names_plugins: AtomicBool,
+    history: History,
+}
+
+/// What became of changes so far.
+#[derive(Debug, Default)]
+struct History {
+    /// Milliseconds since the epoch when a snapshot was published last.
+    changed: AtomicU64,
+    /// Objects that did not compile, each time they were looked at.
+    rejected: AtomicU64,
+    /// Times that the source could not be read.
+    unreadable: AtomicU64,
+    /// The source could not be read when it was last tried.
+    is_unreadable: AtomicBool,
+}
+
+/// [`Configuration::figures`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfigurationFigures {
+    /// Of the snapshot in force.
+    pub revision: u64,
+    /// Milliseconds since the epoch when it came into force; 0: none did.
+    pub changed: u64,
+    pub rejected: u64,
+    pub unreadable: u64,
+    pub is_unreadable: bool,
 }
 
 /// A compiled change on its way into force.
@@ -76,7 +102,26 @@ impl Configuration {
             problems: Mutex::default(),
             ready: AtomicBool::new(false),
             source_names_plugins: AtomicBool::new(false),
+            history: History::default(),
         }
+    }
+
+    /// For metrics.
+    pub fn figures(&self) -> ConfigurationFigures {
+        let history = &self.history;
+        ConfigurationFigures {
+            revision: self.published.load().1.revision,
+            changed: history.changed.load(Ordering::Relaxed),
+            rejected: history.rejected.load(Ordering::Relaxed),
+            unreadable: history.unreadable.load(Ordering::Relaxed),
+            is_unreadable: history.is_unreadable.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The source cannot be read as a whole; what is in force stays.
+    pub fn source_is_unreadable(&self) {
+        self.history.unreadable.fetch_add(1, Ordering::Relaxed);
+        self.history.is_unreadable.store(true, Ordering::Relaxed);
     }
 
     pub fn published(&self) -> Arc<Published> {
@@ -169,6 +214,7 @@ impl Configuration {
     /// Takes in what a file brings; `first`: nothing is served yet.
     pub async fn update(&self, source: &StandaloneSource, update: Update, first: bool) {
         let _turn = self.turn.lock().await;
+        self.history.is_unreadable.store(false, Ordering::Relaxed);
         let change = tokio::task::block_in_place(|| self.compile_update(source, update));
         self.put_into_force(change, first).await;
         self.ready.store(true, Ordering::Release);
@@ -196,6 +242,7 @@ impl Configuration {
 
     /// What was looked at anew has the problems that were found now, or none.
     fn keep_problems(&self, compiler: &Compiler, applied: &Applied) {
+        self.history.rejected.fetch_add(applied.problems.len() as u64, Ordering::Relaxed);
         let mut problems = lock(&self.problems);
         problems.retain(|key, _| !applied.compiled.contains(key) && compiler.object(key.0, &key.1).is_some());
         problems.extend(applied.problems.iter().map(|problem| ((problem.kind, problem.id.clone()), problem.clone())));
@@ -321,6 +368,8 @@ impl Configuration {
             "configuration in force"
         );
         self.published.publish(snapshot);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        self.history.changed.store(now, Ordering::Relaxed);
     }
 }
 

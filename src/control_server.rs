@@ -11,9 +11,13 @@ use sluice_config::settings::Settings;
 use sluice_discovery::Registries;
 use sluice_model::Kind;
 use sluice_plugin::Registry;
+use sluice_plugin::record::Explained;
+use sluice_proxy::DebugMode;
 use sluice_secret::Keyring;
 use sluice_store::{Entry, Key, Store};
+use sluice_telemetry::watch::Watch;
 use sluice_upstream::NodeStatus;
+use std::any::Any;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -29,6 +33,14 @@ struct Node {
     prefix: String,
     keyring: Keyring,
     registries: Arc<Registries>,
+    seen: Seen,
+}
+
+/// What passes through the gateway, for those who watch.
+pub struct Seen {
+    pub debug: Arc<DebugMode>,
+    pub explained: Arc<Explained>,
+    pub workers: u16,
 }
 
 impl Node {
@@ -85,6 +97,16 @@ impl Running for Node {
         self.configuration.nodes_of(kind, id)
     }
 
+    fn watch(&self, watcher: Arc<dyn Watch>) -> Option<Box<dyn Any + Send + Sync>> {
+        Some(Box::new(self.seen.debug.watch(watcher)))
+    }
+    fn workers(&self) -> u16 {
+        self.seen.workers
+    }
+    fn explained(&self) -> Option<Arc<Explained>> {
+        Some(self.seen.explained.clone())
+    }
+
     fn discovery_dump(&self, kind: &str) -> Option<Value> {
         self.registries.get(kind)?.dump()
     }
@@ -137,12 +159,13 @@ pub fn start(
     configuration: &Arc<Configuration>,
     store: Option<Arc<dyn Store>>,
     registries: &Arc<Registries>,
+    seen: Seen,
 ) -> anyhow::Result<()> {
     if let Some(listener) = bound.control {
         let prefix = if store.is_some() { settings.deployment.etcd.prefix.clone() } else { String::new() };
         let keyring = crate::boot::keyring(settings);
         let (configuration, registries) = (configuration.clone(), registries.clone());
-        let node = Node { configuration, store, config, prefix, keyring, registries };
+        let node = Node { configuration, store, config, prefix, keyring, registries, seen };
         serve(listener, Arc::new(Control::new(Arc::new(node))))?;
     }
     if let Some(listener) = bound.status {

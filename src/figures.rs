@@ -1,9 +1,11 @@
-//! The node's figures for `prometheus`: who owns what it shows.
+//! The node's figures for `prometheus`: who owns what it shows. Those that APISIX does not have are in `own`.
+pub mod own;
+
 use sluice_discovery::{Registries, Report};
 use sluice_net::Drain;
 use sluice_plugins_observe::prometheus::{BreakerFigures, LimitFigures};
-use sluice_plugins_observe::prometheus::{ConfigSource, Connections, NodeFigures, NodeHealth};
-use sluice_proxy::Figures;
+use sluice_plugins_observe::prometheus::{ConfigSource, Connections, NodeFigures, NodeHealth, StreamListener};
+use sluice_proxy::{Figures, StreamFigures};
 use sluice_store::{Condition, Source, Store};
 use sluice_telemetry::metrics::Kind;
 use sluice_upstream::NodeStates;
@@ -47,6 +49,7 @@ pub struct Node {
     pub states: Arc<NodeStates>,
     /// Where the configuration comes from, unless it is a file.
     pub store: Option<Arc<dyn Store>>,
+    pub streams: Vec<Arc<StreamFigures>>,
 }
 
 /// The resources whose newest revisions are shown (`etcd_modify_index` of apisix/plugins/prometheus/exporter.lua).
@@ -79,6 +82,20 @@ impl NodeFigures for Node {
             })
         });
         nodes.collect()
+    }
+    fn stream_listeners(&self) -> Vec<StreamListener> {
+        let listener = |figures: &Arc<StreamFigures>| {
+            let totals = figures.totals();
+            StreamListener {
+                listen_addr: figures.listen_addr.to_string(),
+                active: totals.active,
+                from_client: totals.from_client,
+                to_client: totals.to_client,
+                from_upstream: totals.from_upstream,
+                to_upstream: totals.to_upstream,
+            }
+        };
+        self.streams.iter().map(listener).collect()
     }
     fn breakers(&self) -> Vec<BreakerFigures> {
         crate::breakers::figures(&self.states)

@@ -4,6 +4,7 @@ mod admin_key;
 mod admin_server;
 pub mod boot;
 mod breakers;
+mod cache;
 mod certificates;
 pub mod cli;
 pub mod configuration;

@@ -5,7 +5,7 @@ use sluice_net::tls::ServerTls;
 use sluice_net::worker::spawn_connection;
 use sluice_net::{Address, Drain, Listener, Stream};
 use sluice_plugin::{Connection, TlsInfo};
-use sluice_proxy::Worker;
+use sluice_proxy::{StreamFigures, Worker};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,16 +52,23 @@ pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>,
 }
 
 /// Accepts connections of stream routes until the gateway drains. `announce`: see [`sluice_proxy::serve_stream`].
-pub async fn accept_stream(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>, drain: Drain, announce: bool) {
+pub async fn accept_stream(
+    listener: Listener,
+    worker: Rc<Worker>,
+    tls: Arc<ServerTls>,
+    drain: Drain,
+    announce: bool,
+    figures: Arc<StreamFigures>,
+) {
     let config = listener.config().clone();
     let counted = drain.clone();
     listener
         .serve(&drain, move |socket, peer| {
-            let (worker, tls, config) = (worker.clone(), tls.clone(), config.clone());
+            let (worker, tls, config, figures) = (worker.clone(), tls.clone(), config.clone(), figures.clone());
             spawn_connection(&counted, async move {
                 let opened = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls, STREAM_ALPN)).await;
                 if let Some((stream, connection)) = opened {
-                    sluice_proxy::serve_stream(worker, stream, connection, announce).await;
+                    sluice_proxy::serve_stream(worker, stream, connection, announce, figures).await;
                 }
             });
         })

@@ -2,10 +2,11 @@
 use sluice_net::dns::{Resolve as _, Resolver};
 use sluice_upstream::nodes::Resolving;
 use sluice_upstream::{Resolve, ResolveError, Resolved};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The process's resolver as upstreams ask for it.
-pub struct NodeResolver(pub Resolver);
+pub struct NodeResolver(pub Arc<Resolver>);
 
 impl Resolve for NodeResolver {
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {

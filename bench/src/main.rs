@@ -10,9 +10,12 @@ mod control;
 mod crs;
 mod engine;
 mod peers;
+mod plugins;
 mod ports;
 mod runs;
 mod setup;
+mod sinks;
+mod soak;
 mod table;
 mod upstream;
 
@@ -27,7 +30,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 routes10k routes100k idle change control
+    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 cached routes10k routes100k idle change control
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers, comma-separated: nginx sluice prototype haproxy envoy apisix
@@ -71,6 +74,8 @@ enum Action {
     /// Count instructions per request of the plain path with valgrind and record them in bench/callgrind.txt
     Callgrind(callgrind::Args),
     Chaos(chaos::Args),
+    Plugins(plugins::Args),
+    Soak(soak::Args),
     Crs(crs::Args),
     #[command(hide = true)]
     ChaosBackend(chaos::backend::Args),
@@ -83,6 +88,13 @@ fn main() -> Result<()> {
     match &args.action {
         Some(Action::Callgrind(options)) => {
             return callgrind::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
+        }
+        Some(Action::Plugins(options)) => {
+            let sluice = sluice.context("no sluice binary; build it or name it with --sluice")?;
+            return plugins::run(options, args.output, sluice);
+        }
+        Some(Action::Soak(options)) => {
+            return soak::run(options, sluice.context("no sluice binary; build it or name it with --sluice")?);
         }
         Some(Action::Chaos(options)) => return chaos::run(options, args.output, sluice),
         Some(Action::Crs(options)) => return crs::run(options, args.output, sluice),

@@ -50,6 +50,7 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
         Setup::LimitCount,
         Setup::KeyAuth,
         Setup::TenPlugins,
+        Setup::Cached,
         Setup::Routes(10_000),
         Setup::Routes(100_000),
     ];

@@ -12,6 +12,8 @@ pub enum Setup {
     /// The same with `key-auth`.
     KeyAuth,
     TenPlugins,
+    /// `proxy-cache` in memory: every request but the first is a hit.
+    Cached,
     /// This many routes, the one asked for in their middle.
     Routes(usize),
 }
@@ -62,6 +64,13 @@ pub const WORKLOADS: &[Workload] = &[
         name: "plugins10",
         what: "small + 10 plugins",
         setup: Setup::TenPlugins,
+        tls: false,
+        request: Request::Small,
+    },
+    Workload {
+        name: "cached",
+        what: "small, answered by proxy-cache from memory",
+        setup: Setup::Cached,
         tls: false,
         request: Request::Small,
     },
@@ -149,6 +158,10 @@ pub fn resources(setup: Setup, upstream: u16, cert: &str, key: &str) -> Value {
     let routes = match setup {
         Setup::Routes(n) => {
             (0..n).map(|i| json!({"id": format!("r{i}"), "uri": route_path(i), "upstream_id": "u"})).collect()
+        }
+        Setup::Cached => {
+            let cache = json!({"cache_strategy": "memory", "cache_zone": "memory_cache", "cache_ttl": 86_400});
+            vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": {"proxy-cache": cache}})]
         }
         Setup::Plain => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u"})],
         _ => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": plugins})],

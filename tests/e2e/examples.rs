@@ -144,6 +144,41 @@ fn sticky_session_comes_back_to_its_node() {
 }
 
 #[test]
+fn opentelemetry_tells_its_collector() {
+    let (upstream, collector) = (Upstream::start().unwrap(), sluice_testkit::Collector::start().unwrap());
+    let text = std::fs::read_to_string(folder().join("opentelemetry/apisix.yaml")).unwrap();
+    let text = text.replace("address: 127.0.0.1:4318", &format!("address: {}", collector.address()));
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let request = "GET /api/x HTTP/1.1\r\nHost: h\r\nx-tenant-id: t\r\n\
+                   traceparent: 00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01\r\n\r\n";
+    assert_eq!(gateway.connect().unwrap().request(request).unwrap().status, 200);
+    let spans = collector.wait_for(1, std::time::Duration::from_secs(10));
+    assert_eq!((spans[0].name.as_str(), &spans[0].attributes["x-tenant-id"]), ("GET /api/*", &Value::from("t")));
+    assert_eq!(spans[0].resource["service.name"], "gateway");
+}
+
+#[test]
+fn proxy_cache_answers_the_second_time_itself() {
+    let upstream = Upstream::start().unwrap();
+    upstream.otherwise(Behaviour::with_headers(200, &[("Cache-Control", "max-age=60")], "hello"));
+    let text = std::fs::read_to_string(folder().join("proxy-cache/apisix.yaml")).unwrap();
+    let settings = std::fs::read_to_string(folder().join("proxy-cache/config.yaml")).unwrap();
+    assert!(settings.contains("- name: pages\n        memory_size: 64m"));
+    let zones = serde_json::json!({"apisix": {"proxy_cache": {"zones": [{"name": "pages", "memory_size": "64m"}]}}});
+    let dir = ConfigDir::new(&zones, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    for status in ["MISS", "HIT"] {
+        let answer = wire.get("/x").unwrap();
+        assert_eq!((answer.text().as_str(), answer.header("apisix-cache-status")), ("hello", Some(status)));
+    }
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[test]
 fn compress_sends_what_the_client_likes_best() {
     let upstream = Upstream::start().unwrap();
     let page = "a page of some length, ".repeat(40);

@@ -2,7 +2,7 @@
 
 use crate::start::gateway;
 use serde_json::{Value, json};
-use sluice_testkit::{Authority, Behaviour, Gateway, Upstream};
+use sluice_testkit::{Authority, Behaviour, Gateway, KafkaBroker, Upstream};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -205,4 +205,26 @@ fn what_waits_is_sent_before_the_process_ends() {
     let seen = sink.take_seen();
     let body: Value = serde_json::from_slice(&seen[0].body).unwrap();
     assert_eq!((seen.len(), body.as_array().map(Vec::len)), (1, Some(3)));
+}
+
+/// What a broker has acknowledged is delivered; while it is away entries are tried again, and arrive when it is back.
+#[test]
+fn kafka_gets_entries_also_after_a_restart() {
+    let Some(mut broker) = KafkaBroker::start("logs") else { return };
+    let upstream = Upstream::start().unwrap();
+    let brokers = json!([{"host": "127.0.0.1", "port": broker.port}]);
+    let plugin = json!({
+        "brokers": brokers, "kafka_topic": "logs", "timeout": 1, "max_retry_count": 60, "retry_delay": 1,
+        "meta_refresh_interval": 1,
+    });
+    let gateway = logging(Value::Null, &upstream, json!({"kafka-logger": one_at_once(plugin)}));
+    get(&gateway, 2);
+    wait_for_count(&gateway, "kafka-logger", "delivered", 2);
+    broker.kill();
+    get(&gateway, 3);
+    gateway.wait_for_log("Batch Processor[kafka logger] failed to process entries", LIMIT).unwrap();
+    broker.restart();
+    wait_for_count(&gateway, "kafka-logger", "delivered", 5);
+    let lost: u64 = ["dropped", "discarded"].iter().map(|result| count(&gateway, "kafka-logger", result)).sum();
+    assert_eq!(lost, 0);
 }

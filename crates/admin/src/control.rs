@@ -5,14 +5,18 @@ mod breakers;
 mod health;
 mod resources;
 mod schema;
+mod watch;
 
 use crate::message::{Reply, Request};
 use crate::server::{Answer, Handler};
 use serde_json::{Value, json};
 use sluice_model::{Body, Kind};
+use sluice_plugin::record::Explained;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{ControlRequest, Registry};
+use sluice_telemetry::watch::Watch;
 use sluice_upstream::NodeStatus;
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,6 +57,18 @@ pub trait Running: Send + Sync + 'static {
     fn nodes(&self, _kind: Kind, _id: &str) -> Option<Vec<NodeStatus>> {
         None
     }
+    /// Lets this see requests as they end, until what is returned is dropped. `None`: nothing passes here.
+    fn watch(&self, _watcher: Arc<dyn Watch>) -> Option<Box<dyn Any + Send + Sync>> {
+        None
+    }
+    /// How many workers serve requests.
+    fn workers(&self) -> u16 {
+        1
+    }
+    /// What is kept of explained requests.
+    fn explained(&self) -> Option<Arc<Explained>> {
+        None
+    }
     /// What a kind of registry of `discovery` has told; `None` where there is no such page.
     fn discovery_dump(&self, kind: &str) -> Option<Value>;
     /// What stands in its dump file; an error says why it cannot be shown.
@@ -84,6 +100,12 @@ impl Control {
             ("GET", ["healthcheck", rest @ ..]) => health::one(running, request, rest),
             ("GET", ["circuit_breakers", rest @ ..]) => breakers::answer(running.circuit_breakers(), rest),
             ("GET", ["concurrency_limits", rest @ ..]) => breakers::answer(running.concurrency_limits(), rest),
+            ("GET", ["requests" | "traffic", ..]) | ("GET", ["explain", ..]) if !is_local(request) => {
+                Reply::error(403, "only for this machine").with_header("Content-Type", "application/json")
+            }
+            ("GET", ["requests"]) => watch::requests(running, request),
+            ("GET", ["traffic"]) => watch::traffic(&self.running, request),
+            ("GET", ["explain", rest @ ..]) => watch::explained(running, rest),
             ("POST", ["gc"]) => Reply::empty(200),
             ("GET", ["routes"]) => resources::all(running, Kind::Route, request),
             ("GET", ["services"]) => resources::all(running, Kind::Service, request),
@@ -117,7 +139,8 @@ impl Control {
         let answer = (endpoint.handler)(&ControlRequest { args: &request.query });
         let body = match answer.body {
             ReplyBody::Bytes(bytes) => bytes,
-            ReplyBody::Default => Vec::new(),
+            ReplyBody::Shared(bytes) => bytes.to_vec(),
+            ReplyBody::Default | ReplyBody::Streamed(_) => Vec::new(),
         };
         let typed = answer.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let mut reply = Reply::text(answer.status, body);
@@ -141,6 +164,11 @@ impl Handler for Control {
     fn max_body(&self, _path: &str) -> usize {
         64 * 1024
     }
+}
+
+/// Whether the request comes from this machine: what requests say is for nobody else.
+fn is_local(request: &Request) -> bool {
+    request.peer.is_some_and(|peer| peer.to_canonical().is_loopback())
 }
 
 /// A table as Lua prints it.

@@ -7,6 +7,7 @@ pub mod admin;
 mod affected;
 mod beyond;
 mod body;
+mod cache;
 mod changes;
 mod clock;
 mod configs;
@@ -37,7 +38,7 @@ mod transactions;
 mod warnings;
 mod writes;
 
-pub use admin::{Admin, Gateway};
+pub use admin::{Admin, CachePurge, Gateway, PurgeAnswer};
 pub use control::{Control, Running};
 pub use message::{Reply, Request};
 pub use openapi::document as openapi;

@@ -1,7 +1,9 @@
-//! A request and its answer, as the APIs see them: whole, in memory.
+//! A request and its answer, as the APIs see them: whole, in memory, but for answers that go on ([`Stream`]).
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -56,11 +58,33 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    /// What comes after `body`, for as long as it comes.
+    pub stream: Option<Stream>,
+}
+
+/// Pieces of an answer as they are made. Whoever makes them learns by the channel that nobody reads any more.
+#[derive(Clone, Debug)]
+pub struct Stream(Arc<Mutex<Option<mpsc::Receiver<Bytes>>>>);
+
+impl Stream {
+    pub fn new(pieces: mpsc::Receiver<Bytes>) -> Stream {
+        Stream(Arc::new(Mutex::new(Some(pieces))))
+    }
+    /// The pieces, once.
+    pub(crate) fn take(&self) -> Option<mpsc::Receiver<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl PartialEq for Stream {
+    fn eq(&self, other: &Stream) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Reply {
     pub fn empty(status: u16) -> Reply {
-        Reply { status, headers: Vec::new(), body: Vec::new() }
+        Reply { status, headers: Vec::new(), body: Vec::new(), stream: None }
     }
 
     pub fn json(status: u16, body: &Value) -> Reply {
@@ -69,7 +93,12 @@ impl Reply {
     }
 
     pub fn text(status: u16, body: impl Into<Vec<u8>>) -> Reply {
-        Reply { status, headers: Vec::new(), body: body.into() }
+        Reply { status, headers: Vec::new(), body: body.into(), stream: None }
+    }
+
+    /// 200 with pieces as they come.
+    pub fn stream(pieces: mpsc::Receiver<Bytes>) -> Reply {
+        Reply { stream: Some(Stream::new(pieces)), ..Reply::empty(200) }
     }
 
     /// `{"error_msg": message}`

@@ -1,8 +1,8 @@
 //! The HTTP server of all APIs: HTTP/1.1 by hyper on the control runtime, one task a connection, bodies bounded.
-use crate::message::{Reply, Request};
+use crate::message::{Reply, Request, Stream};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -10,10 +10,11 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 /// Connections served at a time by one listener; more wait.
@@ -86,7 +87,7 @@ async fn exchange(
     request: hyper::Request<Incoming>,
     peer: SocketAddr,
     handler: &dyn Handler,
-) -> hyper::Response<Full<Bytes>> {
+) -> hyper::Response<Answered> {
     let (parts, body) = request.into_parts();
     let (body, too_large) =
         match tokio::time::timeout(BODY_TIMEOUT, read(body, handler.max_body(parts.uri.path()))).await {
@@ -110,6 +111,7 @@ async fn exchange(
     let mut reply = handler.answer(request).await;
     if head {
         reply.body.clear();
+        reply.stream = None;
     }
     response(reply)
 }
@@ -133,8 +135,39 @@ async fn read(mut body: Incoming, max: usize) -> Result<(Bytes, bool), hyper::Er
     Ok((taken.into(), length > max))
 }
 
-fn response(reply: Reply) -> hyper::Response<Full<Bytes>> {
-    let mut response = hyper::Response::new(Full::new(Bytes::from(reply.body)));
+/// The body of an answer: what is there, then what comes.
+struct Answered {
+    whole: Bytes,
+    pieces: Option<mpsc::Receiver<Bytes>>,
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if !self.whole.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.whole)))));
+        }
+        match &mut self.pieces {
+            None => Poll::Ready(None),
+            Some(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_empty() && self.pieces.is_none()
+    }
+    fn size_hint(&self) -> SizeHint {
+        match self.pieces {
+            None => SizeHint::with_exact(self.whole.len() as u64),
+            Some(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn response(reply: Reply) -> hyper::Response<Answered> {
+    let pieces = reply.stream.as_ref().and_then(Stream::take);
+    let mut response = hyper::Response::new(Answered { whole: Bytes::from(reply.body), pieces });
     *response.status_mut() =
         hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {

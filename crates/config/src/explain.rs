@@ -184,7 +184,8 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn plugin(entry: &ChainEntry) -> Value {
+/// A plugin of a chain: its configuration, secrets masked, and where that came from.
+pub fn plugin(entry: &ChainEntry) -> Value {
     json!({"name": entry.info.name, "priority": entry.priority, "from": entry.source, "config": masked(entry)})
 }
 

@@ -50,6 +50,7 @@ pub struct StreamPluginEntry {
 /// A stream route with everything resolved.
 pub struct CompiledStreamRoute {
     pub id: Arc<str>,
+    pub name: Option<Arc<str>>,
     /// Higher priority first.
     pub plugins: Vec<StreamPluginEntry>,
     pub upstream: RouteUpstream,

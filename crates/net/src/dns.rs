@@ -118,6 +118,21 @@ pub(crate) trait Lookup: Send + Sync + 'static {
 /// Records, and how long they hold from now.
 pub(crate) type Found<T> = Pin<Box<dyn Future<Output = Result<(Vec<T>, Duration), DnsError>> + Send>>;
 
+/// What the resolver has asked so far, and what it remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DnsStats {
+    /// Look-ups that brought records.
+    pub answered: u64,
+    /// Look-ups that an authority answered with "no such name".
+    pub no_such_name: u64,
+    /// Look-ups without a useful answer.
+    pub failed: u64,
+    /// Names remembered.
+    pub names: u64,
+    /// Names of them whose last look-up failed.
+    pub failing: u64,
+}
+
 /// The resolver: a bounded cache over hickory. Share it in an `Arc<dyn Resolve>`.
 #[derive(Debug)]
 pub struct Resolver {
@@ -142,6 +157,18 @@ impl Resolver {
         Self {
             ip: cache::Cache::new(settings.clone(), control.clone(), Box::new(move |n| l.ip(n))),
             srv: cache::Cache::new(settings.clone(), control, Box::new(move |n| lookup.srv(n))),
+        }
+    }
+
+    /// Addresses and SRV records together.
+    pub fn stats(&self) -> DnsStats {
+        let (a, b) = (self.ip.stats(), self.srv.stats());
+        DnsStats {
+            answered: a.answered + b.answered,
+            no_such_name: a.no_such_name + b.no_such_name,
+            failed: a.failed + b.failed,
+            names: a.names + b.names,
+            failing: a.failing + b.failing,
         }
     }
 

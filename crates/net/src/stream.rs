@@ -133,12 +133,6 @@ impl Stream {
         matches!(self, Self::ServerTls(_) | Self::ClientTls(_))
     }
 
-    /// Whether written bytes may wait for a flush.
-    #[inline]
-    pub fn wants_flush(&self) -> bool {
-        matches!(self, Self::ServerTls(_) | Self::ClientTls(_) | Self::Sub(_))
-    }
-
     /// The agreed application protocol, such as `h2`.
     #[inline]
     pub fn alpn(&self) -> Option<&[u8]> {

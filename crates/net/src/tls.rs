@@ -14,7 +14,7 @@ use rustls::{HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use std::sync::{Arc, LazyLock};
 
 pub use client::{ClientTls, ClientTlsConfig, system_roots};
-pub use pem::{PemError, check_certificate, check_private_key};
+pub use pem::{PemError, certificate_expiry, check_certificate, check_private_key};
 pub use server::{
     AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings,
 };

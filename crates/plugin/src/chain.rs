@@ -148,22 +148,28 @@ impl Chain {
     /// As [`Chain::runs`], for debug mode's eyes too.
     #[inline]
     fn run(&self, index: u16, skip: u64, cx: &mut Context, phase: Phase) -> Option<&ChainEntry> {
-        let entry = self.runs(index, skip, cx)?;
-        if let Some(trace) = &mut cx.trace {
-            trace.ran(entry.info.name, phase);
+        let entry = self.runs(index, skip, cx);
+        if cx.trace.is_some()
+            && let Some(due) = self.entries.get(usize::from(index))
+        {
+            cx.hook_due(due, entry.is_some(), phase);
         }
-        Some(entry)
+        entry
     }
 
     /// Runs hook number `at` of a request phase and moves `at` on. `skip` is a set of entries that do not run
     /// ([`Chain::preferring`]).
     #[inline]
     pub fn step<'a>(&'a self, phase: Phase, at: &mut usize, skip: u64, cx: &'a mut Context) -> Step<'a> {
-        let Some(index) = self.hooks(phase).get(*at) else { return Step::Done };
+        let Some(index) = self.hooks(phase).get(*at) else {
+            self.over(cx);
+            return Step::Done;
+        };
         if cx.request_body.is_none()
             && cx.request.framing != sluice_http::h1::Framing::None
             && self.reads_body(*index, cx)
         {
+            self.over(cx);
             return Step::NeedBody;
         }
         *at += 1;
@@ -177,6 +183,14 @@ impl Chain {
             Flow::Next => Step::Next,
             Flow::Reply(reply) => Step::Reply(reply),
             Flow::Wait(future) => Step::Wait(future),
+        }
+    }
+
+    /// The hook before is over, where somebody wants to know.
+    #[inline]
+    fn over(&self, cx: &mut Context) {
+        if cx.trace.is_some() {
+            cx.hook_over();
         }
     }
 
@@ -209,15 +223,21 @@ impl Chain {
                 entry.plugin.header_filter(cx);
             }
         }
+        self.over(cx);
     }
 
     /// Runs `body_filter` on one piece, as [`Chain::header_filter`].
     pub fn body_filter(&self, encoders: bool, skip: u64, cx: &mut Context, chunk: &mut BodyChunk) {
         for index in self.response_hooks(Phase::BodyFilter, encoders) {
             if let Some(entry) = self.run(*index, skip, cx, Phase::BodyFilter) {
+                let before = chunk.data.len();
                 entry.plugin.body_filter(cx, chunk);
+                if cx.trace.is_some() {
+                    cx.hook_filtered(before, chunk.data.len());
+                }
             }
         }
+        self.over(cx);
     }
 
     /// Runs `log` of all plugins.
@@ -227,5 +247,6 @@ impl Chain {
                 entry.plugin.log(cx);
             }
         }
+        self.over(cx);
     }
 }

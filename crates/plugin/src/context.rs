@@ -1,6 +1,7 @@
 //! The request context: everything that is known of one request while it passes.
 //!
 //! It is reused from request to request of a worker: [`Context::reset`] keeps its memory.
+use crate::answer_tap::{AnswerTap, Background, BodySource};
 use crate::consumer::{ConsumerMatch, Consumers};
 use crate::reply::{Reply, ReplyBody};
 use crate::tap::RequestTap;
@@ -218,7 +219,13 @@ pub struct Context {
     pub skip_plugins: SmallVec<[&'static str; 2]>,
     /// Watches the request on its way to the upstream.
     pub tap: Option<Box<dyn RequestTap>>,
-    /// Which hooks ran, where debug mode asks for it.
+    /// Watches the answer on its way from the upstream.
+    pub answer_tap: Option<Box<dyn AnswerTap>>,
+    /// The body of a [`ReplyBody::Streamed`].
+    pub body_source: Option<Box<dyn BodySource>>,
+    /// To be done when the client has its answer.
+    pub background: Option<Box<Background>>,
+    /// Which hooks ran, where debug mode or `debug-logger` asks for it.
     pub trace: Option<Box<Trace>>,
     client: Option<(IpAddr, u16, Box<str>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,
@@ -257,6 +264,9 @@ impl Context {
             rate_limiting: None,
             skip_plugins: SmallVec::new(),
             tap: None,
+            answer_tap: None,
+            body_source: None,
+            background: None,
             trace: None,
             client: None,
             variables: Vec::new(),
@@ -290,6 +300,9 @@ impl Context {
         self.rate_limiting = None;
         self.skip_plugins.clear();
         self.tap = None;
+        self.answer_tap = None;
+        self.body_source = None;
+        self.background = None;
         self.trace = None;
         self.client = None;
         self.variables.clear();
@@ -300,6 +313,35 @@ impl Context {
         self.apisix_request_id = None;
         self.begun = None;
         self.early_headers.clear();
+    }
+
+    /// The same request, as far as its phases have come, to be sent once more without its client: no body, no filters.
+    pub fn fork(&self) -> Context {
+        let mut fork = Context::new(self.connection.clone(), self.consumers.clone());
+        fork.request = self.request.clone();
+        fork.started = Instant::now();
+        fork.route = self.route.clone();
+        fork.matched_uri = self.matched_uri.clone();
+        fork.matched_host = self.matched_host.clone();
+        fork.uri_params = self.uri_params.clone();
+        fork.consumer = self.consumer.clone();
+        let UpstreamRequest { target, host, scheme, upstream, withheld, .. } = &self.upstream;
+        fork.upstream = UpstreamRequest {
+            target: target.clone(),
+            host: host.clone(),
+            scheme: scheme.clone(),
+            upstream: upstream.clone(),
+            withheld: *withheld,
+            ..UpstreamRequest::default()
+        };
+        fork.parsed_bodies = self.parsed_bodies;
+        fork.skip_plugins = self.skip_plugins.clone();
+        fork.client = self.client.clone();
+        fork.variables = self.variables.clone();
+        fork.client_head = self.client_head;
+        fork.request_id = self.request_id.clone();
+        fork.apisix_request_id = self.apisix_request_id.clone();
+        fork
     }
 
     /// The client's address: the connection's, unless `real-ip` found another (`$remote_addr`).
@@ -330,6 +372,10 @@ impl Context {
         SystemTime::now() - self.started.elapsed()
     }
 
+    /// The variables that plugins have set.
+    pub(crate) fn custom_variables(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.variables.iter().map(|(name, value)| (&**name, value.as_slice()))
+    }
     /// Whether no plugin has set a variable.
     pub(crate) fn no_variables(&self) -> bool {
         self.variables.is_empty()

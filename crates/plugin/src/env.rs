@@ -2,6 +2,7 @@
 //! tests can drive everything.
 use crate::context::UpstreamRef;
 use crate::http_client::{FakeHttp, HttpClient, HttpClients, HttpOptions};
+use crate::record::Explained;
 use foldhash::HashMap;
 use serde_json::Value;
 use sluice_telemetry::LogQueues;
@@ -103,6 +104,8 @@ pub struct Env {
     pub https_ports: Arc<[u16]>,
     /// Where loggers queue what they send: one memory budget for all of them.
     pub logs: Arc<LogQueues>,
+    /// Records of explained requests that are kept for the Control API.
+    pub explained: Arc<Explained>,
     http: HttpClients,
     resolver: Option<Arc<dyn Resolve>>,
     /// The field in which trusted peers name the client (`nginx_config.http.real_ip_header`).
@@ -115,6 +118,7 @@ pub struct Env {
     upstreams: Option<Arc<dyn UpstreamCompiler>>,
     registry: Option<Arc<crate::Registry>>,
     scripts: Option<Arc<dyn crate::Scripts>>,
+    parts: Arc<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Env {
@@ -134,6 +138,7 @@ impl Env {
             prefix: std::path::Path::new(".").into(),
             https_ports: Arc::default(),
             logs: Arc::default(),
+            explained: Arc::default(),
             http: HttpClients::default(),
             resolver: None,
             real_ip_header: "X-Real-IP".into(),
@@ -143,6 +148,7 @@ impl Env {
             upstreams: None,
             registry: None,
             scripts: None,
+            parts: Arc::default(),
         }
     }
     pub fn with_control(self, control: tokio::runtime::Handle) -> Env {
@@ -158,6 +164,9 @@ impl Env {
     }
     pub fn with_logs(self, logs: Arc<LogQueues>) -> Env {
         Env { logs, ..self }
+    }
+    pub fn with_explained(self, explained: Arc<Explained>) -> Env {
+        Env { explained, ..self }
     }
     /// The gateway's resolver of names, for what plugins connect to.
     pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Env {
@@ -181,6 +190,16 @@ impl Env {
     }
     pub fn with_registry(self, registry: Arc<crate::Registry>) -> Env {
         Env { registry: Some(registry), ..self }
+    }
+    /// A part of the gateway that a family of plugins shares with the binary, known by its type.
+    pub fn with_part<T: Send + Sync + 'static>(self, part: Arc<T>) -> Env {
+        let mut parts = (*self.parts).clone();
+        parts.push(part);
+        Env { parts: Arc::new(parts), ..self }
+    }
+    /// What [`Env::with_part`] was given.
+    pub fn part<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.parts.iter().find_map(|part| part.clone().downcast::<T>().ok())
     }
     pub fn with_scripts(self, scripts: Arc<dyn crate::Scripts>) -> Env {
         Env { scripts: Some(scripts), ..self }

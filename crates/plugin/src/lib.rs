@@ -3,6 +3,7 @@
 //! A plugin is one file: a `Config`, an [`Info`], `build`, and hooks by phase (see [`Plugin`] and [`Define`]). Hooks are
 //! synchronous unless they truly wait ([`Flow::Wait`]); phases without hooks cost nothing ([`Chain`]).
 
+pub mod answer_tap;
 mod body_variables;
 mod certificate_variables;
 pub mod chain;
@@ -17,14 +18,18 @@ pub mod http_client;
 pub mod info;
 pub mod lookup;
 pub mod plugin;
+pub mod record;
 pub mod registry;
 pub mod reply;
 pub mod scripts;
+mod source;
 pub mod stream;
 pub mod tap;
 pub mod testing;
+pub mod timings;
 pub mod trace;
 
+pub use answer_tap::{Answer, AnswerTap, Background, BodySource};
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
@@ -43,6 +48,7 @@ pub use plugin::{Flow, Outcome, Plugin};
 pub use registry::Registry;
 pub use reply::Reply;
 pub use scripts::{NamedPlugin, Scripts};
+pub use source::Source;
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
 pub use tap::RequestTap;
 pub use trace::Trace;

@@ -21,6 +21,16 @@ impl Lookup for Context {
     }
 }
 
+/// Variables that the tracing plugins set where they are told to.
+const OF_TRACES: [&str; 6] = [
+    "opentelemetry_context_traceparent",
+    "opentelemetry_trace_id",
+    "opentelemetry_span_id",
+    "zipkin_context_traceparent",
+    "zipkin_trace_id",
+    "zipkin_span_id",
+];
+
 fn text(s: &str) -> Option<Value<'_>> {
     Some(Value::str(s))
 }
@@ -56,6 +66,8 @@ impl Context {
             Variable::Uri => Some(Value::bytes(request.path_bytes())),
             Variable::RequestUri => Some(self.normal_request_uri()),
             Variable::Custom(name) if name.as_ref() == "real_request_uri" => text(request.target()),
+            // Declared empty in APISIX's nginx (apisix/cli/ngx_tpl.lua); the plugins of these names set them.
+            Variable::Custom(name) if OF_TRACES.contains(&name.as_ref()) => text(""),
             Variable::Args | Variable::QueryString => request.query().map(Value::str),
             Variable::IsArgs => text(if request.query().is_some_and(|q| !q.is_empty()) { "?" } else { "" }),
             Variable::Request | Variable::RequestLine => Some(Value::owned(format!(
@@ -284,7 +296,7 @@ impl Context {
 }
 
 /// The machine's name, read once.
-fn host_name() -> String {
+pub fn host_name() -> String {
     static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     NAME.get_or_init(|| {
         let read = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

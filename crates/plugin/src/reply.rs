@@ -1,6 +1,11 @@
 //! A response made by the gateway, in the forms of `core.response.exit` (apisix/core/response.lua).
 
+use bytes::Bytes;
 use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Fields that many replies have in common.
+pub type SharedFields = Arc<[(Box<str>, Box<[u8]>)]>;
 
 /// The body of a [`Reply`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -10,12 +15,18 @@ pub enum ReplyBody {
     Default,
     /// These bytes.
     Bytes(Vec<u8>),
+    /// These bytes, which others have too: they are not copied.
+    Shared(Bytes),
+    /// So many bytes from [`crate::Context::body_source`].
+    Streamed(u64),
 }
 
 /// A response to the client instead of the upstream's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reply {
     pub status: u16,
+    /// They come before [`Reply::headers`].
+    pub shared: Option<SharedFields>,
     pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
     pub body: ReplyBody,
 }
@@ -27,7 +38,7 @@ impl Reply {
     }
     /// Text or bytes as they are (`text/plain` unless a header says otherwise).
     pub fn text(status: u16, body: impl Into<Vec<u8>>) -> Reply {
-        Reply { status, headers: Vec::new(), body: ReplyBody::Bytes(body.into()) }
+        Reply { status, body: ReplyBody::Bytes(body.into()), ..Reply::default() }
     }
     /// A JSON body with a line end after it, as APISIX prints tables.
     pub fn json(status: u16, body: &serde_json::Value) -> Reply {

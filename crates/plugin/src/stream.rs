@@ -11,7 +11,7 @@ use serde_json::Value;
 use sluice_expr::{Lookup, Value as Variables, Variable};
 use std::any::Any;
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,16 @@ pub struct StreamContext {
     pub connection: Connection,
     /// Id of the matched stream route.
     pub route_id: Arc<str>,
+    /// Its name.
+    pub route_name: Option<Arc<str>>,
+    /// The listening address as configured: `0.0.0.0:9100`.
+    pub listen_addr: Arc<str>,
+    /// The node that took the connection, or was tried last.
+    pub node: Option<SocketAddr>,
+    /// How the connection ended, in nginx's codes for streams; for [`StreamPlugin::log`].
+    pub status: u16,
+    /// The code that a plugin closed with, where it has one.
+    pub rejected: Option<u16>,
     /// What the client has sent so far; it goes to the upstream untouched.
     pub head: Vec<u8>,
     /// Another upstream than the route's, chosen by a plugin.
@@ -33,6 +43,11 @@ impl StreamContext {
         StreamContext {
             connection,
             route_id,
+            route_name: None,
+            listen_addr: "".into(),
+            node: None,
+            status: 200,
+            rejected: None,
             head: Vec::new(),
             upstream: None,
             variables: Vec::new(),
@@ -103,6 +118,14 @@ pub trait StreamPlugin: Send + Sync + 'static {
     /// Before the upstream is chosen; called again from the start after [`StreamFlow::NeedBytes`]. The client may close
     /// or fall silent before the bytes have come: then the connection is closed.
     fn preread(&self, cx: &mut StreamContext) -> StreamFlow;
+
+    /// Whether [`StreamPlugin::log`] does anything; asked once per connection.
+    fn logs(&self) -> bool {
+        false
+    }
+
+    /// After the connection has ended, also where a plugin closed it.
+    fn log(&self, _cx: &StreamContext) {}
 }
 
 /// What the file of a stream plugin provides beside its hook. See [`crate::Define`].

@@ -1,18 +1,36 @@
-//! Which plugin hooks ran for a request, kept where debug mode asks for it (apisix/plugin.lua
+//! Which plugin hooks ran for a request, kept where debug mode or `debug-logger` asks for it (apisix/plugin.lua
 //! `trace_plugin_exec_for_debug`). The surprise: hooks that run after the response's head are named in it before they
 //! run, by what the plugins of the route declare.
 use crate::chain::Chain;
 use crate::info::Phase;
+use crate::record::Record;
+use crate::timings::Timings;
 
 /// Names of hooks in the order of their first run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Trace {
     ran: Vec<(&'static str, Phase)>,
     /// How many of them the response's head named.
     reported: usize,
+    /// Debug mode asked for it.
+    named: bool,
+    /// When its parts began and ended, where `apisix.tracing` is on.
+    pub timings: Option<Box<Timings>>,
+    /// The hook that runs is the part that began last.
+    pub(crate) timed: bool,
+    /// More of the request, where it is explained.
+    pub record: Option<Box<Record>>,
 }
 
 impl Trace {
+    /// The response's head is to name the hooks.
+    pub fn name(&mut self) {
+        self.named = true;
+    }
+    /// Whether the response's head names the hooks.
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
     /// A hook runs. One that runs again, as `body_filter` does for each piece, is named once.
     #[cold]
     pub fn ran(&mut self, plugin: &'static str, phase: Phase) {
@@ -52,7 +70,7 @@ mod tests {
     #[test]
     fn hooks_are_named_once_and_late_ones_apart() {
         let mut trace = Trace::default();
-        assert_eq!(trace.clone().report(&Chain::default()), "no plugin");
+        assert_eq!(Trace::default().report(&Chain::default()), "no plugin");
         trace.ran("key-auth", Phase::Rewrite);
         trace.ran("cors", Phase::HeaderFilter);
         trace.ran("key-auth", Phase::Rewrite);

@@ -1,18 +1,16 @@
 //! The response's way to the client: from an upstream (streamed, untouched where no plugin wants the body) or the
 //! gateway's own.
+use crate::answer_tap;
 use crate::client;
-use crate::exchange::{Exchange, Gone};
-use crate::grpc;
+use crate::exchange::Exchange;
 use crate::h2::Asked;
-use crate::rescue;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
 use crate::tunnel::{self, End};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
 use sluice_http::{Known, Method, Version};
 use sluice_net::timer;
-use sluice_plugin::reply::ReplyBody;
-use sluice_plugin::{Attempt as AttemptLog, BodyChunk, Context, Phase, Reply};
+use sluice_plugin::{Answer, Attempt as AttemptLog, BodyChunk, Context, Phase};
 use sluice_upstream::{FailureKind, Timeouts, Upstream};
 use std::future::poll_fn;
 use std::task::{Context as Task, Poll};
@@ -45,6 +43,10 @@ struct Relay {
     filtered: bool,
     /// Bytes came after the response's end: the connection is not to be trusted.
     surplus: bool,
+    /// A tap sees the body.
+    watched: bool,
+    /// Nobody else does, and nobody gets the head.
+    muted: bool,
 }
 
 impl Exchange<'_> {
@@ -61,6 +63,8 @@ impl Exchange<'_> {
             encoding: Encoding::Untouched,
             filtered: false,
             surplus: false,
+            watched: false,
+            muted: false,
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
@@ -82,12 +86,9 @@ impl Exchange<'_> {
                 outgoing.pending.append(&mut client.buffered);
                 let down = End { stream: &mut client.stream, pending: &mut client.pending };
                 let up = End { stream: &mut outgoing.pooled.stream, pending: &mut outgoing.pending };
-                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain);
+                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain, None);
                 let passed = Box::pin(tunnel).await;
                 self.keep = false;
-                if let Some(answer) = &self.client.h2 {
-                    let _ = answer.get().finish(None);
-                }
                 cx.bytes_sent += first.0 + passed.to_client;
                 cx.body_bytes_sent += first.0 + passed.to_client;
                 cx.request.received += first.1 + passed.to_upstream;
@@ -97,21 +98,16 @@ impl Exchange<'_> {
         let limit = self.worker.settings.send_timeout;
         let whole = relay.reader.is_done();
         while !relay.reader.is_done() {
-            if !self.client.pending.is_empty() || self.client.stream.wants_flush() {
+            if let Some(answer) = &self.client.h2 {
+                answer.get().start(false).map_err(|_| AttemptError::Gone)?;
+            }
+            if !self.client.pending.is_empty() || self.client.stream.is_tls() {
                 self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
             }
             self.client.timeout.arm(timeouts.read);
             poll_fn(|task| self.poll_body(task, cx, outgoing, &mut relay)).await?;
         }
-        let sent = match self.client.h2 {
-            None => self.client.flush(limit).await,
-            // Boxed, as is all that HTTP/1 has no use for: an idle connection pays for the largest way through.
-            Some(_) => {
-                let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
-                Box::pin(self.client.finish(limit, trailers)).await
-            }
-        };
-        sent.map_err(|_| AttemptError::Gone)?;
+        self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
         if !whole && let Some(attempt) = cx.attempts.last_mut() {
             attempt.response_time = outgoing.begun.elapsed();
         }
@@ -217,6 +213,21 @@ impl Exchange<'_> {
                         outgoing.drained =
                             ended && self.body.is_done() && outgoing.pending.is_empty() && cx_reusable(upstream, cx);
                         return Poll::Ready(Err(AttemptError::Dropped(status)));
+                    }
+                    if cx.answer_tap.is_some() {
+                        let (framing, reusable) = (cx.response.framing, cx_reusable(upstream, cx));
+                        match answer_tap::head(cx) {
+                            Answer::Pass => cx.answer_tap = None,
+                            Answer::Watch => relay.watched = true,
+                            Answer::Keep => (relay.watched, relay.muted) = (true, true),
+                            Answer::Replace(reply) => {
+                                let mut body = BodyReader::new(framing);
+                                let ended = body.scan(rest).is_ok_and(|used| used == rest.len()) && body.is_done();
+                                let idle = self.body.is_done() && outgoing.pending.is_empty();
+                                outgoing.drained = ended && idle && reusable;
+                                return Poll::Ready(Err(AttemptError::Replaced(reply, elapsed)));
+                            }
+                        }
                     }
                     relay.reader = BodyReader::new(cx.response.framing);
                     // The body's beginning is checked before a byte is sent: a bad one still can become a 502.
@@ -341,6 +352,11 @@ impl Exchange<'_> {
 
     /// Decides the client's framing and writes the head, after the plugins have seen it.
     fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
+        if relay.muted {
+            relay.encoding = Encoding::Discarded;
+            self.answered = true;
+            return;
+        }
         self.tell_upstream_status(cx);
         self.balancing.head(cx);
         self.header_filter(cx);
@@ -389,7 +405,7 @@ impl Exchange<'_> {
     }
 
     /// The head for a client of HTTP/2; it waits for the first part of the body.
-    fn start_h2(&mut self, cx: &mut Context) {
+    pub(crate) fn start_h2(&mut self, cx: &mut Context) {
         let Some(answer) = &self.client.h2 else { return };
         if cx.response.headers.known(Known::Date).is_none() {
             let mut date = Vec::new();
@@ -403,7 +419,7 @@ impl Exchange<'_> {
         cx.bytes_sent += size as u64;
     }
 
-    fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
+    pub(crate) fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
         if !self.keep {
             out.extend_from_slice(b"Connection: close\r\n");
         } else if cx.request.version == Version::Http10 {
@@ -412,11 +428,14 @@ impl Exchange<'_> {
     }
 
     /// `Server`, early fields, `header_filter` of all plugins.
-    fn header_filter(&mut self, cx: &mut Context) {
+    pub(crate) fn header_filter(&mut self, cx: &mut Context) {
         if let Some(server) = &self.worker.settings.server {
             cx.response.headers.set("Server", server.as_bytes());
         }
         cx.apply_early_headers();
+        if let Some(timings) = cx.timings() {
+            timings.begin("apisix.phase.header_filter", true);
+        }
         for encoders in [false, true] {
             if self.skip != u64::MAX {
                 self.snapshot.global.header_filter(encoders, self.skip, cx);
@@ -428,7 +447,7 @@ impl Exchange<'_> {
     }
 
     /// `X-APISIX-Upstream-Status` (apisix/init.lua `set_resp_upstream_status`): for 5xx of the upstream, or always.
-    fn tell_upstream_status(&self, cx: &mut Context) {
+    pub(crate) fn tell_upstream_status(&self, cx: &mut Context) {
         let Some(last) = cx.attempts.last() else { return };
         if last.status >= 500 || self.worker.settings.show_upstream_status {
             let all: Vec<String> = cx.attempts.iter().map(|a| a.status.to_string()).collect();
@@ -447,6 +466,9 @@ impl Exchange<'_> {
     ) -> Result<(), AttemptError> {
         let gone = |_| AttemptError::Gone;
         let bad = |_| AttemptError::upstream(FailureKind::BadResponse, true);
+        if relay.watched {
+            answer_tap::body(cx, relay.reader, data);
+        }
         if relay.encoding == Encoding::Discarded {
             let used = relay.reader.scan(data).map_err(bad)?;
             relay.surplus |= used < data.len();
@@ -488,7 +510,7 @@ impl Exchange<'_> {
         scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(gone)
     }
 
-    fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
+    pub(crate) fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {
         self.debug_call("http_body_filter_phase", cx);
         for encoders in [false, true] {
             if self.skip != u64::MAX {
@@ -520,80 +542,9 @@ impl Exchange<'_> {
         cx.bytes_sent += out.len() as u64;
         scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(|_| AttemptError::Gone)
     }
-
-    /// The gateway's own response.
-    pub(crate) async fn reply(&mut self, cx: &mut Context, reply: Reply) -> Result<(), Gone> {
-        let to_head = cx.client_sent_head();
-        // What was kept of the body will not be sent any more, and must not pass for the next request.
-        client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
-        // The upstream's status is told even where its answer could not be used.
-        cx.response.clear();
-        cx.own_response = true;
-        cx.response.status = if reply.status == 0 { 200 } else { reply.status };
-        let (body, kind) = match reply.body {
-            ReplyBody::Bytes(body) => (body, "text/plain; charset=utf-8"),
-            ReplyBody::Default if reply.status >= 300 => (rescue::page(reply.status), "text/html; charset=utf-8"),
-            ReplyBody::Default => (Vec::new(), "text/plain; charset=utf-8"),
-        };
-        for (name, value) in &reply.headers {
-            cx.response.headers.append(name, value);
-        }
-        let bodiless = matches!(cx.response.status, 100..200 | 204 | 304);
-        let typed = cx.response.headers.contains("content-type")
-            || cx.early_headers().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        if !bodiless && !body.is_empty() && !typed {
-            cx.response.headers.append("Content-Type", kind);
-        }
-        self.tell_upstream_status(cx);
-        let late = self.deadline.is_some_and(|limit| cx.started.elapsed() >= limit);
-        let to_grpc = self.client.h2.is_some() && grpc::tell_status(cx, late);
-        self.header_filter(cx);
-        let mut chunk = BodyChunk { data: body, last: true };
-        // A call that failed is told by the head alone ("Trailers-Only").
-        let bodiless = bodiless || to_grpc;
-        if cx.wants_body() && !bodiless {
-            self.body_filter(cx, &mut chunk);
-        }
-        cx.response.headers.remove("content-length");
-        if !bodiless {
-            cx.response.headers.append("Content-Length", chunk.data.len().to_string());
-        }
-        if !self.client.skip_buffered_body(&mut self.body) {
-            self.keep = false;
-        }
-        let mut out = Vec::with_capacity(512 + chunk.data.len());
-        if self.client.h2.is_some() {
-            self.start_h2(cx);
-        } else {
-            write::status_line(&cx.response, &mut out);
-            write_date(&mut out);
-            self.write_connection(cx, &mut out);
-            cx.response.headers.write_to(&mut out, |_| false);
-            out.extend_from_slice(b"\r\n");
-            cx.bytes_sent += out.len() as u64;
-        }
-        if !to_head && !bodiless {
-            out.extend_from_slice(&chunk.data);
-            cx.bytes_sent += chunk.data.len() as u64;
-            cx.body_bytes_sent += chunk.data.len() as u64;
-        }
-        self.answered = true;
-        let limit = self.worker.settings.send_timeout;
-        if self.client.h2.is_none() {
-            return self.client.write(&out, limit).await.map_err(|_| Gone);
-        }
-        let client = &mut *self.client;
-        let whole = async move {
-            if !out.is_empty() {
-                client.write(&out, limit).await?;
-            }
-            client.finish(limit, None).await
-        };
-        Box::pin(whole).await.map_err(|_| Gone)
-    }
 }
 
-fn write_date(out: &mut Vec<u8>) {
+pub(crate) fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
     sluice_telemetry::time_format::http_date(timer::now_wall(), out);
     out.extend_from_slice(b"\r\n");

@@ -189,7 +189,7 @@ impl Client {
 
     /// Sends all that is pending.
     pub async fn flush(&mut self, limit: Duration) -> io::Result<()> {
-        if self.pending.is_empty() && !self.stream.wants_flush() {
+        if self.pending.is_empty() && !self.stream.is_tls() {
             return Ok(());
         }
         self.timeout.arm(limit);
@@ -206,14 +206,6 @@ impl Client {
             }
         })
         .await
-    }
-
-    /// An answer in HTTP/2 is whole: sends what is pending and the end.
-    pub(crate) async fn finish(&mut self, limit: Duration, trailers: Option<http::HeaderMap>) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.flush(limit).await?;
-        }
-        self.h2.as_ref().map_or(Ok(()), |answer| answer.get().finish(trailers))
     }
 
     /// Writes bytes and waits until they are sent.

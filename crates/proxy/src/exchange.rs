@@ -1,8 +1,9 @@
 //! One request from its head to its log line. This file is the list of steps of ARCHITECTURE.md, "The way of a request",
 //! from 3 to 7; sending and relaying are in `send.rs` and `answer.rs`.
+use crate::background;
 use crate::balancing::Balancing;
 use crate::client::{BodyError, Client, has_body};
-use crate::debug::Hooks;
+use crate::debug::Observed;
 use crate::rescue::{self, Trouble};
 use crate::retry::Tries;
 use crate::worker::{Held, Worker};
@@ -13,6 +14,7 @@ use sluice_plugin::chain::Step;
 use sluice_plugin::{Chain, Context, Outcome, Phase, Reply};
 use sluice_router::Request as RouterRequest;
 use sluice_upstream::breaker::Permit;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,18 +57,18 @@ pub struct Exchange<'a> {
     pub(crate) tapped: Option<BodyReader>,
     /// The client's own limit on the whole call.
     pub(crate) deadline: Option<Duration>,
-    continued: bool,
+    pub(crate) continued: bool,
     /// The attempt under way, where a circuit breaker watches it.
     pub(crate) permit: Option<Permit>,
     /// Something was waited for before the upstream was asked: [`Context::started`] is not "now" any more.
     pub(crate) waited: bool,
-    /// Debug mode logs this request's phases.
-    pub(crate) hooks: Option<Arc<Hooks>>,
+    /// Somebody looks at this request: debug mode, or watchers.
+    pub(crate) observed: Option<Box<Observed>>,
     pub(crate) balancing: Balancing,
 }
 
 /// Serves one request; says whether the connection can carry another.
-pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool {
+pub async fn run(worker: &Rc<Worker>, client: &mut Client, cx: &mut Context) -> bool {
     worker.figures.requests.inc();
     let _in_flight = InFlight::new(&worker.figures.in_flight);
     let snapshot = worker.snapshot();
@@ -82,42 +84,21 @@ pub async fn run(worker: &Worker, client: &mut Client, cx: &mut Context) -> bool
     let keep = cx.request.keep_alive
         && (settings.keepalive_requests == 0 || requests < settings.keepalive_requests)
         && !worker.drain.is_draining();
-    let body = BodyReader::new(cx.request.framing);
-    let chain = snapshot.empty_chain.clone();
-    let mut exchange = Exchange {
-        worker,
-        client,
-        snapshot,
-        route: None,
-        chain,
-        skip: 0,
-        body,
-        keep,
-        answered: false,
-        first_part: 0,
-        head_bytes: cx.request.received,
-        streamed: false,
-        tries: Tries::default(),
-        tapped: None,
-        deadline: None,
-        continued: false,
-        permit: None,
-        waited: false,
-        hooks: None,
-        balancing: Balancing::default(),
-    };
+    let mut exchange = Exchange::new(worker, client, snapshot, cx);
+    exchange.keep = keep;
     let result = exchange.serve(cx).await;
+    exchange.end_h2(cx, result.is_ok());
     if result.is_err() {
         exchange.keep = false;
-        if let Some(answer) = &exchange.client.h2 {
-            answer.get().abort();
-        }
         if !exchange.answered {
             // nginx's status for a client that went away.
             cx.response.set_status(499);
         }
     }
     exchange.log(cx);
+    if cx.background.is_some() {
+        background::spawn(worker, &exchange, cx);
+    }
     let keep = exchange.keep && exchange.client.skip_buffered_body(&mut exchange.body);
     let unread = !exchange.body.is_done();
     client.unread_body = unread;
@@ -143,63 +124,110 @@ impl Drop for InFlight<'_> {
 /// Answers a head that could not be read, and counts it like any request.
 pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, status: u16, reason: &str) {
     let snapshot = worker.snapshot();
-    let chain = snapshot.empty_chain.clone();
-    let body = BodyReader::new(Framing::None);
     cx.started = std::time::Instant::now();
-    let mut exchange = Exchange {
-        worker,
-        client,
-        snapshot,
-        route: None,
-        chain,
-        skip: u64::MAX,
-        body,
-        keep: false,
-        answered: false,
-        first_part: 0,
-        head_bytes: cx.request.received,
-        streamed: false,
-        tries: Tries::default(),
-        tapped: None,
-        deadline: None,
-        continued: false,
-        permit: None,
-        waited: false,
-        hooks: None,
-        balancing: Balancing::default(),
-    };
+    let mut exchange = Exchange::new(worker, client, snapshot, cx);
+    exchange.skip = u64::MAX;
+    exchange.body = BodyReader::new(Framing::None);
+    if worker.settings.debug.is_on() {
+        exchange.observed = worker.settings.debug.begin(cx);
+    }
     let reply = Reply::text(status, format!("{reason}\n"));
-    let _ = exchange.reply(cx, reply).await;
+    let sent = exchange.reply(cx, Box::new(reply)).await;
+    exchange.end_h2(cx, sent.is_ok());
     exchange.log(cx);
     client.unread_body = true;
 }
 
+/// The request phases are over (apisix/core/response.lua `exit` ends the spans of a refused request).
+#[cold]
+fn accessed(cx: &mut Context, verdict: &Verdict) {
+    let Some(timings) = cx.timings() else { return };
+    let status = match verdict {
+        Verdict::Proxy => 0,
+        Verdict::Reply(reply) => reply.status,
+        Verdict::Trouble(trouble) => rescue::reply(trouble).map_or(499, |reply| reply.status),
+    };
+    if status >= 400 {
+        timings.fail(format!("response code {status}"));
+    }
+    timings.end_all();
+}
+
+impl<'a> Exchange<'a> {
+    /// A request at its beginning: without a route, on a connection that is not kept.
+    #[inline]
+    pub(crate) fn new(worker: &'a Worker, client: &'a mut Client, snapshot: Held, cx: &Context) -> Exchange<'a> {
+        let chain = snapshot.empty_chain.clone();
+        Exchange {
+            worker,
+            client,
+            snapshot,
+            route: None,
+            chain,
+            skip: 0,
+            body: BodyReader::new(cx.request.framing),
+            keep: false,
+            answered: false,
+            first_part: 0,
+            head_bytes: cx.request.received,
+            streamed: false,
+            tries: Tries::default(),
+            tapped: None,
+            deadline: None,
+            continued: false,
+            permit: None,
+            waited: false,
+            observed: None,
+            balancing: Balancing::default(),
+        }
+    }
+}
+
 impl Exchange<'_> {
+    /// Ends the answer's stream: in order, or so that the client does not take what it has for whole.
+    fn end_h2(&self, cx: &Context, whole: bool) {
+        let Some(answer) = &self.client.h2 else { return };
+        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+        if !whole || answer.get().finish(trailers).is_err() {
+            answer.get().abort();
+        }
+    }
+
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
         self.snapshot.rules.find_client(cx);
         crate::forwarded::neutralize(cx, &self.worker.settings);
-        if !crate::client_certificate::accepted(cx, &self.snapshot) {
-            let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
-            return self.reply(cx, reply).await;
-        }
         if self.worker.settings.debug.is_on() {
-            self.hooks = self.worker.settings.debug.begin(cx);
+            self.observed = self.worker.settings.debug.begin(cx);
             self.debug_call("http_access_phase", cx);
         }
+        if !crate::client_certificate::accepted(cx, &self.snapshot) {
+            let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
+            return self.reply(cx, Box::new(reply)).await;
+        }
         let verdict = self.request_phases(cx).await;
+        if cx.trace.is_some() {
+            accessed(cx, &verdict);
+        }
         let end = match &verdict {
             Verdict::Reply(reply) => Some(reply.as_ref()),
             _ => None,
         };
         if let Some(begun) = cx.take_begun(end) {
-            return self.reply(cx, begun).await;
+            return self.reply(cx, Box::new(begun)).await;
         }
         let reply = match verdict {
-            Verdict::Reply(reply) => *reply,
-            Verdict::Trouble(trouble) => rescue::reply(&trouble).ok_or(Gone)?,
+            Verdict::Reply(reply) => reply,
+            Verdict::Trouble(trouble) => {
+                cx.note(|| serde_json::json!({"trouble": format!("{trouble:?}")}));
+                Box::new(rescue::reply(&trouble).ok_or(Gone)?)
+            }
             Verdict::Proxy => match self.proxy(cx).await? {
                 None => return Ok(()),
-                Some(reply) => reply,
+                // Where no answer could be had, who watches for one may have another.
+                Some(reply) => Box::new(match cx.answer_tap.take() {
+                    None => reply,
+                    Some(mut tap) => tap.failed(cx, reply),
+                }),
             },
         };
         self.reply(cx, reply).await
@@ -219,7 +247,11 @@ impl Exchange<'_> {
             return Verdict::Trouble(Trouble::Body(e));
         }
         let global = &snapshot.global;
-        match self.find_route(cx, &snapshot) {
+        let found = match cx.trace.is_some() {
+            false => self.find_route(cx, &snapshot),
+            true => self.find_route_timed(cx, &snapshot),
+        };
+        match found {
             Some(route) => {
                 if let Some(trouble) = &route.trouble {
                     return Verdict::Trouble(match trouble {
@@ -301,13 +333,39 @@ impl Exchange<'_> {
         Some(route)
     }
 
+    #[cold]
+    fn find_route_timed(&self, cx: &mut Context, snapshot: &Snapshot) -> Option<Arc<CompiledRoute>> {
+        if let Some(timings) = cx.timings() {
+            timings.begin("http_router_match", false);
+        }
+        let found = self.find_route(cx, snapshot);
+        if let Some(timings) = cx.timings() {
+            if found.is_none() {
+                timings.fail("no matched route".into());
+            }
+            timings.end();
+        }
+        found
+    }
+
     /// Runs one request phase of one chain. `None`: go on.
     async fn phase(&mut self, phase: Phase, chain: &Chain, global: bool, cx: &mut Context) -> Option<Verdict> {
+        self.phase_from(0, phase, chain, global, cx).await
+    }
+
+    /// The same from a hook on.
+    pub(crate) async fn phase_from(
+        &mut self,
+        mut at: usize,
+        phase: Phase,
+        chain: &Chain,
+        global: bool,
+        cx: &mut Context,
+    ) -> Option<Verdict> {
         if !chain.has(phase) {
             return None;
         }
         let skip = if global { self.skip } else { 0 };
-        let mut at = 0;
         loop {
             let outcome = match chain.step(phase, &mut at, skip, cx) {
                 Step::Done => return None,
@@ -321,7 +379,15 @@ impl Exchange<'_> {
             };
             match outcome {
                 Some(Outcome::Next) => {}
-                Some(Outcome::Reply(reply)) => return Some(Verdict::Reply(chain.finish(phase, at, reply))),
+                Some(Outcome::Reply(reply)) => {
+                    if cx.trace.is_some() {
+                        cx.hook_replied(reply.status);
+                    }
+                    if let Some(background) = &mut cx.background {
+                        background.resume = (at, global);
+                    }
+                    return Some(Verdict::Reply(chain.finish(phase, at, reply)));
+                }
                 None => {
                     if let Err(e) = self.buffer_body(cx).await {
                         return Some(Verdict::Trouble(Trouble::Body(e)));
@@ -416,6 +482,9 @@ impl Exchange<'_> {
 
     /// `log` of all plugins, and the access log.
     fn log(&mut self, cx: &mut Context) {
+        if let Some(timings) = cx.timings() {
+            timings.end_all();
+        }
         let global = &self.snapshot.global;
         if global.has(Phase::Log) && self.skip != u64::MAX {
             global.log(self.skip, cx);
@@ -424,7 +493,13 @@ impl Exchange<'_> {
             self.chain.log(0, cx);
         }
         self.debug_call("http_log_phase", cx);
-        self.debug_late(cx);
+        if cx.trace.is_some() {
+            self.debug_late(cx);
+            self.explain(cx);
+        }
+        if let Some(observed) = &self.observed {
+            self.show(observed, cx);
+        }
         self.worker.log_access(cx);
     }
 

@@ -151,7 +151,7 @@ enum Event {
 
 /// One request.
 async fn exchange(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     connection: Rc<Connection>,
     request: Request<h2::RecvStream>,
     respond: SendResponse<Bytes>,

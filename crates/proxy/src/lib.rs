@@ -6,6 +6,8 @@
 //! polls of one task, on the thread's own buffers.
 
 mod answer;
+mod answer_tap;
+mod background;
 mod balancing;
 mod breaking;
 pub mod client;
@@ -17,6 +19,7 @@ mod figures;
 mod forwarded;
 mod grpc;
 mod h2;
+mod reply;
 pub mod rescue;
 mod retry;
 mod scratch;
@@ -25,11 +28,12 @@ pub mod settings;
 mod stream;
 mod tap;
 mod tunnel;
+mod watched;
 pub mod worker;
 
 pub use connection::serve;
-pub use debug::DebugMode;
-pub use figures::Figures;
+pub use debug::{DebugMode, Watching};
+pub use figures::{Figures, StreamFigures, StreamTotals};
 pub use settings::ProxySettings;
 pub use stream::serve_stream;
 pub use worker::{AccessLogSink, Worker};

@@ -98,5 +98,5 @@ pub fn poll_flush(stream: &mut Stream, task: &mut Context<'_>, pending: &mut Vec
             pending.drain(..sent);
         }
     }
-    if stream.wants_flush() { Pin::new(stream).poll_flush(task) } else { Poll::Ready(Ok(())) }
+    if stream.is_tls() { Pin::new(stream).poll_flush(task) } else { Poll::Ready(Ok(())) }
 }

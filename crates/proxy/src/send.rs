@@ -9,6 +9,7 @@ use crate::h2::{self, Asked, NoAnswer};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
 use crate::tap;
+use serde_json::json;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_http::{Known, Version};
 use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, Stream, connect, timer};
@@ -31,6 +32,8 @@ pub(crate) enum AttemptError {
     Dropped(u16),
     /// The request's body could not be read, so that there is nothing to send.
     Body(BodyError),
+    /// An answer came, and this goes to the client instead; the time until its head.
+    Replaced(Box<Reply>, Duration),
     /// The client went away.
     Gone,
 }
@@ -117,9 +120,11 @@ impl Exchange<'_> {
             Err(trouble) => trouble,
         };
         self.count_refused(&upstream, &trouble);
+        cx.note(|| json!({"trouble": format!("{trouble:?}"), "upstream": upstream.key}));
         // Once: who stands in for another has nobody to stand in for it.
         if let Some(other) = self.fallback(&upstream) {
             self.tries.begin_elsewhere();
+            cx.note(|| json!({"fallback": other.key}));
             return match Box::pin(self.send_to(cx, &other)).await? {
                 Ok(reply) => Ok(reply),
                 Err(trouble) => self.nobody(cx, &other, trouble),
@@ -181,6 +186,7 @@ impl Exchange<'_> {
                 // A lone node is picked again and again.
                 Gate::Node if !self.tries.tried.contains(picked.index) => {
                     broken = true;
+                    cx.note(|| json!({"breaker_open": picked.endpoint.address, "upstream": upstream.key}));
                     self.tries.tried.insert(picked.index);
                     continue;
                 }
@@ -194,6 +200,10 @@ impl Exchange<'_> {
             self.balancing.chosen(upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
             let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
+            let (result, instead) = match result {
+                Err(AttemptError::Replaced(reply, latency)) => (Ok(latency), Some(reply)),
+                other => (other, None),
+            };
             let error = match result {
                 Ok(latency) => {
                     let status = cx.attempts.last().map_or(0, |attempt| attempt.status);
@@ -204,7 +214,7 @@ impl Exchange<'_> {
                     {
                         checker.answered(picked.endpoint, attempt.status, input.now_ms);
                     }
-                    return Ok(Ok(None));
+                    return Ok(Ok(instead.map(|reply| *reply)));
                 }
                 Err(error) if self.answered => {
                     // the node's status went out already
@@ -213,7 +223,7 @@ impl Exchange<'_> {
                         match &error {
                             AttemptError::Failed(failure) => checker.broke_off(node, failure, status, now),
                             AttemptError::Gone => checker.answered(node, status, now),
-                            AttemptError::Body(_) | AttemptError::Dropped(_) => {}
+                            AttemptError::Body(_) | AttemptError::Dropped(_) | AttemptError::Replaced(..) => {}
                         }
                     }
                     if matches!(error, AttemptError::Failed(_)) {
@@ -225,13 +235,14 @@ impl Exchange<'_> {
             };
             match error {
                 AttemptError::Failed(_) | AttemptError::Dropped(_) => held.failed(timer::unix_ms_coarse()),
-                AttemptError::Gone | AttemptError::Body(_) => drop(held),
+                AttemptError::Gone | AttemptError::Body(_) | AttemptError::Replaced(..) => drop(held),
             }
             let decision = match error {
-                AttemptError::Gone => return Err(Gone),
+                AttemptError::Gone | AttemptError::Replaced(..) => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)).map(Ok),
                 AttemptError::Dropped(status) => {
                     tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
+                    cx.note(|| json!({"answer_dropped": address, "upstream": upstream.key, "status": status}));
                     if let Some(checker) = &upstream.health {
                         checker.answered(picked.endpoint, status, input.now_ms);
                     }
@@ -248,6 +259,10 @@ impl Exchange<'_> {
                         _ => self.unheard(upstream, &failure, response_time),
                     }
                     tracing::warn!(upstream = %upstream.key, node = %address, kind = ?failure.kind, ?decision, "upstream attempt failed");
+                    cx.note(|| {
+                        let (kind, decision) = (format!("{:?}", failure.kind), format!("{decision:?}"));
+                        json!({"attempt_failed": address, "upstream": upstream.key, "kind": kind, "decision": decision})
+                    });
                     if let Some(checker) = &upstream.health
                         && decision != (RetryDecision::Retry { counts: false })
                     {
@@ -297,6 +312,7 @@ impl Exchange<'_> {
         let pooled = match reused {
             Some(pooled) => {
                 self.tries.connect_time = Some(Duration::ZERO);
+                self.worker.figures.upstream.reused.inc();
                 pooled
             }
             None => {
@@ -336,7 +352,7 @@ impl Exchange<'_> {
             place = if fresh { None } else { take() };
             if place.is_none() {
                 let pooled = self.connect(cx, upstream, key, tls, host).await?;
-                let sender = h2::pool::open(pooled.stream).await;
+                let sender = h2::pool::open(pooled).await;
                 let sender = sender.map_err(|_| AttemptError::upstream(FailureKind::Connect, false))?;
                 place = Some(worker.shared_pool.borrow_mut().put(key, sender, settings, timer::now_coarse()));
             }
@@ -344,7 +360,7 @@ impl Exchange<'_> {
         }
         let Some(place) = place else { return Err(AttemptError::upstream(FailureKind::Connect, false)) };
         let asked = Asked::new(place);
-        let pooled = Pooled { stream: Stream::Sub(Box::new(asked.clone())), requests: 0 };
+        let pooled = Pooled { stream: Stream::Sub(Box::new(asked.clone())), requests: 0, open: None };
         let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: Some(asked) };
         self.converse(cx, upstream, host, &mut outgoing).await.map(|(latency, _)| latency)
     }
@@ -379,15 +395,20 @@ impl Exchange<'_> {
             Poll::Pending if client.is_gone(task, kept) => Poll::Ready(None),
             other => other.map(Some),
         });
+        let figures = &self.worker.figures.upstream;
         match connected.await.ok_or(AttemptError::Gone)? {
-            Ok(stream) => Ok(Pooled { stream, requests: 0 }),
+            Ok(stream) => {
+                figures.connected.inc();
+                Ok(Pooled { stream, requests: 0, open: Some(figures.open.guard()) })
+            }
             Err(e) => {
                 tracing::warn!(upstream = %upstream.key, error = %e, "no connection to the upstream");
-                let kind = match e.kind {
-                    ConnectErrorKind::Timeout => FailureKind::Timeout,
-                    ConnectErrorKind::Tls => FailureKind::Tls,
-                    _ => FailureKind::Connect,
+                let (kind, count) = match e.kind {
+                    ConnectErrorKind::Timeout => (FailureKind::Timeout, &figures.timed_out),
+                    ConnectErrorKind::Tls => (FailureKind::Tls, &figures.tls_failed),
+                    _ => (FailureKind::Connect, &figures.failed),
                 };
+                count.inc();
                 Err(AttemptError::upstream(kind, false))
             }
         }

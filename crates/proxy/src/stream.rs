@@ -5,12 +5,13 @@
 mod preread;
 mod upstream;
 
-use crate::tunnel::{self, End};
+use crate::figures::{ActiveStream, StreamFigures};
+use crate::tunnel::{self, End, Ended};
 use crate::worker::Worker;
 use sluice_config::{RouteUpstream, Snapshot};
 use sluice_net::proxy_protocol::write_v1;
 use sluice_net::{Address, Stream, Timeout};
-use sluice_plugin::{Connection, StreamContext, UpstreamRef};
+use sluice_plugin::{Connection, StreamContext, StreamPlugin, UpstreamRef};
 use sluice_router::StreamRequest;
 use sluice_upstream::Upstream;
 use std::rc::Rc;
@@ -24,6 +25,9 @@ struct Session {
     client: Stream,
     timeout: Timeout,
     cx: StreamContext,
+    figures: Arc<StreamFigures>,
+    /// The route's plugins that want to hear of the end.
+    loggers: Vec<Arc<dyn StreamPlugin>>,
 }
 
 /// Why a connection is closed before any byte of it has been passed on.
@@ -55,11 +59,42 @@ enum Refused {
     Drained,
 }
 
+impl Refused {
+    /// The code that nginx ends such a session with (src/stream/ngx_stream.h).
+    fn status(&self) -> u16 {
+        match self {
+            Refused::Closed | Refused::Timeout | Refused::Drained => 200,
+            Refused::TooLong { .. } => 400,
+            Refused::Plugin { .. } => 503,
+            Refused::NoNode | Refused::Exhausted => 502,
+            _ => 500,
+        }
+    }
+}
+
 /// Serves a connection until it ends. `announce`: a PROXY protocol header goes before the client's bytes.
-pub async fn serve_stream(worker: Rc<Worker>, client: Stream, connection: Connection, announce: bool) {
-    let cx = StreamContext::new(connection, "".into());
-    let mut session = Session { worker, client, timeout: Timeout::new(), cx };
-    if let Err(refused) = session.run(announce).await {
+pub async fn serve_stream(
+    worker: Rc<Worker>,
+    client: Stream,
+    connection: Connection,
+    announce: bool,
+    figures: Arc<StreamFigures>,
+) {
+    let mut cx = StreamContext::new(connection, "".into());
+    cx.listen_addr = figures.listen_addr.clone();
+    let _active = ActiveStream::of(&figures);
+    let mut session = Session { worker, client, timeout: Timeout::new(), cx, figures, loggers: Vec::new() };
+    let result = session.run(announce).await;
+    if let Err(refused) = &result {
+        session.cx.status = refused.status();
+        if matches!(refused, Refused::Plugin { .. }) {
+            session.cx.rejected.get_or_insert(refused.status());
+        }
+    }
+    for plugin in &session.loggers {
+        plugin.log(&session.cx);
+    }
+    if let Err(refused) = result {
         let (peer, route) = (session.cx.connection.peer, &session.cx.route_id);
         match refused {
             Refused::NoRoute | Refused::Closed | Refused::Drained => {
@@ -100,6 +135,9 @@ impl Session {
             };
             let route = snapshot.stream_router.find(&request).cloned().ok_or(Refused::NoRoute)?;
             self.cx.route_id = route.id.clone();
+            self.cx.route_name.clone_from(&route.name);
+            self.loggers =
+                route.plugins.iter().filter(|entry| entry.plugin.logs()).map(|entry| entry.plugin.clone()).collect();
             if route.missing_service {
                 return Err(Refused::MissingService);
             }
@@ -115,11 +153,20 @@ impl Session {
             let (peer, local) = (self.cx.connection.peer, self.cx.connection.local);
             write_v1(&Address::Ip(peer), &Address::Ip(local), &mut to_upstream);
         }
+        let read_before = self.cx.head.len() as u64;
         to_upstream.append(&mut self.cx.head);
         let mut to_client = Vec::new();
         let client = End { stream: &mut self.client, pending: &mut to_client };
         let up = End { stream: &mut node, pending: &mut to_upstream };
-        let passed = tunnel::run(client, up, &self.timeout, upstream.stream_idle, &self.worker.drain).await;
+        // What plugins have read, and the header in front, were taken in before the tunnel counts.
+        self.figures.first(read_before, up.pending.len() as u64);
+        let idle = upstream.stream_idle;
+        let passed = tunnel::run(client, up, &self.timeout, idle, &self.worker.drain, Some(&*self.figures)).await;
+        self.cx.status = match passed.ended {
+            Ended::Closed | Ended::Drained => 200,
+            Ended::ClientFailed => 400,
+            Ended::UpstreamFailed | Ended::Idle => 502,
+        };
         held.answered(0, None, &upstream::outcome(latency));
         tracing::debug!(
             peer = %self.cx.connection.peer, route = &*self.cx.route_id, sent = passed.to_client,

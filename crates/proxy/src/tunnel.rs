@@ -1,5 +1,6 @@
 //! Bytes in both directions, of a stream route or after `101 Switching Protocols` (WebSocket), until one side closes, falls
 //! silent, or the gateway is told to end now.
+use crate::figures::StreamFigures;
 use crate::scratch;
 use sluice_net::{Drain, Stream, Timeout};
 use std::future::poll_fn;
@@ -19,8 +20,10 @@ pub(crate) struct End<'a> {
 pub enum Ended {
     /// One side closed, and what it had sent has been passed on.
     Closed,
-    /// A socket failed.
-    Failed,
+    /// The client's socket failed.
+    ClientFailed,
+    /// The node's socket failed.
+    UpstreamFailed,
     /// Nothing moved for as long as that may be.
     Idle,
     /// The drain's time is over.
@@ -35,6 +38,13 @@ pub struct Passed {
     pub ended: Ended,
 }
 
+/// Whose socket failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Reading,
+    Writing,
+}
+
 /// One direction.
 #[derive(Default)]
 struct Lane {
@@ -43,13 +53,14 @@ struct Lane {
 }
 
 impl Lane {
-    /// Moves what can be moved now; true where anything was. A full `to` stops reading: back-pressure.
-    fn poll(&mut self, task: &mut Task<'_>, from: &mut Stream, to: &mut End<'_>) -> io::Result<bool> {
+    /// Moves what can be moved now; true where anything was. A full `to` stops reading: back-pressure. An error comes with
+    /// whether it was the reading side's.
+    fn poll(&mut self, task: &mut Task<'_>, from: &mut Stream, to: &mut End<'_>) -> Result<bool, Side> {
         let mut moved = false;
         loop {
             let before = to.pending.len();
             match scratch::poll_flush(to.stream, task, to.pending) {
-                Poll::Ready(result) => result?,
+                Poll::Ready(result) => result.map_err(|_| Side::Writing)?,
                 Poll::Pending => return Ok(moved || to.pending.len() < before),
             }
             if self.ended {
@@ -58,13 +69,13 @@ impl Lane {
             let read = scratch::with(|scratch| {
                 let n = match scratch::poll_read(from, task, &mut scratch.read) {
                     Poll::Pending => return Ok(None),
-                    Poll::Ready(n) => n?,
+                    Poll::Ready(n) => n.map_err(|_: io::Error| Side::Reading)?,
                 };
                 if n > 0 {
                     scratch.out.extend_from_slice(scratch.read.get(..n).unwrap_or_default());
-                    scratch::send(to.stream, task, &mut scratch.out, &[], to.pending)?;
+                    scratch::send(to.stream, task, &mut scratch.out, &[], to.pending).map_err(|_| Side::Writing)?;
                 }
-                Ok::<_, io::Error>(Some(n))
+                Ok::<_, Side>(Some(n))
             })?;
             match read {
                 None => return Ok(moved),
@@ -85,16 +96,24 @@ pub(crate) async fn run(
     timeout: &Timeout,
     idle: Duration,
     drain: &Drain,
+    figures: Option<&StreamFigures>,
 ) -> Passed {
     let (mut down, mut up) = (Lane::default(), Lane::default());
+    let (mut told_down, mut told_up) = (0, 0);
     timeout.arm(idle);
     let ended = poll_fn(|task| {
         let up_moved = up.poll(task, client.stream, &mut upstream);
         let down_moved = down.poll(task, upstream.stream, &mut client);
+        if let Some(figures) = figures {
+            let (more_up, more_down) = (up.bytes - told_up, down.bytes - told_down);
+            (told_up, told_down) = (up.bytes, down.bytes);
+            figures.passed(more_up, more_down);
+        }
         match (up_moved, down_moved) {
             (Ok(a), Ok(b)) if a || b => timeout.arm(idle),
             (Ok(_), Ok(_)) => {}
-            _ => return Poll::Ready(Ended::Failed),
+            (Err(Side::Reading), _) | (Ok(_), Err(Side::Writing)) => return Poll::Ready(Ended::ClientFailed),
+            (Err(Side::Writing), _) | (Ok(_), Err(Side::Reading)) => return Poll::Ready(Ended::UpstreamFailed),
         }
         if up.ended && upstream.pending.is_empty() || down.ended && client.pending.is_empty() {
             return Poll::Ready(Ended::Closed);

@@ -47,6 +47,8 @@ pub struct Worker {
     consumer_chains: RefCell<ConsumerChains>,
     random: Cell<u64>,
     workers: u16,
+    /// Idle upstream connections as last told to the figures.
+    told_idle: Cell<i64>,
 }
 
 impl Worker {
@@ -76,6 +78,7 @@ impl Worker {
             consumer_chains: RefCell::default(),
             random: Cell::new(std::hash::BuildHasher::hash_one(&seed, id) | 1),
             workers,
+            told_idle: Cell::new(0),
         }
     }
 
@@ -167,7 +170,12 @@ impl Worker {
     /// What is to be done about once a second: old idle connections, old log lines.
     pub fn tick(&self) {
         let now = timer::now_coarse();
-        self.pool.borrow_mut().sweep(now);
+        let idle = {
+            let mut pool = self.pool.borrow_mut();
+            pool.sweep(now);
+            i64::try_from(pool.len()).unwrap_or(i64::MAX)
+        };
+        self.figures.upstream.idle.add(idle - self.told_idle.replace(idle));
         self.shared_pool.borrow_mut().sweep(now);
         if let Some(sink) = &self.access_log {
             sink.borrow_mut().writer.flush_due(now);

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod operator_log;
 pub mod process;
 pub mod time_format;
+pub mod watch;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogWriter, Escape};
 pub use batch::{Account, BatchEntry, BatchError, BatchOptions, BatchQueue, BatchSink, Draining, LogQueues, LogTotals};

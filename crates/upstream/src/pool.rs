@@ -4,6 +4,8 @@
 //! system call unless something did arrive; [`Pool::sweep`] closes those that idled too long.
 use foldhash::{HashMap, HashMapExt};
 use sluice_net::{Address, Stream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Connections with the same key are interchangeable: same address, same TLS identity.
@@ -31,12 +33,41 @@ impl Default for PoolSettings {
     }
 }
 
+/// How many connections to nodes are open, over all workers. Touched once when one is made and once when it goes.
+#[derive(Clone, Debug, Default)]
+pub struct OpenConnections(Arc<AtomicUsize>);
+
+impl OpenConnections {
+    /// Counts one connection until the guard is dropped.
+    pub fn guard(&self) -> OpenGuard {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenGuard(self.0.clone())
+    }
+
+    /// Open ones, idle ones included.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// See [`OpenConnections::guard`].
+#[derive(Debug)]
+pub struct OpenGuard(Arc<AtomicUsize>);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A connection and what it has done so far.
 #[derive(Debug)]
 pub struct Pooled {
     pub stream: Stream,
     /// Requests it has carried.
     pub requests: u64,
+    /// Counts it; none for a stream within a connection that is counted by itself.
+    pub open: Option<OpenGuard>,
 }
 
 struct Idle {
@@ -122,7 +153,7 @@ mod tests {
     }
 
     fn pooled(stream: Stream) -> Pooled {
-        Pooled { stream, requests: 1 }
+        Pooled { stream, requests: 1, open: None }
     }
 
     #[tokio::test]
@@ -168,7 +199,11 @@ mod tests {
         let now = Instant::now();
         let mut pool = Pool::new();
         let (client, _server) = pair(&listener).await;
-        pool.put(&key, Pooled { stream: client, requests: 1000 }, &PoolSettings::default(), now);
+        let open = OpenConnections::default();
+        let worn = Pooled { stream: client, requests: 1000, open: Some(open.guard()) };
+        assert_eq!(open.count(), 1);
+        pool.put(&key, worn, &PoolSettings::default(), now);
+        assert_eq!(open.count(), 0, "a worn connection is closed");
         assert!(pool.is_empty());
         let (client, _server) = pair(&listener).await;
         pool.put(&key, pooled(client), &PoolSettings::default(), now);

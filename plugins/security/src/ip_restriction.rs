@@ -123,6 +123,7 @@ impl StreamPlugin for IpRestriction {
         if self.may_pass(cx.client_ip()) {
             StreamFlow::Next
         } else {
+            cx.rejected = Some(403);
             StreamFlow::Close("the client's address is not allowed".into())
         }
     }

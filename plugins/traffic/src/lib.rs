@@ -6,6 +6,7 @@ mod answer;
 mod api_breaker;
 mod batch_requests;
 mod counters;
+mod decisions;
 mod header_match;
 mod limit_conn;
 mod limit_count;

@@ -18,6 +18,7 @@
 //
 // Read in apisix/plugins/limit-conn.lua, limit-conn/{init,util}.lua and lua-resty-limit-traffic's conn.lua.
 use crate::counters::{Counters, Full, Key, PINNED, Prefix};
+use crate::decisions::{Decision, Decisions};
 use crate::limit_key::{KeySource, KeyType, applies, prefix_of};
 use crate::limit_number::{LimitNumber, natural, positive};
 use crate::redis_fields::{RedisFields, RedisPolicy};
@@ -189,6 +190,7 @@ pub struct LimitConn {
     rejected: Reply,
     allow_degradation: bool,
     clock: Clock,
+    decisions: Decisions,
 }
 
 impl Define for LimitConn {
@@ -223,7 +225,8 @@ impl Define for LimitConn {
         };
         let delay = config.default_conn_delay.unwrap_or_default();
         let allow_degradation = config.allow_degradation;
-        Ok(LimitConn { limits, delay, counts, prefix, remote, rejected, allow_degradation, clock: env.clock.clone() })
+        let (clock, decisions) = (env.clock.clone(), Decisions::of(NAME, env));
+        Ok(LimitConn { limits, delay, counts, prefix, remote, rejected, allow_degradation, clock, decisions })
     }
 }
 
@@ -243,10 +246,11 @@ impl Plugin for LimitConn {
                     return Flow::wait(self.wait(cx, resolved, at + 1, delay));
                 }
                 Ok(Incoming::Counted(_)) => {}
-                Ok(Incoming::Rejected) => return Flow::reply(self.rejected.clone()),
+                Ok(Incoming::Rejected) => return Flow::Reply(Box::new(self.refuse())),
                 Err(e) => return self.degrade(&format!("failed to limit conn: {e}")),
             }
         }
+        self.decisions.count(Decision::Allowed);
         Flow::Next
     }
 
@@ -279,7 +283,13 @@ impl LimitConn {
         Ok(Incoming::Counted(delay_of(self.delay, counted, rule.conn)))
     }
 
+    fn refuse(&self) -> Reply {
+        self.decisions.count(Decision::Rejected);
+        self.rejected.clone()
+    }
+
     async fn ask(&self, remote: &Remote, cx: &mut Context, rules: SmallVec<[Resolved<'_>; 2]>) -> Outcome {
+        let mut decision = Decision::Allowed;
         for Resolved { limit, conn, burst } in rules {
             let lease = limit.key.with(cx, |text| remote.lease(text));
             // Kept before the answer is there: a request that is abandoned while it waits is signed off too.
@@ -290,20 +300,24 @@ impl LimitConn {
                 Ok(Some(counted)) => {
                     let delay = delay_of(self.delay, counted, conn);
                     if delay >= 0.001 {
+                        decision = Decision::Delayed;
                         self.clock.sleep(Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX)).await;
                     }
                 }
-                Ok(None) => return Outcome::Reply(Box::new(self.rejected.clone())),
+                Ok(None) => return Outcome::Reply(Box::new(self.refuse())),
                 Err(e) => {
                     if !e.is_known() {
                         tracing::error!("failed to limit conn: {e}");
                     }
                     if !self.allow_degradation {
+                        self.decisions.count(Decision::Failed);
                         return Outcome::Reply(Box::new(Reply::status(500)));
                     }
+                    decision = Decision::Degraded;
                 }
             }
         }
+        self.decisions.count(decision);
         Outcome::Next
     }
 
@@ -314,10 +328,13 @@ impl LimitConn {
             if delay >= 0.001 {
                 self.clock.sleep(Duration::try_from_secs_f64(delay).unwrap_or(Duration::MAX)).await;
             }
-            let Some(rule) = rest.next() else { return Outcome::Next };
+            let Some(rule) = rest.next() else {
+                self.decisions.count(Decision::Delayed);
+                return Outcome::Next;
+            };
             delay = match self.incoming(rule, cx) {
                 Ok(Incoming::Counted(delay)) => delay,
-                Ok(Incoming::Rejected) => return Outcome::Reply(Box::new(self.rejected.clone())),
+                Ok(Incoming::Rejected) => return Outcome::Reply(Box::new(self.refuse())),
                 Err(e) => match self.degrade(&format!("failed to limit conn: {e}")) {
                     Flow::Reply(reply) => return Outcome::Reply(reply),
                     _ => return Outcome::Next,
@@ -328,6 +345,7 @@ impl LimitConn {
 
     fn degrade(&self, problem: &str) -> Flow<'static> {
         tracing::error!("{problem}");
+        self.decisions.count(if self.allow_degradation { Decision::Degraded } else { Decision::Failed });
         if self.allow_degradation { Flow::Next } else { Flow::reply(Reply::status(500)) }
     }
 }

@@ -20,6 +20,7 @@
 // Read in apisix/plugins/limit-count.lua, limit-count/{init,limit-count-local,util}.lua, limit-count/sliding-window/, and
 // lua-resty-limit-traffic's count.lua.
 use crate::counters::{Counters, Full, Prefix};
+use crate::decisions::{Decision, Decisions};
 use crate::limit_key::{KeySource, KeyType as VariableKey, applies, prefix_of};
 use crate::limit_number::{LimitNumber, positive};
 use crate::redis_fields::{RedisFields, RedisPolicy};
@@ -229,6 +230,7 @@ pub struct LimitCount {
     show_headers: bool,
     allow_degradation: bool,
     clock: Clock,
+    decisions: Decisions,
     /// Keeps the group's configuration known while somebody uses it.
     _group: Option<Arc<Config>>,
 }
@@ -315,6 +317,7 @@ impl Define for LimitCount {
             show_headers: config.show_limit_quota_header,
             allow_degradation: config.allow_degradation,
             clock: env.clock.clone(),
+            decisions: Decisions::of(NAME, env),
             _group: group,
         })
     }
@@ -368,6 +371,7 @@ impl Plugin for LimitCount {
             Ok(applying) => applying,
             Err(problem) => {
                 tracing::error!("failed to get rate limit rules: {problem}");
+                self.count_undetermined();
                 return if self.allow_degradation { Flow::Next } else { Flow::reply(Reply::status(500)) };
             }
         };
@@ -485,7 +489,12 @@ impl LimitCount {
         if !known {
             tracing::error!("failed to limit count: {problem}");
         }
+        self.count_undetermined();
         (!self.allow_degradation).then(|| Reply::error_msg(500, "failed to limit count"))
+    }
+
+    fn count_undetermined(&self) {
+        self.decisions.count(if self.allow_degradation { Decision::Degraded } else { Decision::Failed });
     }
 
     /// Tells the client what was counted; the reply where that was too much.
@@ -505,6 +514,7 @@ impl LimitCount {
             cx.set_response_header(limit.names.remaining_header.clone(), digits.format(counted.remaining));
             cx.set_response_header(limit.names.reset_header.clone(), window::seconds(counted.reset));
         }
+        self.decisions.count(if counted.allowed { Decision::Allowed } else { Decision::Rejected });
         (!counted.allowed).then(|| self.rejected.clone())
     }
 }

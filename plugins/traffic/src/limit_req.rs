@@ -15,6 +15,7 @@
 //
 // Read in apisix/plugins/limit-req.lua, limit-req/util.lua and lua-resty-limit-traffic's req.lua.
 use crate::counters::{Counters, Entry, PINNED, Prefix};
+use crate::decisions::{Decision, Decisions};
 use crate::limit_key::{KeySource, KeyType, prefix_of};
 use crate::redis_fields::{RedisFields, RedisPolicy};
 use crate::redis_schema as redis;
@@ -131,6 +132,7 @@ pub struct LimitReq {
     nodelay: bool,
     allow_degradation: bool,
     clock: Clock,
+    decisions: Decisions,
 }
 
 impl Define for LimitReq {
@@ -160,6 +162,7 @@ impl Define for LimitReq {
             nodelay: config.nodelay,
             allow_degradation: config.allow_degradation,
             clock: env.clock.clone(),
+            decisions: Decisions::of(NAME, env),
         })
     }
 }
@@ -170,9 +173,9 @@ impl Plugin for LimitReq {
             return Flow::wait(async move {
                 let incoming = self.ask(redis, cx).await;
                 match self.decide(incoming.map_err(|e| (e.is_known(), e.to_string()))) {
-                    Decision::Pass => Outcome::Next,
-                    Decision::Wait(delay) => self.sleep(delay).await,
-                    Decision::Reply(reply) => Outcome::Reply(Box::new(reply)),
+                    Verdict::Pass => Outcome::Next,
+                    Verdict::Wait(delay) => self.sleep(delay).await,
+                    Verdict::Reply(reply) => Outcome::Reply(Box::new(reply)),
                 }
             });
         }
@@ -182,14 +185,14 @@ impl Plugin for LimitReq {
             self.buckets.update(key, now, |entry| self.rate.incoming(entry, now))
         });
         match self.decide(incoming.map_err(|e| (false, e.to_string()))) {
-            Decision::Pass => Flow::Next,
-            Decision::Wait(delay) => Flow::wait(self.sleep(delay)),
-            Decision::Reply(reply) => Flow::reply(reply),
+            Verdict::Pass => Flow::Next,
+            Verdict::Wait(delay) => Flow::wait(self.sleep(delay)),
+            Verdict::Reply(reply) => Flow::reply(reply),
         }
     }
 }
 
-enum Decision {
+enum Verdict {
     Pass,
     Wait(Duration),
     Reply(Reply),
@@ -226,21 +229,27 @@ impl LimitReq {
     }
 
     /// The error comes with whether the log has it already.
-    fn decide(&self, incoming: Result<Option<f64>, (bool, String)>) -> Decision {
-        let refused = || Decision::Reply(self.rejected.clone());
-        match incoming {
-            Ok(None) => refused(),
-            Ok(Some(delay)) if delay >= 0.001 && !self.nodelay => {
-                Duration::try_from_secs_f64(delay).map_or_else(|_| refused(), Decision::Wait)
-            }
-            Ok(Some(_)) => Decision::Pass,
+    fn decide(&self, incoming: Result<Option<f64>, (bool, String)>) -> Verdict {
+        let refused = || Verdict::Reply(self.rejected.clone());
+        let (verdict, decision) = match incoming {
+            Ok(None) => (refused(), Decision::Rejected),
+            Ok(Some(delay)) if delay >= 0.001 && !self.nodelay => match Duration::try_from_secs_f64(delay) {
+                Ok(delay) => (Verdict::Wait(delay), Decision::Delayed),
+                Err(_) => (refused(), Decision::Rejected),
+            },
+            Ok(Some(_)) => (Verdict::Pass, Decision::Allowed),
             Err((known, problem)) => {
                 if !known {
                     tracing::error!("failed to limit req: {problem}");
                 }
-                if self.allow_degradation { Decision::Pass } else { Decision::Reply(Reply::status(500)) }
+                match self.allow_degradation {
+                    true => (Verdict::Pass, Decision::Degraded),
+                    false => (Verdict::Reply(Reply::status(500)), Decision::Failed),
+                }
             }
-        }
+        };
+        self.decisions.count(decision);
+        verdict
     }
 
     async fn sleep(&self, delay: Duration) -> Outcome {

@@ -76,7 +76,10 @@ impl StreamPlugin for StreamLimitConn {
                 cx.hold(lease);
                 counted
             }
-            Ok(None) => return StreamFlow::Close("too many connections".into()),
+            Ok(None) => {
+                cx.rejected = Some(503);
+                return StreamFlow::Close("too many connections".into());
+            }
             Err(e) => return StreamFlow::Close(format!("failed to limit conn: {e}").into()),
         };
         match delay_of(self.delay, counted, self.conn) {

@@ -163,6 +163,7 @@ impl Compiler {
         plugins.sort_by_key(|entry| Reverse(entry.priority));
         Ok(CompiledStreamRoute {
             id: id.clone(),
+            name: route.name.as_deref().map(Into::into),
             plugins,
             missing_service: route.upstream_id.is_none() && route.service_id.is_some() && service.is_none(),
             upstream: self.stream_upstream(id, route, work)?,

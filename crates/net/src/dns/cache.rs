@@ -1,8 +1,9 @@
 //! Answers by name: fresh ones at once, one look-up at a time for the rest, old ones when look-ups fail.
 //! The one surprise: the look-up is a task of the control runtime, so it goes on when the asker gives up.
-use super::{DnsError, DnsSettings, Found, Resolved};
+use super::{DnsError, DnsSettings, DnsStats, Found, Resolved};
 use foldhash::HashMap;
 use std::fmt::{self, Debug};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -19,6 +20,8 @@ struct Entry<T> {
 struct Shared<T> {
     settings: DnsSettings,
     entries: Mutex<HashMap<Box<str>, Entry<T>>>,
+    /// Look-ups by result: answered, no such name, failed.
+    asked: [AtomicU64; 3],
     lookup: Box<dyn Fn(String) -> Found<T> + Send + Sync>,
 }
 
@@ -39,7 +42,17 @@ impl<T: Clone + Send + Sync + 'static> Cache<T> {
         control: Handle,
         lookup: Box<dyn Fn(String) -> Found<T> + Send + Sync>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { settings, entries: Mutex::default(), lookup }), control }
+        Self {
+            shared: Arc::new(Shared { settings, entries: Mutex::default(), asked: Default::default(), lookup }),
+            control,
+        }
+    }
+
+    pub(super) fn stats(&self) -> DnsStats {
+        let [answered, no_such_name, failed] = self.shared.asked.each_ref().map(|n| n.load(Ordering::Relaxed));
+        let entries = self.shared.lock();
+        let failing = entries.values().filter(|e| e.error.is_some()).count() as u64;
+        DnsStats { answered, no_such_name, failed, names: entries.len() as u64, failing }
     }
 
     pub(super) fn fresh(&self, name: &str) -> Option<Resolved<T>> {
@@ -128,6 +141,13 @@ impl<T: Clone> Shared<T> {
             Ok((records, _)) if records.is_empty() => Err(DnsError::NoSuchName(name.to_owned())),
             f => f,
         };
+        let [answered, no_such_name, failed] = &self.asked;
+        let count = match &found {
+            Ok(_) => answered,
+            Err(DnsError::NoSuchName(_)) => no_such_name,
+            Err(_) => failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         match found {
             Ok((records, ttl)) => {
                 let ttl = s.valid.unwrap_or(ttl).max(s.min_ttl);

@@ -66,6 +66,13 @@ pub fn check_certificate(pem: &str) -> Result<(), String> {
     x509_parser::parse_x509_certificate(first).map(|_| ()).map_err(|e| e.to_string())
 }
 
+/// When the first certificate of a PEM text ends, seconds since the epoch; `None` where it cannot be read.
+pub fn certificate_expiry(pem: &str) -> Option<i64> {
+    let chain = certificates(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// Whether a PEM text holds a private key that can be used.
 pub fn check_private_key(pem: &str) -> Result<(), String> {
     let der = key(pem).map_err(|e| e.to_string())?;

@@ -6,8 +6,7 @@ use super::{CONNECTION_WINDOW, SEND_BUFFER, WINDOW};
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 use h2::client::{self, SendRequest};
-use sluice_net::Stream;
-use sluice_upstream::pool::{PoolKey, PoolSettings};
+use sluice_upstream::pool::{PoolKey, PoolSettings, Pooled};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,7 +107,7 @@ impl Pool {
 }
 
 /// Opens HTTP/2 on a connection. A task of the worker keeps it moving until nobody needs it.
-pub(crate) async fn open(stream: Stream) -> Result<SendRequest<Bytes>, h2::Error> {
+pub(crate) async fn open(connection: Pooled) -> Result<SendRequest<Bytes>, h2::Error> {
     let mut builder = client::Builder::new();
     builder
         .initial_window_size(WINDOW)
@@ -116,8 +115,10 @@ pub(crate) async fn open(stream: Stream) -> Result<SendRequest<Bytes>, h2::Error
         .max_send_buffer_size(SEND_BUFFER)
         .initial_max_send_streams(STREAMS)
         .enable_push(false);
+    let Pooled { stream, open, .. } = connection;
     let (sender, connection) = builder.handshake::<_, Bytes>(stream).await?;
     tokio::task::spawn_local(async move {
+        let _open = open;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to an upstream ended");
         }

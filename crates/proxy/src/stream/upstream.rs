@@ -16,7 +16,7 @@ pub(super) fn outcome(latency: Duration) -> Outcome {
 impl Session {
     /// The node's connection, the place held on the node, and how long connecting took.
     pub(super) async fn connect<'b>(
-        &self,
+        &mut self,
         upstream: &Upstream,
         balancer: &'b Balancer,
     ) -> Result<(Stream, Held<'b>, Duration), Refused> {
@@ -40,6 +40,7 @@ impl Session {
             let picked = balancer.pick(&input, &tried).ok_or(Refused::Exhausted)?;
             let held = balancer.hold(&picked);
             let address = picked.endpoint.address.ok_or(Refused::NoNode)?;
+            self.cx.node = Some(address);
             // The name of the client's own handshake goes on (apisix/upstream.lua `set_by_route`).
             let client_tls = self.cx.connection.tls.as_ref();
             let own = picked.endpoint.domain.as_deref().unwrap_or(&picked.endpoint.host);

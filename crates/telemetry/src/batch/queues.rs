@@ -249,6 +249,13 @@ impl LogQueues {
         registry.callback("sluice_log_pending_bytes", help, &[], Kind::Gauge, move |samples| {
             samples.push(&[], queues.pending_bytes() as f64);
         })?;
+        let queues = self.clone();
+        let help = "Entries of loggers that wait for their sinks";
+        registry.callback("sluice_log_pending_entries", help, &["plugin"], Kind::Gauge, move |samples| {
+            for (plugin, account) in lock(&queues.accounts).iter() {
+                samples.push(&[plugin], account.totals().pending as f64);
+            }
+        })?;
         let limit = self.budget.limit;
         let help = "Bytes of log entries that may wait, of all loggers together";
         registry.callback("sluice_log_max_pending_bytes", help, &[], Kind::Gauge, move |samples| {

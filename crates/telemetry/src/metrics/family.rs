@@ -99,6 +99,11 @@ impl Family {
         FixedState::with_seed(0x51_u64).hash_one(labels)
     }
 
+    /// Series that are shown.
+    pub(super) fn shown(&self) -> usize {
+        self.shown.load(Relaxed)
+    }
+
     /// How many look-ups were folded.
     pub(super) fn folded(&self, reader: &Reader) -> u64 {
         reader.sum(self.folded)

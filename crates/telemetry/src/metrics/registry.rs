@@ -1,14 +1,17 @@
 //! The registry: families by name, and rendering. The surprise: asking for a family that exists with the same definition
 //! returns it, so that plugins may be rebuilt on every configuration change without losing counts.
 use super::cell::Reader;
-use super::family::{Family, FamilyOptions};
+use super::family::{Family, FamilyOptions, OVERFLOW};
 use super::handle::{Counter, Gauge, Histogram};
 use super::series::Shape;
 use super::text;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+/// Most samples of a callback family, as many as a counted family has series unless told otherwise.
+const MAX_SAMPLES: usize = 100_000;
 /// Most bounds of a histogram.
 const MAX_BOUNDS: usize = 1000;
 
@@ -34,11 +37,18 @@ pub enum Kind {
 pub struct Samples<'a> {
     labels: &'a [Box<str>],
     lines: Vec<(Box<str>, f64)>,
+    /// Sum and number of what found no place.
+    rest: (f64, u64),
 }
 
 impl Samples<'_> {
-    /// Adds the value of one label set.
+    /// Adds the value of one label set. Beyond the family's budget values are summed up in one series whose labels all say
+    /// `other`.
     pub fn push(&mut self, labels: &[&str], value: f64) {
+        if self.lines.len() >= MAX_SAMPLES {
+            self.rest = (self.rest.0 + value, self.rest.1 + 1);
+            return;
+        }
         let values: Box<[Box<str>]> = labels.iter().map(|label| Box::from(*label)).collect();
         self.lines.push((text::labels(self.labels, &values), value));
     }
@@ -51,6 +61,7 @@ struct Callback {
     labels: Box<[Box<str>]>,
     kind: Kind,
     collect: Collect,
+    folded: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -150,7 +161,8 @@ impl Registry {
             return Err(MetricError::Conflict(name.to_owned()));
         }
         let labels = labels.iter().map(|label| Box::from(*label)).collect();
-        let callback = Callback { help: help.into(), labels, kind, collect: Arc::new(collect) };
+        let folded = AtomicU64::new(0);
+        let callback = Callback { help: help.into(), labels, kind, collect: Arc::new(collect), folded };
         entries.insert(name.into(), Entry::Callback(Arc::new(callback)));
         Ok(())
     }
@@ -162,14 +174,30 @@ impl Registry {
         let help = "Updates folded into a family's overflow series because its series budget was used up";
         self.callback(name, help, &["family"], Kind::Counter, move |samples| {
             let Some(entries) = entries.upgrade() else { return };
-            let all: Vec<Entry> = entries.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
             let reader = Reader::new();
-            for entry in all {
-                if let Entry::Family(family) = entry {
-                    let folded = family.folded(&reader);
-                    if folded > 0 {
-                        samples.push(&[&family.name], folded as f64);
-                    }
+            for (name, entry) in all(&entries) {
+                let folded = match entry {
+                    Entry::Family(family) => family.folded(&reader),
+                    Entry::Callback(callback) => callback.folded.load(Relaxed),
+                };
+                if folded > 0 {
+                    samples.push(&[&name], folded as f64);
+                }
+            }
+        })
+    }
+
+    /// Shows how many series each counted family with labels has, if any, under `name` (label `family`).
+    pub fn report_series(&self, name: &str) -> Result<(), MetricError> {
+        let entries = Arc::downgrade(&self.entries);
+        self.callback(name, "Series of a family", &["family"], Kind::Gauge, move |samples| {
+            let Some(entries) = entries.upgrade() else { return };
+            for (name, entry) in all(&entries) {
+                if let Entry::Family(family) = entry
+                    && !family.labels.is_empty()
+                    && family.shown() > 0
+                {
+                    samples.push(&[&name], family.shown() as f64);
                 }
             }
         })
@@ -192,10 +220,8 @@ impl Registry {
     /// Appends all families, sorted by name, in text format 0.0.4 (`text/plain; version=0.0.4`), and lets series expire as
     /// of `now`. Families without a sample are left out.
     pub fn render(&self, now: Instant, out: &mut Vec<u8>) {
-        let entries: Vec<(Box<str>, Entry)> =
-            self.entries().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect();
         let reader = Reader::new();
-        for (name, entry) in entries {
+        for (name, entry) in all(&self.entries) {
             match entry {
                 Entry::Family(family) => {
                     let kind = match family.shape {
@@ -213,9 +239,14 @@ impl Registry {
                     });
                 }
                 Entry::Callback(callback) => {
-                    let mut samples = Samples { labels: &callback.labels, lines: Vec::new() };
+                    let mut samples = Samples { labels: &callback.labels, lines: Vec::new(), rest: (0.0, 0) };
                     (callback.collect)(&mut samples);
-                    let mut lines = samples.lines;
+                    let (mut lines, (rest, folds)) = (samples.lines, samples.rest);
+                    if folds > 0 {
+                        callback.folded.fetch_add(folds, Relaxed);
+                        let others: Box<[Box<str>]> = callback.labels.iter().map(|_| Box::from(OVERFLOW)).collect();
+                        lines.push((text::labels(&callback.labels, &others), rest));
+                    }
                     if lines.is_empty() {
                         continue;
                     }
@@ -234,6 +265,11 @@ impl Registry {
             }
         }
     }
+}
+
+fn all(entries: &Mutex<BTreeMap<Box<str>, Entry>>) -> Vec<(Box<str>, Entry)> {
+    let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+    entries.iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()
 }
 
 fn check_names(name: &str, labels: &[&str]) -> Result<(), MetricError> {

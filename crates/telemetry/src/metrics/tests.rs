@@ -221,3 +221,66 @@ fn wrong_numbers_of_labels_do_not_panic() {
     let shown = text(&registry, Instant::now());
     assert!(shown.ends_with("c{a=\"1\",b=\"\"} 1\nc{a=\"1\",b=\"2\"} 1\n"), "{shown}");
 }
+
+#[test]
+fn asked_samples_over_the_budget_fold_into_one() {
+    let registry = Registry::new();
+    registry.report_folded("folded_total").unwrap();
+    registry.report_series("series").unwrap();
+    registry.counter("counted", "h", &["k"], plain()).unwrap().add(&["a"], 1);
+    registry.counter("silent", "h", &["k"], plain()).unwrap();
+    let all = |samples: &mut Samples<'_>| (0..100_003).for_each(|i| samples.push(&[&i.to_string()], 2.0));
+    registry.callback("asked", "h", &["k"], Kind::Gauge, all).unwrap();
+    let shown = text(&registry, Instant::now());
+    assert_eq!(shown.lines().filter(|line| line.starts_with("asked{")).count(), 100_001);
+    assert!(shown.contains("asked{k=\"other\"} 6\n"), "the rest is summed up");
+    assert!(shown.contains("folded_total{family=\"asked\"} 3\n"));
+    assert!(shown.contains("series{family=\"counted\"} 1\n") && !shown.contains("silent"));
+}
+
+/// What requests do goes on while a scrape stands still in the middle: neither known series nor new ones wait for it.
+#[test]
+fn a_scrape_holds_up_nobody() {
+    let registry = Registry::new();
+    let counter = registry.counter("c", "h", &["k"], plain()).unwrap();
+    let known = counter.with(&["known"]);
+    known.inc();
+    let (reached, at_the_callback) = std::sync::mpsc::channel();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let stop = move |samples: &mut Samples<'_>| {
+        reached.send(()).unwrap();
+        told.lock().unwrap().recv().unwrap();
+        samples.push(&[], 1.0);
+    };
+    registry.callback("d_stops", "h", &[], Kind::Gauge, stop).unwrap();
+    std::thread::scope(|scope| {
+        let scrape = scope.spawn(|| text(&registry, Instant::now()));
+        at_the_callback.recv().unwrap();
+        known.inc();
+        counter.add(&["new"], 1);
+        let later = registry.counter("e_later", "h", &["k"], plain()).unwrap();
+        later.add(&["x"], 1);
+        go_on.send(()).unwrap();
+        let shown = scrape.join().unwrap();
+        assert!(shown.contains("c{k=\"known\"} 1\n"), "{shown}");
+    });
+    assert_eq!(known.value(), 2);
+}
+
+/// Within a family, too: while its series are shown one by one, the map that requests look into is free.
+#[test]
+fn a_family_that_is_being_shown_takes_new_series() {
+    let family = super::family::Family::new("c", "h", &["k"], super::series::Shape::Counter, plain());
+    for i in 0..10 {
+        family.resolve(&[&i.to_string()], 0);
+    }
+    let reader = super::cell::Reader::new();
+    let mut seen = 0;
+    family.scrape(&reader, Instant::now(), |_, _| {
+        seen += 1;
+        let (series, folded) = family.resolve(&[&format!("new {seen}")], 0);
+        assert!(!folded && !series.is_sink());
+    });
+    assert_eq!((seen, family.shown()), (10, 20));
+}

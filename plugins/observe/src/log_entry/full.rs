@@ -41,8 +41,8 @@ fn server(cx: &Context) -> &'static [u8] {
         let mut out = Vec::new();
         let mut object = Object::open(&mut out);
         let name = cx.variable(&Variable::Hostname).map(|v| v.as_bytes().into_owned()).unwrap_or_default();
-        text(&name, object.key(b"hostname"));
-        text(crate::APISIX_VERSION.as_bytes(), object.key(b"version"));
+        text(&name, object.known(b"\"hostname\":"));
+        text(crate::APISIX_VERSION.as_bytes(), object.known(b"\"version\":"));
         object.close();
         out
     })
@@ -51,7 +51,7 @@ fn server(cx: &Context) -> &'static [u8] {
 fn request(cx: &Context, body: Option<&[u8]>, out: &mut Vec<u8>) {
     let target = cx.request.target().as_bytes();
     let mut object = Object::open(out);
-    let url = object.key(b"url");
+    let url = object.known(b"\"url\":");
     url.push(b'"');
     url.extend_from_slice(cx.connection.scheme().as_bytes());
     url.extend_from_slice(b"://");
@@ -60,53 +60,53 @@ fn request(cx: &Context, body: Option<&[u8]>, out: &mut Vec<u8>) {
     integer(u64::from(cx.connection.local.port()), url);
     escaped(target, url);
     url.push(b'"');
-    text(target, object.key(b"uri"));
-    text(cx.request.method_text().as_bytes(), object.key(b"method"));
-    headers(cx.request.headers.iter(), object.key(b"headers"));
-    arguments(cx.request.query().unwrap_or_default(), object.key(b"querystring"));
-    integer(cx.request.received, object.key(b"size"));
+    text(target, object.known(b"\"uri\":"));
+    text(cx.request.method_text().as_bytes(), object.known(b"\"method\":"));
+    headers(cx.request.headers.iter(), object.known(b"\"headers\":"));
+    arguments(cx.request.query().unwrap_or_default(), object.known(b"\"querystring\":"));
+    integer(cx.request.received, object.known(b"\"size\":"));
     if let Some(body) = body {
-        text(body, object.key(b"body"));
+        text(body, object.known(b"\"body\":"));
     }
     object.close();
 }
 
 fn response(cx: &Context, body: Option<&[u8]>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
-    integer(u64::from(cx.response.status), object.key(b"status"));
-    headers(cx.response.headers.iter(), object.key(b"headers"));
-    integer(cx.bytes_sent, object.key(b"size"));
+    integer(u64::from(cx.response.status), object.known(b"\"status\":"));
+    headers(cx.response.headers.iter(), object.known(b"\"headers\":"));
+    integer(cx.bytes_sent, object.known(b"\"size\":"));
     if let Some(body) = body {
-        text(body, object.key(b"body"));
+        text(body, object.known(b"\"body\":"));
     }
     object.close();
 }
 
 pub(super) fn entry(cx: &Context, request_body: Option<&[u8]>, response_body: Option<&[u8]>, entry: &mut Object<'_>) {
     let (latency, upstream_latency, apisix_latency) = latencies(cx);
-    request(cx, request_body, entry.key(b"request"));
-    response(cx, response_body, entry.key(b"response"));
-    entry.key(b"server").extend_from_slice(server(cx));
+    request(cx, request_body, entry.known(b"\"request\":"));
+    response(cx, response_body, entry.known(b"\"response\":"));
+    entry.known(b"\"server\":").extend_from_slice(server(cx));
     if let Some(address) = cx.variable(&Variable::UpstreamAddr) {
-        text(&address.as_bytes(), entry.key(b"upstream"));
+        text(&address.as_bytes(), entry.known(b"\"upstream\":"));
     }
     match &cx.route {
         Some(route) => {
-            text(route.service_id.as_deref().unwrap_or("").as_bytes(), entry.key(b"service_id"));
-            text(route.route_id.as_bytes(), entry.key(b"route_id"));
+            text(route.service_id.as_deref().unwrap_or("").as_bytes(), entry.known(b"\"service_id\":"));
+            text(route.route_id.as_bytes(), entry.known(b"\"route_id\":"));
         }
-        None => text(cx.request.host().as_bytes(), entry.key(b"service_id")),
+        None => text(cx.request.host().as_bytes(), entry.known(b"\"service_id\":")),
     }
     if let Some(found) = &cx.consumer {
-        let mut consumer = Object::open(entry.key(b"consumer"));
-        text(found.consumer.username.as_bytes(), consumer.key(b"username"));
+        let mut consumer = Object::open(entry.known(b"\"consumer\":"));
+        text(found.consumer.username.as_bytes(), consumer.known(b"\"username\":"));
         consumer.close();
     }
-    text(cx.client_ip_text().as_bytes(), entry.key(b"client_ip"));
-    integer(start_millis(cx), entry.key(b"start_time"));
-    number(latency, entry.key(b"latency"));
+    text(cx.client_ip_text().as_bytes(), entry.known(b"\"client_ip\":"));
+    integer(start_millis(cx), entry.known(b"\"start_time\":"));
+    number(latency, entry.known(b"\"latency\":"));
     if let Some(upstream) = upstream_latency {
-        number(upstream, entry.key(b"upstream_latency"));
+        number(upstream, entry.known(b"\"upstream_latency\":"));
     }
-    number(apisix_latency, entry.key(b"apisix_latency"));
+    number(apisix_latency, entry.known(b"\"apisix_latency\":"));
 }

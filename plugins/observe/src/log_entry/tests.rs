@@ -223,3 +223,32 @@ proptest::proptest! {
         proptest::prop_assert_eq!(read["request"].get("body").cloned(), expected);
     }
 }
+
+proptest::proptest! {
+    /// Whatever bytes a text has, JSON readers find the same text again; header names in lower case, repeated ones in lists.
+    #[test]
+    fn texts_and_headers_survive(
+        texts in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..40), 0..6),
+        names in proptest::collection::vec("[A-Za-z-]{1,12}", 0..30),
+    ) {
+        for bytes in &texts {
+            let mut out = Vec::new();
+            super::values::text(bytes, &mut out);
+            let read: String = serde_json::from_slice(&out).expect("JSON");
+            proptest::prop_assert_eq!(read, String::from_utf8_lossy(bytes).into_owned());
+        }
+        let mut expected: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+        for (i, name) in names.iter().enumerate() {
+            expected.entry(name.to_ascii_lowercase()).or_default().push(i.to_string());
+        }
+        let values: Vec<String> = (0..names.len()).map(|i| i.to_string()).collect();
+        let mut out = Vec::new();
+        super::values::headers(names.iter().zip(&values).map(|(n, v)| (n.as_bytes(), v.as_bytes())), &mut out);
+        let read: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&out).expect("JSON");
+        proptest::prop_assert_eq!(read.len(), expected.len());
+        for (name, values) in expected {
+            let wanted = if values.len() == 1 { serde_json::json!(values[0]) } else { serde_json::json!(values) };
+            proptest::prop_assert_eq!(&read[&name], &wanted);
+        }
+    }
+}

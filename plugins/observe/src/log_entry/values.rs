@@ -30,6 +30,23 @@ impl<'a> Object<'a> {
         self.out.push(b':');
         self.out
     }
+    /// The same for a name that stands in quotes already, with its colon: `"uri":`.
+    #[inline]
+    pub fn known(&mut self, quoted: &'static [u8]) -> &mut Vec<u8> {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        self.out.extend_from_slice(quoted);
+        self.out
+    }
+    /// As [`Object::key`], in lower case.
+    fn lower_key(&mut self, name: &[u8]) {
+        let before = self.out.len();
+        self.key(name);
+        // What an escape holds has no capitals but those of the name.
+        self.out.get_mut(before..).unwrap_or_default().make_ascii_lowercase();
+    }
     pub fn close(self) {
         self.out.push(b'}');
     }
@@ -37,6 +54,7 @@ impl<'a> Object<'a> {
 
 /// A text; what is not UTF-8 is replaced.
 pub fn text(bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(bytes.len() + 2);
     out.push(b'"');
     escaped(bytes, out);
     out.push(b'"');
@@ -53,8 +71,38 @@ fn special(word: u64) -> bool {
     (below_space | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))) & HIGH != 0
 }
 
+/// How many bytes at the start are ASCII and need no escape: nearly always all of them.
+#[inline]
+fn plain(bytes: &[u8]) -> usize {
+    let is_plain = |word: u64| !special(word) && word & HIGH == 0;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        if !is_plain(u64::from_le_bytes(*word)) {
+            return at * 8;
+        }
+    }
+    // The last word overlaps the one before; what is shorter than a word is put together with spaces.
+    let last = match bytes.last_chunk::<8>() {
+        _ if rest.is_empty() => return bytes.len(),
+        Some(last) => u64::from_le_bytes(*last),
+        None => rest.iter().fold(ONES * 0x20, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    if is_plain(last) { bytes.len() } else { words.len() * 8 }
+}
+
 /// The inside of a JSON text.
+#[inline]
 pub fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    let (head, rest) = bytes.split_at(plain(bytes));
+    out.extend_from_slice(head);
+    if !rest.is_empty() {
+        escaped_slowly(rest, out);
+    }
+}
+
+/// The same for what holds something that is not plain.
+#[cold]
+fn escaped_slowly(bytes: &[u8], out: &mut Vec<u8>) {
     let valid = match std::str::from_utf8(bytes) {
         Ok(_) => Cow::Borrowed(bytes),
         Err(_) => Cow::Owned(String::from_utf8_lossy(bytes).into_owned().into_bytes()),
@@ -172,14 +220,44 @@ fn grouped<'a, N: Copy, V: Copy>(
     object.close();
 }
 
+/// A place among 64 for a field's name, the same for all its spellings. Names with places of their own differ.
+#[inline]
+fn place(name: &[u8]) -> u64 {
+    let letter = |byte: Option<&u8>| usize::from(byte.map_or(0, |b| b | 0x20));
+    1 << ((name.len() * 5 + letter(name.first()) * 3 + letter(name.get(name.len() / 2)) + letter(name.last())) & 63)
+}
+
 /// Header fields by lower-case name.
 pub fn headers<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, out: &mut Vec<u8>) {
     let fields: smallvec::SmallVec<[(&[u8], &[u8]); 24]> = fields.take(MAX_FIELDS).collect();
-    let name = |name: &[u8], object: &mut Object<'_>| {
-        let lower: smallvec::SmallVec<[u8; 64]> = name.iter().map(u8::to_ascii_lowercase).collect();
-        object.key(&lower);
-    };
-    grouped(fields.iter().copied(), |a, b| a.eq_ignore_ascii_case(b), name, text, out);
+    let (mut seen, mut shared) = (0, 0);
+    for (name, _) in &fields {
+        let place = place(name);
+        shared |= seen & place;
+        seen |= place;
+    }
+    let mut object = Object::open(out);
+    for (at, (name, value)) in fields.iter().enumerate() {
+        let same = |(other, _): &&(&[u8], &[u8])| other.eq_ignore_ascii_case(name);
+        let alone = shared & place(name) == 0;
+        if !alone && fields.iter().take(at).any(|field| same(&field)) {
+            continue;
+        }
+        object.lower_key(name);
+        let mut others = fields.iter().skip(at + 1).filter(same).peekable();
+        if alone || others.peek().is_none() {
+            text(value, object.out);
+            continue;
+        }
+        object.out.push(b'[');
+        text(value, object.out);
+        for (_, other) in others {
+            object.out.push(b',');
+            text(other, object.out);
+        }
+        object.out.push(b']');
+    }
+    object.close();
 }
 
 fn decode(text: &str) -> Cow<'_, [u8]> {

@@ -3,39 +3,12 @@
 //! metrics (`route` is an id or a name), see [`Naming`].
 use super::families::{Labelled, Metric};
 use sluice_expr::{Lookup, Variable};
-use sluice_plugin::Context;
+use sluice_plugin::{Context, Source};
 use std::borrow::Cow;
 
 /// Longest model name in a label, bytes: names come from clients, and must not fill the memory of metrics
 /// (`MAX_MODEL_LABEL_LEN` of apisix/plugins/prometheus/exporter.lua).
 const MAX_MODEL: usize = 128;
-
-/// Who made the response (`get_response_source` of apisix/core/response.lua).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// A plugin, or the gateway before it turned to an upstream.
-    Apisix,
-    /// The gateway in place of an upstream that did not answer.
-    Nginx,
-    Upstream,
-}
-
-impl Source {
-    pub fn of(cx: &Context) -> Source {
-        match cx.attempts.last() {
-            None => Source::Apisix,
-            Some(last) if cx.own_response || last.header_time.is_none() => Source::Nginx,
-            Some(_) => Source::Upstream,
-        }
-    }
-    fn as_str(self) -> &'static str {
-        match self {
-            Source::Apisix => "apisix",
-            Source::Nginx => "nginx",
-            Source::Upstream => "upstream",
-        }
-    }
-}
 
 /// What `route`, `route_id`, `service` and `service_id` say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,14 +17,17 @@ mod labels;
 mod llm;
 mod node;
 mod series;
+mod streams;
 #[cfg(test)]
 mod tests;
 
 pub use breakers::{BreakerFigures, LimitFigures};
 pub use families::{Attributes, ExportAddr};
 pub use node::{
-    ConfigSource, Connections, ExportServer, NodeFigures, NodeHealth, Zone, endpoints, exposition, register_node,
+    ConfigSource, Connections, ExportServer, NodeFigures, NodeHealth, StreamListener, Zone, endpoints, exposition,
+    register_node,
 };
+pub use streams::StreamPrometheus;
 
 use families::{Families, METRICS};
 use labels::{Disabled, Labels, Naming};

@@ -46,6 +46,18 @@ pub struct Zone {
     pub free: u64,
 }
 
+/// What goes over one listener of stream routes. Bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamListener {
+    /// As configured: `0.0.0.0:9100`.
+    pub listen_addr: String,
+    pub active: u64,
+    pub from_client: u64,
+    pub to_client: u64,
+    pub from_upstream: u64,
+    pub to_upstream: u64,
+}
+
 /// Figures that others own; asked at each scrape, on the scraping thread.
 pub trait NodeFigures: Send + Sync + 'static {
     fn connections(&self) -> Connections;
@@ -64,6 +76,10 @@ pub trait NodeFigures: Send + Sync + 'static {
     }
     /// Circuit breakers of upstreams and nodes.
     fn breakers(&self) -> Vec<BreakerFigures> {
+        Vec::new()
+    }
+    /// Listeners of stream routes.
+    fn stream_listeners(&self) -> Vec<StreamListener> {
         Vec::new()
     }
     /// Upstreams with a concurrency limit.
@@ -131,6 +147,29 @@ pub fn register_node(env: &Env, figures: Arc<dyn NodeFigures>) -> Result<(), Bui
         |figures, report| figures.zones().iter().for_each(|zone| report(&[&zone.name], zone.free as f64)),
     )?;
     breakers::register(env, &figures)?;
+    gauge(
+        "stream_active_connections",
+        "Number of stream sessions currently being proxied per listening address",
+        &["listen_addr"],
+        |figures, report| figures.stream_listeners().iter().for_each(|l| report(&[&l.listen_addr], l.active as f64)),
+    )?;
+    let listeners = figures.clone();
+    let help = "Total bandwidth in bytes proxied by the stream subsystem in APISIX";
+    let labels = &["listen_addr", "type", "side"];
+    env.metrics
+        .callback(&format!("{prefix}stream_bandwidth"), help, labels, Kind::Counter, move |samples| {
+            for l in listeners.stream_listeners() {
+                for (kind, side, bytes) in [
+                    ("ingress", "downstream", l.from_client),
+                    ("egress", "downstream", l.to_client),
+                    ("egress", "upstream", l.to_upstream),
+                    ("ingress", "upstream", l.from_upstream),
+                ] {
+                    samples.push(&[&l.listen_addr, kind, side], bytes as f64);
+                }
+            }
+        })
+        .map_err(BuildError::new)?;
     // nginx-lua-prometheus counts its own errors here. A sample that cannot be kept is folded instead of lost, so that there
     // are none.
     let errors = format!("{prefix}nginx_metric_errors_total");

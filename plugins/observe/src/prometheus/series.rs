@@ -1,8 +1,8 @@
 //! Each thread's memory of series by what tells requests apart. The surprise: keys are addresses of shared objects, which is
 //! safe because each entry keeps its objects alive, so that no other object can come to lie at the same address.
 use super::Latency;
-use super::labels::Source;
 use foldhash::fast::FixedState;
+use sluice_plugin::Source;
 use sluice_plugin::{Consumer, Context, RouteInfo};
 use sluice_telemetry::{CounterHandle, HistogramHandle};
 use std::cell::RefCell;

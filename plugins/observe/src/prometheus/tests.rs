@@ -319,6 +319,10 @@ impl NodeFigures for Figures {
     fn zones(&self) -> Vec<Zone> {
         vec![Zone { name: "cache".into(), capacity: 100, free: 60 }]
     }
+    fn stream_listeners(&self) -> Vec<StreamListener> {
+        let listen_addr = "0.0.0.0:9100".into();
+        vec![StreamListener { listen_addr, active: 2, from_client: 5, to_client: 7, from_upstream: 8, to_upstream: 6 }]
+    }
     fn breakers(&self) -> Vec<BreakerFigures> {
         let (name, node) = ("/apisix/upstreams/1".into(), "127.0.0.1:80".into());
         vec![BreakerFigures { name, node, state: "open", opened: 3, half_opened: 2, closed: 1, refused: 9 }]
@@ -346,6 +350,8 @@ fn metrics_of_the_node() {
             r#"apisix_shared_dict_capacity_bytes{name="cache"} 100"#,
             r#"apisix_shared_dict_free_space_bytes{name="cache"} 60"#,
             "apisix_nginx_metric_errors_total 0",
+            r#"apisix_stream_active_connections{listen_addr="0.0.0.0:9100"} 2"#,
+            r#"apisix_stream_bandwidth{listen_addr="0.0.0.0:9100",type="egress",side="upstream"} 6"#,
             r#"sluice_circuit_breaker_state{name="/apisix/upstreams/1",node="127.0.0.1:80"} 2"#,
             r#"sluice_circuit_breaker_transitions_total{name="/apisix/upstreams/1",node="127.0.0.1:80",to="half_open"} 2"#,
             r#"sluice_circuit_breaker_refused_total{name="/apisix/upstreams/1",node="127.0.0.1:80"} 9"#,
