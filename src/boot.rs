@@ -351,18 +351,20 @@ fn bind(settings: &Settings, prefix: &Path, workers: usize) -> anyhow::Result<Ve
         let figures = Arc::new(StreamFigures::new(&listen.address.to_string())?);
         configs.push((config, Serves::Stream { announce: listen.proxy_protocol_to_upstream, figures }));
     }
+    for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
+        let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
+        config.mode = listen.mode;
+        config.proxy_protocol = listen.proxy_protocol;
+        config.http2 = apisix.enable_http2;
+        configs.push((config, Serves::Http));
+    }
     let encrypted = apisix.ssl.listen.iter().filter(|_| apisix.ssl.enable);
     for listen in encrypted.chain(&apisix.node_listen).filter(|_| apisix.proxy_mode.http) {
         let mut config = ListenConfig::new(listen.address);
         config.tls = listen.tls;
         config.proxy_protocol = listen.proxy_protocol;
+        config.http2 = listen.http2;
         config.backlog = listen.backlog.unwrap_or(config.backlog);
-        configs.push((config, Serves::Http));
-    }
-    for listen in settings.sluice.listen_unix.iter().filter(|_| apisix.proxy_mode.http) {
-        let mut config = ListenConfig::new(Address::unix(prefix.join(&listen.path)));
-        config.mode = listen.mode;
-        config.proxy_protocol = listen.proxy_protocol;
         configs.push((config, Serves::Http));
     }
     let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();

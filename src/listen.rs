@@ -18,10 +18,11 @@ const PROXY_HEADER: Duration = Duration::from_secs(5);
 /// it is between the client and the node.
 const HTTP_ALPN: usize = 0;
 const STREAM_ALPN: usize = 1;
+const HTTP2_ALPN: usize = 2;
 
 /// ALPN of listeners, by the places above.
 pub fn alpn() -> Vec<Vec<Vec<u8>>> {
-    vec![vec![b"http/1.1".to_vec()], Vec::new()]
+    vec![vec![b"http/1.1".to_vec()], Vec::new(), vec![b"h2".to_vec(), b"http/1.1".to_vec()]]
 }
 
 /// Accepts on one listener until the gateway drains.
@@ -33,14 +34,16 @@ pub async fn accept(listener: Listener, worker: Rc<Worker>, tls: Arc<ServerTls>,
             let worker = worker.clone();
             if !config.tls && !config.proxy_protocol {
                 let connection = connection(&socket, &peer);
-                spawn_connection(&counted, sluice_proxy::serve(worker, Stream::from(socket), connection));
+                let serving = sluice_proxy::serve(worker, Stream::from(socket), connection, config.http2);
+                spawn_connection(&counted, serving);
             } else {
                 let (tls, config) = (tls.clone(), config.clone());
                 // Boxed, so that plain connections do not pay for the handshake's state.
-                let opening = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls, HTTP_ALPN));
+                let alpn = if config.http2 { HTTP2_ALPN } else { HTTP_ALPN };
+                let opening = Box::pin(open(socket, peer, config.proxy_protocol, config.tls, tls, alpn));
                 spawn_connection(&counted, async move {
                     if let Some((stream, connection)) = opening.await {
-                        sluice_proxy::serve(worker, stream, connection).await;
+                        sluice_proxy::serve(worker, stream, connection, config.http2).await;
                     }
                 });
             }

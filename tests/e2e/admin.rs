@@ -17,7 +17,7 @@ fn start(port: u16, mut admin: Value) -> Gateway {
 }
 
 /// The port opens after the node's own.
-fn patiently<T>(connect: impl Fn() -> Result<T, WireError>) -> T {
+pub(crate) fn patiently<T>(connect: impl Fn() -> Result<T, WireError>) -> T {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         match connect() {

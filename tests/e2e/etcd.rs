@@ -189,7 +189,7 @@ fn what_apisix_wrote_is_served_and_requests_go_on_whatever_befalls_etcd() {
     let second_admin = free_port();
     let second = start(&etcd, second_admin);
     served(&second, "/after-compaction");
-    let mut other = Wire::connect(("127.0.0.1", second_admin)).unwrap();
+    let mut other = crate::admin::patiently(|| Wire::connect(("127.0.0.1", second_admin)));
     let fresh = other.request("GET /apisix/admin/routes HTTP/1.1\r\nHost: a\r\nX-API-KEY: k\r\n\r\n").unwrap().text();
     assert_eq!(listed, fresh);
     assert!(!fresh.contains("/refused"));

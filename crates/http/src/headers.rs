@@ -248,6 +248,12 @@ impl Headers {
         self.live().map(|f| (self.name_of(f), self.value_of(f)))
     }
 
+    /// The fields that may go to the other side: not those of the connection.
+    pub(crate) fn passing(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+        let own = self.live().filter(|f| f.flags & HOP == 0);
+        own.map(|f| (f.known, self.name_of(f), self.value_of(f)))
+    }
+
     /// Adds a field after the others. Names and values with CR, LF or NUL are not representable on the wire: they are
     /// cut at the first such byte, so that no plugin can be made to split a message.
     pub fn append(&mut self, name: &str, value: impl AsRef<[u8]>) {

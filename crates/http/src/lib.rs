@@ -5,6 +5,7 @@
 //! Messages are free of protocol version details so that h2 and h3 can fill the same types.
 
 pub mod h1;
+pub mod h2;
 pub mod headers;
 pub mod method;
 pub mod request;

@@ -14,6 +14,8 @@ pub struct Response {
     pub framing: Framing,
     /// Whether the upstream lets the connection live on.
     pub keep_alive: bool,
+    /// Fields behind the body (gRPC's status, say), once they have come.
+    pub trailers: Option<Box<Headers>>,
     pub(crate) reason: Span,
 }
 

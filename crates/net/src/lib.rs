@@ -18,6 +18,6 @@ pub use connect::{ConnectError, ConnectErrorKind, ConnectOptions, connect};
 pub use drain::{ConnGuard, Drain};
 pub use listener::{BoundListener, ListenConfig, Listener};
 pub use socket::{Readable, Socket};
-pub use stream::Stream;
+pub use stream::{Stream, Substream};
 pub use timer::Timeout;
 pub use worker::{WorkerId, WorkerSettings, Workers};

@@ -25,6 +25,8 @@ pub struct ListenConfig {
     pub tls: bool,
     /// Whether connections begin with a PROXY protocol header.
     pub proxy_protocol: bool,
+    /// Whether clients may speak HTTP/2: by ALPN with TLS, by prior knowledge without.
+    pub http2: bool,
     /// A socket per worker (SO_REUSEPORT).
     pub reuseport: bool,
     /// Connections the kernel queues (511, as nginx).
@@ -42,6 +44,7 @@ impl ListenConfig {
             address: address.into(),
             tls: false,
             proxy_protocol: false,
+            http2: false,
             reuseport: true,
             backlog: 511,
             mode: 0o666,

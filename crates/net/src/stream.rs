@@ -9,6 +9,13 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// A stream within a connection that carries several, such as one request of HTTP/2. Reading yields the body that comes,
+/// writing sends ours; ends and heads are the protocol's own matter.
+pub trait Substream: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {
+    /// As [`Stream::poll_readable`]: `Error` once the other side has given the stream up.
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<Readable>;
+}
+
 /// A byte stream to a client or an upstream.
 #[derive(Debug)]
 pub enum Stream {
@@ -20,6 +27,8 @@ pub enum Stream {
     ServerTls(Box<ServerTlsStream>),
     /// TLS to an upstream.
     ClientTls(Box<tokio_rustls::client::TlsStream<Socket>>),
+    /// One of many on a connection.
+    Sub(Box<dyn Substream>),
 }
 
 impl From<Socket> for Stream {
@@ -44,6 +53,10 @@ macro_rules! each {
                 let $s = &mut **$s;
                 $e
             }
+            Stream::Sub($s) => {
+                let $s = &mut **$s;
+                $e
+            }
         }
     };
 }
@@ -58,6 +71,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => poll_peek(s, cx),
             Self::Unix(s) => poll_peek(s, cx),
+            Self::Sub(s) => s.poll_readable(cx),
             Self::ServerTls(_) | Self::ClientTls(_) => {
                 let mut byte = [0];
                 let mut b = ReadBuf::new(&mut byte);
@@ -90,6 +104,7 @@ impl Stream {
             Self::Unix(s) => s.peer_addr().map(|a| crate::socket::unix_name(&a)),
             Self::ServerTls(s) => s.io.get_ref().0.peer_addr(),
             Self::ClientTls(s) => s.get_ref().0.peer_addr(),
+            Self::Sub(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -100,6 +115,7 @@ impl Stream {
             Self::Unix(s) => s.local_addr().map(|a| crate::socket::unix_name(&a)),
             Self::ServerTls(s) => s.io.get_ref().0.local_addr(),
             Self::ClientTls(s) => s.get_ref().0.local_addr(),
+            Self::Sub(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -121,7 +137,7 @@ impl Stream {
     #[inline]
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Sub(_) => None,
             Self::ServerTls(s) => s.io.get_ref().1.alpn_protocol(),
             Self::ClientTls(s) => s.get_ref().1.alpn_protocol(),
         }
@@ -130,7 +146,7 @@ impl Stream {
     /// What the handshake settled. Builds a fresh value: take it once per connection, not per request.
     pub fn tls_info(&self) -> Option<TlsInfo> {
         match self {
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Sub(_) => None,
             Self::ServerTls(s) => Some(TlsInfo::of_server(s)),
             Self::ClientTls(s) => Some(TlsInfo::of_client(s.get_ref().1)),
         }

@@ -3,6 +3,7 @@
 use crate::answer_tap;
 use crate::client;
 use crate::exchange::Exchange;
+use crate::h2::Asked;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
 use crate::tunnel::{self, End};
@@ -67,7 +68,12 @@ impl Exchange<'_> {
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
-        let event = poll_fn(|task| self.poll_head(task, cx, upstream, outgoing, &mut before, &mut relay)).await?;
+        let event = match outgoing.asked.clone() {
+            None => poll_fn(|task| self.poll_head(task, cx, upstream, outgoing, &mut before, &mut relay)).await?,
+            Some(asked) => {
+                poll_fn(|task| self.poll_head_h2(task, cx, upstream, (outgoing, &asked), &mut relay)).await?
+            }
+        };
         let timeouts = self.own_timeouts(upstream);
         // From here on nothing is sent twice: the request's bytes can go.
         client::consume(&mut self.client.buffered, std::mem::take(&mut self.first_part));
@@ -92,6 +98,9 @@ impl Exchange<'_> {
         let limit = self.worker.settings.send_timeout;
         let whole = relay.reader.is_done();
         while !relay.reader.is_done() {
+            if let Some(answer) = &self.client.h2 {
+                answer.get().start(false).map_err(|_| AttemptError::Gone)?;
+            }
             if !self.client.pending.is_empty() || self.client.stream.is_tls() {
                 self.client.flush(limit).await.map_err(|_| AttemptError::Gone)?;
             }
@@ -157,7 +166,15 @@ impl Exchange<'_> {
                         start += head;
                         self.client.timeout.arm(self.timeouts(cx, upstream).read);
                         // 100 was the gateway's to say; the rest is for clients that know it (RFC 9110 section 15.2).
-                        if cx.response.status != 100 && cx.request.version >= Version::Http11 {
+                        if cx.response.status == 100 || cx.request.version < Version::Http11 {
+                            continue;
+                        }
+                        if let Some(answer) = &self.client.h2 {
+                            let head = sluice_http::h2::response_head(&cx.response);
+                            if answer.get().interim(head).is_err() {
+                                return Poll::Ready(Err(AttemptError::Gone));
+                            }
+                        } else {
                             scratch.out.clear();
                             write::status_line(&cx.response, &mut scratch.out);
                             cx.response.headers.write_to(&mut scratch.out, |_| false);
@@ -177,18 +194,8 @@ impl Exchange<'_> {
                         }
                         continue;
                     }
-                    let now = Instant::now();
-                    let elapsed = now - outgoing.begun;
                     let status = cx.response.status;
-                    let (address, time) = (outgoing.address, Some(elapsed));
-                    cx.attempts.push(AttemptLog {
-                        address,
-                        status,
-                        connect_time: self.tries.connect_time,
-                        header_time: time,
-                        response_time: elapsed,
-                    });
-                    self.heard(upstream, status, elapsed);
+                    let elapsed = self.headed(cx, upstream, outgoing);
                     let rest = data.get(head..).unwrap_or_default();
                     if status == 101 {
                         if !self.upgrades(cx) {
@@ -237,9 +244,66 @@ impl Exchange<'_> {
         })
     }
 
+    /// The final head has come: how long that took, for the log and whoever watches the node.
+    fn headed(&mut self, cx: &mut Context, upstream: &Upstream, outgoing: &Outgoing) -> Duration {
+        let elapsed = Instant::now() - outgoing.begun;
+        let status = cx.response.status;
+        cx.attempts.push(AttemptLog {
+            address: outgoing.address,
+            status,
+            connect_time: self.tries.connect_time,
+            header_time: Some(elapsed),
+            response_time: elapsed,
+        });
+        self.heard(upstream, status, elapsed);
+        elapsed
+    }
+
+    /// As [`Exchange::poll_head`], of a node that speaks HTTP/2.
+    fn poll_head_h2(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        upstream: &Upstream,
+        (outgoing, asked): (&mut Outgoing, &Asked),
+        relay: &mut Relay,
+    ) -> Poll<Result<Event, AttemptError>> {
+        while let Some(head) = asked.poll_interim(task) {
+            if let Some(answer) = &self.client.h2
+                && head.status() != http::StatusCode::CONTINUE
+                && answer.get().interim(head).is_err()
+            {
+                return Poll::Ready(Err(AttemptError::Gone));
+            }
+        }
+        let (head, ended) = match asked.poll_head(task) {
+            Poll::Pending => {
+                return match self.poll_waiting(task) {
+                    Poll::Ready(e) => Poll::Ready(Err(e)),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.no_answer(outgoing, &error))),
+            Poll::Ready(Ok(head)) => head,
+        };
+        sluice_http::h2::response(&head, ended, cx.request.method == Method::Head, &mut cx.response);
+        let elapsed = self.headed(cx, upstream, outgoing);
+        let status = cx.response.status;
+        if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status) {
+            return Poll::Ready(Err(AttemptError::Dropped(status)));
+        }
+        relay.reader = BodyReader::new(cx.response.framing);
+        scratch::with(|scratch| {
+            self.start(cx, relay, &mut scratch.out);
+            Poll::Ready(self.pass(task, cx, relay, &[], &mut scratch.out).map(|()| Event::Started { elapsed }))
+        })
+    }
+
     /// Nothing from the upstream yet: has the client gone, or the time run out?
     fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
-        if self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
+        // What TLS hands out while a body still comes is that body.
+        let looks = self.body.is_done() || !self.client.stream.is_tls();
+        if looks && self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
             return Poll::Ready(AttemptError::Gone);
         }
         self.client.timeout.poll(task).map(|()| AttemptError::upstream(FailureKind::Timeout, true))
@@ -252,6 +316,9 @@ impl Exchange<'_> {
         outgoing: &mut Outgoing,
         relay: &mut Relay,
     ) -> Poll<Result<(), AttemptError>> {
+        if let Some(asked) = outgoing.asked.clone().filter(|asked| !asked.is_sent()) {
+            self.poll_rest(task, cx, outgoing, &asked)?;
+        }
         scratch::with(|scratch| {
             let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
                 Poll::Pending => {
@@ -261,8 +328,16 @@ impl Exchange<'_> {
                     };
                 }
                 Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(_)) if outgoing.asked.is_some() => {
+                    return Poll::Ready(Err(AttemptError::upstream(FailureKind::Reset, true)));
+                }
                 Poll::Ready(Err(_)) => 0,
             };
+            if n == 0
+                && let Some(trailers) = outgoing.asked.as_ref().and_then(Asked::take_trailers)
+            {
+                cx.response.trailers = Some(Box::new(sluice_http::h2::trailers(&trailers)));
+            }
             if n == 0 {
                 if relay.reader.end_of_input().is_err() {
                     tracing::warn!(node = %outgoing.address, "the upstream closed in the middle of a response");
@@ -290,7 +365,8 @@ impl Exchange<'_> {
             && cx.wants_body()
             && (self.chain.has(Phase::BodyFilter) || self.snapshot.global.has(Phase::BodyFilter));
         let has_length = cx.response.headers.known(Known::ContentLength).is_some();
-        let old_client = cx.request.version == Version::Http10;
+        // HTTP/1.0 knows no chunks, HTTP/2 has frames instead.
+        let old_client = cx.request.version != Version::Http11;
         relay.encoding = match relay.reader.framing() {
             _ if !body => Encoding::Discarded,
             Framing::None if !relay.filtered => Encoding::Untouched,
@@ -311,6 +387,9 @@ impl Exchange<'_> {
         if until_close || !self.body.is_done() && cx.request_body.is_none() {
             self.keep = false;
         }
+        if self.client.h2.is_some() {
+            return self.start_h2(cx);
+        }
         write::status_line(&cx.response, out);
         if cx.response.headers.known(Known::Date).is_none() {
             write_date(out);
@@ -323,6 +402,21 @@ impl Exchange<'_> {
         out.extend_from_slice(b"\r\n");
         self.answered = true;
         cx.bytes_sent += out.len() as u64;
+    }
+
+    /// The head for a client of HTTP/2; it waits for the first part of the body.
+    pub(crate) fn start_h2(&mut self, cx: &mut Context) {
+        let Some(answer) = &self.client.h2 else { return };
+        if cx.response.headers.known(Known::Date).is_none() {
+            let mut date = Vec::new();
+            sluice_telemetry::time_format::http_date(timer::now_wall(), &mut date);
+            cx.response.headers.append("Date", date);
+        }
+        let head = sluice_http::h2::response_head(&cx.response);
+        let size: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        answer.get().head(head);
+        self.answered = true;
+        cx.bytes_sent += size as u64;
     }
 
     pub(crate) fn write_connection(&self, cx: &Context, out: &mut Vec<u8>) {
@@ -430,6 +524,13 @@ impl Exchange<'_> {
     fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
         self.balancing.head(cx);
         self.header_filter(cx);
+        if self.client.h2.is_some() {
+            // RFC 8441 section 5: 200, and none of the fields of HTTP/1's handshake.
+            cx.response.set_status(200);
+            cx.response.headers.remove("sec-websocket-accept");
+            self.start_h2(cx);
+            return Ok(());
+        }
         write::status_line(&cx.response, out);
         if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {
             write::field(b"Upgrade", protocol, out);

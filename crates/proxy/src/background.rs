@@ -2,10 +2,8 @@
 //! phase and what follows, without client, filters and log.
 //!
 //! The surprise: it runs on a connection that leads nowhere, so that the pipeline is the same for it.
-use crate::balancing::Balancing;
 use crate::client::Client;
 use crate::exchange::Exchange;
-use crate::retry::Tries;
 use crate::worker::{Held, Worker};
 use sluice_config::CompiledRoute;
 use sluice_http::h1::{BodyReader, Framing};
@@ -44,27 +42,14 @@ async fn run(
     cx: &mut Context,
     background: Background,
 ) {
-    let mut exchange = Exchange {
-        worker,
-        client,
-        snapshot: snapshot.clone(),
-        route,
-        chain: chain.clone(),
-        skip,
-        body: BodyReader::new(Framing::None),
-        keep: false,
-        answered: false,
-        first_part: 0,
-        head_bytes: 0,
-        streamed: false,
-        tries: Tries::default(),
-        tapped: None,
-        continued: true,
-        permit: None,
-        waited: true,
-        observed: None,
-        balancing: Balancing::default(),
-    };
+    let mut exchange = Exchange::new(worker, client, snapshot.clone(), cx);
+    exchange.route = route;
+    exchange.chain = chain.clone();
+    exchange.skip = skip;
+    // There is no body to wait for, and time has passed.
+    exchange.body = BodyReader::new(Framing::None);
+    exchange.continued = true;
+    exchange.waited = true;
     let (at, global) = background.resume;
     if global && exchange.phase_from(at, Phase::Access, &snapshot.global, true, cx).await.is_some() {
         return;

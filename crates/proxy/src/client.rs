@@ -1,4 +1,5 @@
 //! The client's side of a connection: reading heads and bodies, writing responses, time limits.
+use crate::h2;
 use crate::scratch;
 use crate::worker::Worker;
 use sluice_http::h1::{BodyReader, Framing, Reject, parse_request};
@@ -23,6 +24,8 @@ pub enum Head {
     Closed,
     /// The head is malformed: answer and close.
     Refused(Box<Context>, Reject),
+    /// The client speaks HTTP/2; what it has sent is in the buffer.
+    Http2,
 }
 
 /// A client connection.
@@ -36,6 +39,12 @@ pub struct Client {
     pub timeout: Timeout,
     /// Body bytes may still come that nobody has read.
     pub unread_body: bool,
+    /// Its first bytes may be HTTP/2's preface.
+    pub(crate) prior_knowledge: bool,
+    /// The end of the body was seen, where nothing but the stream's end tells it.
+    pub(crate) body_ended: bool,
+    /// Where the answer goes, if this is a request of HTTP/2.
+    pub(crate) h2: Option<h2::Handle>,
 }
 
 impl Client {
@@ -47,6 +56,9 @@ impl Client {
             pending: Vec::new(),
             timeout: Timeout::new(),
             unread_body: false,
+            prior_knowledge: false,
+            body_ended: false,
+            h2: None,
         }
     }
 
@@ -101,6 +113,13 @@ impl Client {
                             self.timeout.arm(worker.settings.header_timeout);
                         }
                     }
+                    Err(_) if self.prior_knowledge && h2::is_preface(data) => {
+                        worker.recycle(cx);
+                        if self.buffered.is_empty() {
+                            self.buffered.extend_from_slice(&scratch.read[..n]);
+                        }
+                        return Poll::Ready(Head::Http2);
+                    }
                     Err(reject) => return Poll::Ready(Head::Refused(cx, reject)),
                 }
             }
@@ -137,6 +156,7 @@ impl Client {
             scratch::with(|scratch| {
                 let n = match scratch::poll_read(&mut self.stream, task, &mut scratch.read) {
                     Poll::Pending => return self.timeout.poll(task).map(|()| Err(BodyError::Timeout)),
+                    Poll::Ready(Ok(0)) if body.end_of_input().is_ok() => return Poll::Ready(Ok(0)),
                     Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(BodyError::Closed)),
                     Poll::Ready(Ok(n)) => n,
                 };

@@ -1,17 +1,26 @@
 //! One client connection: request after request until one side has had enough.
 use crate::client::{Client, Head};
 use crate::exchange;
+use crate::h2;
 use crate::worker::Worker;
 use sluice_net::Stream;
 use sluice_plugin::Connection;
 use std::rc::Rc;
 
-/// Serves a connection until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, connection: Connection) {
+/// Serves a connection until it ends. `http2`: the client may speak that.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, connection: Connection, http2: bool) {
+    if stream.alpn() == Some(b"h2") {
+        return Box::pin(h2::serve(worker, stream, Vec::new(), Rc::new(connection))).await;
+    }
     let mut client = Client::new(stream, Rc::new(connection));
+    client.prior_knowledge = http2 && !client.stream.is_tls();
     loop {
         match client.head(&worker).await {
             Head::Closed => break,
+            Head::Http2 => {
+                let Client { stream, buffered, connection, .. } = client;
+                return Box::pin(h2::serve(worker, stream, buffered, connection)).await;
+            }
             Head::Request(mut cx) => {
                 let keep = exchange::run(&worker, &mut client, &mut cx).await;
                 worker.recycle(cx);
@@ -41,7 +50,7 @@ mod tests {
     #[test]
     #[allow(unreachable_code, clippy::diverging_sub_expression, reason = "only the future's type is wanted")]
     fn an_idle_connection_is_small() {
-        let task = size(|| serve(panic!(), panic!(), panic!()));
+        let task = size(|| serve(panic!(), panic!(), panic!(), false));
         assert!(task <= 2304, "{task} bytes");
     }
 }

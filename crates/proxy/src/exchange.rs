@@ -16,6 +16,7 @@ use sluice_router::Request as RouterRequest;
 use sluice_upstream::breaker::Permit;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The client's connection broke: nothing more can be said to it.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub struct Exchange<'a> {
     pub(crate) tries: Tries,
     /// How far a tap has followed the body.
     pub(crate) tapped: Option<BodyReader>,
+    /// The client's own limit on the whole call.
+    pub(crate) deadline: Option<Duration>,
     pub(crate) continued: bool,
     /// The attempt under way, where a circuit breaker watches it.
     pub(crate) permit: Option<Permit>,
@@ -81,30 +84,10 @@ pub async fn run(worker: &Rc<Worker>, client: &mut Client, cx: &mut Context) -> 
     let keep = cx.request.keep_alive
         && (settings.keepalive_requests == 0 || requests < settings.keepalive_requests)
         && !worker.drain.is_draining();
-    let body = BodyReader::new(cx.request.framing);
-    let chain = snapshot.empty_chain.clone();
-    let mut exchange = Exchange {
-        worker,
-        client,
-        snapshot,
-        route: None,
-        chain,
-        skip: 0,
-        body,
-        keep,
-        answered: false,
-        first_part: 0,
-        head_bytes: cx.request.received,
-        streamed: false,
-        tries: Tries::default(),
-        tapped: None,
-        continued: false,
-        permit: None,
-        waited: false,
-        observed: None,
-        balancing: Balancing::default(),
-    };
+    let mut exchange = Exchange::new(worker, client, snapshot, cx);
+    exchange.keep = keep;
     let result = exchange.serve(cx).await;
+    exchange.end_h2(cx, result.is_ok());
     if result.is_err() {
         exchange.keep = false;
         if !exchange.answered {
@@ -141,35 +124,16 @@ impl Drop for InFlight<'_> {
 /// Answers a head that could not be read, and counts it like any request.
 pub async fn refuse(worker: &Worker, client: &mut Client, cx: &mut Context, status: u16, reason: &str) {
     let snapshot = worker.snapshot();
-    let chain = snapshot.empty_chain.clone();
-    let body = BodyReader::new(Framing::None);
     cx.started = std::time::Instant::now();
-    let mut exchange = Exchange {
-        worker,
-        client,
-        snapshot,
-        route: None,
-        chain,
-        skip: u64::MAX,
-        body,
-        keep: false,
-        answered: false,
-        first_part: 0,
-        head_bytes: cx.request.received,
-        streamed: false,
-        tries: Tries::default(),
-        tapped: None,
-        continued: false,
-        permit: None,
-        waited: false,
-        observed: None,
-        balancing: Balancing::default(),
-    };
+    let mut exchange = Exchange::new(worker, client, snapshot, cx);
+    exchange.skip = u64::MAX;
+    exchange.body = BodyReader::new(Framing::None);
     if worker.settings.debug.is_on() {
         exchange.observed = worker.settings.debug.begin(cx);
     }
     let reply = Reply::text(status, format!("{reason}\n"));
-    let _ = exchange.reply(cx, Box::new(reply)).await;
+    let sent = exchange.reply(cx, Box::new(reply)).await;
+    exchange.end_h2(cx, sent.is_ok());
     exchange.log(cx);
     client.unread_body = true;
 }
@@ -189,7 +153,46 @@ fn accessed(cx: &mut Context, verdict: &Verdict) {
     timings.end_all();
 }
 
+impl<'a> Exchange<'a> {
+    /// A request at its beginning: without a route, on a connection that is not kept.
+    #[inline]
+    pub(crate) fn new(worker: &'a Worker, client: &'a mut Client, snapshot: Held, cx: &Context) -> Exchange<'a> {
+        let chain = snapshot.empty_chain.clone();
+        Exchange {
+            worker,
+            client,
+            snapshot,
+            route: None,
+            chain,
+            skip: 0,
+            body: BodyReader::new(cx.request.framing),
+            keep: false,
+            answered: false,
+            first_part: 0,
+            head_bytes: cx.request.received,
+            streamed: false,
+            tries: Tries::default(),
+            tapped: None,
+            deadline: None,
+            continued: false,
+            permit: None,
+            waited: false,
+            observed: None,
+            balancing: Balancing::default(),
+        }
+    }
+}
+
 impl Exchange<'_> {
+    /// Ends the answer's stream: in order, or so that the client does not take what it has for whole.
+    fn end_h2(&self, cx: &Context, whole: bool) {
+        let Some(answer) = &self.client.h2 else { return };
+        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+        if !whole || answer.get().finish(trailers).is_err() {
+            answer.get().abort();
+        }
+    }
+
     async fn serve(&mut self, cx: &mut Context) -> Result<(), Gone> {
         self.snapshot.rules.find_client(cx);
         crate::forwarded::neutralize(cx, &self.worker.settings);
@@ -445,6 +448,11 @@ impl Exchange<'_> {
         if cx.request.expects_continue && !self.continued && !self.body.is_done() && self.client.buffered.is_empty() {
             self.continued = true;
             let limit = self.worker.settings.send_timeout;
+            if let Some(answer) = &self.client.h2 {
+                let mut head = http::Response::new(());
+                *head.status_mut() = http::StatusCode::CONTINUE;
+                return answer.get().interim(head).map_err(|_| BodyError::Closed);
+            }
             return self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n", limit).await.map_err(|_| BodyError::Closed);
         }
         Ok(())

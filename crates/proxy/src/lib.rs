@@ -17,6 +17,8 @@ mod debug;
 mod exchange;
 mod figures;
 mod forwarded;
+mod grpc;
+mod h2;
 mod reply;
 pub mod rescue;
 mod retry;

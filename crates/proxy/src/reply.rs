@@ -4,6 +4,7 @@
 use crate::answer::write_date;
 use crate::client;
 use crate::exchange::{Exchange, Gone};
+use crate::grpc;
 use crate::rescue;
 use crate::scratch;
 use bytes::Bytes;
@@ -98,11 +99,17 @@ impl Exchange<'_> {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);
+        let late = self.deadline.is_some_and(|limit| cx.started.elapsed() >= limit);
+        // A call that failed is told by the head alone ("Trailers-Only").
+        let bodiless = self.client.h2.is_some() && grpc::tell_status(cx, late) || bodiless;
         self.header_filter(cx);
         (body, bodiless)
     }
 
-    fn write_head(&self, cx: &mut Context, chunked: bool, out: &mut Vec<u8>) {
+    fn write_head(&mut self, cx: &mut Context, chunked: bool, out: &mut Vec<u8>) {
+        if self.client.h2.is_some() {
+            return self.start_h2(cx);
+        }
         write::status_line(&cx.response, out);
         if cx.response.headers.known(Known::Date).is_none() {
             write_date(out);
@@ -152,7 +159,7 @@ impl Exchange<'_> {
         if let Some(length) = length {
             cx.response.headers.append("Content-Length", length.to_string());
         }
-        let chunked = length.is_none() && cx.request.version != Version::Http10;
+        let chunked = length.is_none() && cx.request.version == Version::Http11;
         if !self.client.skip_buffered_body(&mut self.body) || length.is_none() && !chunked {
             self.keep = false;
         }

@@ -4,23 +4,25 @@ use crate::breaking::Gate;
 use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
+use crate::grpc;
+use crate::h2::{self, Asked, NoAnswer};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
 use crate::tap;
 use serde_json::json;
-use sluice_http::Known;
 use sluice_http::h1::{BodyReader, Framing, write};
-use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
+use sluice_http::{Known, Version};
+use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, Stream, connect, timer};
 use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
 use sluice_upstream::{
-    Algorithm, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Timeouts, Upstream,
+    Algorithm, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Scheme, Timeouts, Upstream,
 };
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
 /// Why an attempt ended without a response.
@@ -52,6 +54,29 @@ pub(crate) struct Outgoing {
     pub address: SocketAddr,
     /// A dropped answer was whole: the connection can carry another request.
     pub drained: bool,
+    /// The request where it goes out in HTTP/2; `pooled.stream` is one of the connection's then.
+    pub asked: Option<Asked>,
+}
+
+/// How a body's bytes change on their way to the node.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    /// Not at all.
+    Same,
+    /// HTTP/2's frames become chunks.
+    Chunk,
+    /// Chunks become HTTP/2's frames.
+    Unchunk,
+}
+
+impl Shape {
+    fn of(framing: Framing, outgoing: &Outgoing) -> Shape {
+        match (framing, &outgoing.asked) {
+            (Framing::Close, None) => Shape::Chunk,
+            (Framing::Chunked, Some(_)) => Shape::Unchunk,
+            _ => Shape::Same,
+        }
+    }
 }
 
 fn say(trouble: Trouble) -> Result<Option<Reply>, Gone> {
@@ -87,6 +112,9 @@ impl Exchange<'_> {
             Ok(upstream) => upstream,
             Err(trouble) => return say(trouble),
         };
+        if upstream.scheme.is_h2() {
+            self.deadline = grpc::deadline(cx);
+        }
         let trouble = match self.send_to(cx, &upstream).await? {
             Ok(reply) => return Ok(reply),
             Err(trouble) => trouble,
@@ -272,11 +300,12 @@ impl Exchange<'_> {
         fresh: bool,
         begun: Instant,
     ) -> Result<Duration, AttemptError> {
-        let tls = match cx.upstream.scheme.as_deref() {
-            None => upstream.scheme.is_tls(),
-            Some(scheme) => matches!(scheme, "https" | "grpcs"),
-        };
+        let scheme = cx.upstream.scheme.as_deref().and_then(Scheme::parse).unwrap_or(upstream.scheme);
+        let tls = scheme.is_tls();
         let key = PoolKey { address: Address::Ip(address), tls: if tls { upstream.tls.identity } else { 0 } };
+        if scheme.is_h2() {
+            return Box::pin(self.attempt_h2(cx, upstream, &key, host, fresh, (tls, begun, address))).await;
+        }
         let reused = if fresh { None } else { self.worker.pool.borrow_mut().take(&key) };
         self.tries.pooled = reused.is_some();
         self.tries.connect_time = None;
@@ -292,13 +321,48 @@ impl Exchange<'_> {
                 pooled
             }
         };
-        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false };
+        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: None };
         let result = self.converse(cx, upstream, host, &mut outgoing).await;
         if outgoing.drained || matches!(result, Ok((_, true))) {
             outgoing.pooled.requests += 1;
             self.worker.pool.borrow_mut().put(&key, outgoing.pooled, &upstream.pool, timer::now_coarse());
         }
         result.map(|(latency, _)| latency)
+    }
+
+    /// The same in HTTP/2: a place on a connection that others may share.
+    async fn attempt_h2(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Upstream,
+        key: &PoolKey,
+        host: Option<&str>,
+        fresh: bool,
+        (tls, begun, address): (bool, Instant, SocketAddr),
+    ) -> Result<Duration, AttemptError> {
+        self.tries.connect_time = None;
+        let (worker, settings) = (self.worker, &upstream.pool);
+        let take = || worker.shared_pool.borrow_mut().take(key, settings, timer::now_coarse());
+        let mut place = if fresh { None } else { take() };
+        self.tries.pooled = place.is_some();
+        if place.is_none() {
+            let opening = worker.shared_pool.borrow_mut().opening(key);
+            // Whoever waited may find the connection that was waited for.
+            let _turn = opening.lock().await;
+            place = if fresh { None } else { take() };
+            if place.is_none() {
+                let pooled = self.connect(cx, upstream, key, tls, host).await?;
+                let sender = h2::pool::open(pooled).await;
+                let sender = sender.map_err(|_| AttemptError::upstream(FailureKind::Connect, false))?;
+                place = Some(worker.shared_pool.borrow_mut().put(key, sender, settings, timer::now_coarse()));
+            }
+            self.tries.connect_time = Some(begun.elapsed());
+        }
+        let Some(place) = place else { return Err(AttemptError::upstream(FailureKind::Connect, false)) };
+        let asked = Asked::new(place);
+        let pooled = Pooled { stream: Stream::Sub(Box::new(asked.clone())), requests: 0, open: None };
+        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: Some(asked) };
+        self.converse(cx, upstream, host, &mut outgoing).await.map(|(latency, _)| latency)
     }
 
     /// A new connection; a client that leaves meanwhile ends the wait for it.
@@ -335,7 +399,7 @@ impl Exchange<'_> {
         match connected.await.ok_or(AttemptError::Gone)? {
             Ok(stream) => {
                 figures.connected.inc();
-                Ok(Pooled { stream, requests: 0, open: figures.open.guard() })
+                Ok(Pooled { stream, requests: 0, open: Some(figures.open.guard()) })
             }
             Err(e) => {
                 tracing::warn!(upstream = %upstream.key, error = %e, "no connection to the upstream");
@@ -352,7 +416,11 @@ impl Exchange<'_> {
 
     /// The route's limits, or the upstream's.
     pub(crate) fn own_timeouts(&self, upstream: &Upstream) -> Timeouts {
-        self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts)
+        let mut own = self.route.as_ref().and_then(|r| r.timeouts).unwrap_or(upstream.timeouts);
+        if let Some(deadline) = self.deadline {
+            own.request = Some(own.request.map_or(deadline, |limit| limit.min(deadline)));
+        }
+        own
     }
 
     /// What may be waited for now: less than the limits say where the whole request's is near.
@@ -382,8 +450,24 @@ impl Exchange<'_> {
         if !outgoing.pending.is_empty() || outgoing.pooled.stream.is_tls() {
             self.flush_request(outgoing, timeouts).await?;
         }
+        if let Some(asked) = &outgoing.asked
+            && (self.body.is_done() || cx.request_body.is_some() || cx.upstream.body.is_some())
+            && outgoing.pending.is_empty()
+        {
+            // A node that answered early may have closed the stream; the answer is read next.
+            let _ = asked.finish();
+        }
         let timeouts = self.timeouts(cx, upstream);
         self.answer(cx, upstream, outgoing, timeouts).await
+    }
+
+    /// What a failed stream says of its node.
+    pub(crate) fn no_answer(&self, outgoing: &Outgoing, failed: &NoAnswer) -> AttemptError {
+        tracing::warn!(node = %outgoing.address, error = %failed.error, "no answer of an upstream in HTTP/2");
+        match failed.unprocessed {
+            true => AttemptError::upstream(FailureKind::Closed, false),
+            false => AttemptError::upstream(FailureKind::Reset, true),
+        }
     }
 
     /// Body bytes that were sent are not kept: from here on there is nothing to send a second time.
@@ -406,6 +490,10 @@ impl Exchange<'_> {
             self.body = BodyReader::new(cx.request.framing);
             let buffered = &self.client.buffered;
             self.first_part = self.body.scan(buffered).map_err(|_| AttemptError::Body(BodyError::Malformed))?;
+            if self.client.body_ended {
+                // All of it is here, from an earlier attempt.
+                let _ = self.body.end_of_input();
+            }
             if self.over_limit(cx, self.body.payload()) {
                 return Err(AttemptError::Body(BodyError::TooLarge));
             }
@@ -417,14 +505,38 @@ impl Exchange<'_> {
         let upgrade = self.upgrades(cx);
         let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
         let own_length = own_body.map(<[u8]>::len);
+        let mut framed = Vec::new();
         let body = match own_body {
             Some(body) => body,
-            None => self.client.buffered.get(..self.first_part).unwrap_or_default(),
+            None => {
+                let part = self.client.buffered.get(..self.first_part).unwrap_or_default();
+                match Shape::of(cx.request.framing, outgoing) {
+                    Shape::Same => part,
+                    Shape::Chunk => {
+                        frame(part, self.body.is_done(), &mut framed);
+                        &framed
+                    }
+                    Shape::Unchunk => {
+                        // What is malformed was refused above.
+                        let _ = BodyReader::new(cx.request.framing).decode(part, &mut framed);
+                        &framed
+                    }
+                }
+            }
         };
         let cx = &*cx;
+        if let Some(asked) = &outgoing.asked {
+            let Some(head) = head_h2(cx, host, own_length) else {
+                return Err(AttemptError::Body(BodyError::Malformed));
+            };
+            let end = body.is_empty() && (own_body.is_some() || self.body.is_done());
+            asked.send(head, end).map_err(|e| self.no_answer(outgoing, &e))?;
+        }
         poll_fn(|task| {
             let sent = scratch::with(|scratch| {
-                write_head(cx, host, own_length, upgrade, &mut scratch.out);
+                if outgoing.asked.is_none() {
+                    write_head(cx, host, own_length, upgrade, &mut scratch.out);
+                }
                 scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, body, &mut outgoing.pending)
             });
             Poll::Ready(sent)
@@ -441,68 +553,117 @@ impl Exchange<'_> {
         timeouts: Timeouts,
         keep_limit: usize,
     ) -> Result<(), AttemptError> {
-        let mut total = cx.request.received;
         let read_limit = self.worker.settings.body_timeout;
         while !self.body.is_done() {
             if !outgoing.pending.is_empty() {
                 self.flush_request(outgoing, timeouts).await?;
             }
-            let client = &mut *self.client;
-            let (body, tapped) = (&mut self.body, &mut self.tapped);
-            let (keep, kept) = (self.tries.keep_body, &mut self.first_part);
-            client.timeout.arm(read_limit);
+            self.client.timeout.arm(read_limit);
             let early = poll_fn(|task| {
                 if outgoing.pooled.stream.poll_readable(task).is_ready() {
                     return Poll::Ready(Ok(true));
                 }
-                scratch::with(|scratch| {
-                    let n = match scratch::poll_read(&mut client.stream, task, &mut scratch.read) {
-                        Poll::Pending => {
-                            return client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout)));
-                        }
-                        Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::Gone)),
-                        Poll::Ready(Ok(n)) => n,
-                    };
-                    let data = scratch.read.get(..n).unwrap_or_default();
-                    let used = match body.scan(data) {
-                        Ok(used) => used,
-                        Err(_) => return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))),
-                    };
-                    total += used as u64;
-                    if keep {
-                        // all that was there before is body
-                        *kept += used;
-                        client.buffered.extend_from_slice(data);
-                    } else {
-                        client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
+                match self.poll_part(task, cx, outgoing) {
+                    Poll::Pending => {
+                        self.client.timeout.poll(task).map(|()| Err(AttemptError::Body(BodyError::Timeout)))
                     }
-                    let part = data.get(..used).unwrap_or_default();
-                    if let Some(tap) = &mut cx.tap {
-                        tap::follow(tap, tapped, part);
-                    }
-                    scratch.out.extend_from_slice(part);
-                    let sent =
-                        scratch::send(&mut outgoing.pooled.stream, task, &mut scratch.out, &[], &mut outgoing.pending);
-                    // A node that closes while we send may have answered: the answer is looked for next.
-                    Poll::Ready(Ok(sent.is_err()))
-                })
+                    sent => sent,
+                }
             })
             .await?;
-            cx.request.received = total;
-            if self.over_limit(cx, self.body.payload()) {
-                return Err(AttemptError::Body(BodyError::TooLarge));
-            }
-            if keep && self.first_part > keep_limit {
+            if self.tries.keep_body && self.first_part > keep_limit {
                 self.forget_body();
             }
             if early {
-                outgoing.pending.clear();
+                if outgoing.asked.is_none() {
+                    outgoing.pending.clear();
+                }
                 cx.tap = None;
                 return Ok(());
             }
         }
         tap::finish(cx);
         Ok(())
+    }
+
+    /// Reads a part of the body and sends it on, as far as the node takes it now. Ready with true where the node closed.
+    fn poll_part(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        outgoing: &mut Outgoing,
+    ) -> Poll<Result<bool, AttemptError>> {
+        let client = &mut *self.client;
+        let body = &mut self.body;
+        let shape = Shape::of(body.framing(), outgoing);
+        let closed = scratch::with(|scratch::Scratch { read, out }| {
+            let n = match scratch::poll_read(&mut client.stream, task, read) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if body.framing() == Framing::Close => {
+                    let _ = body.end_of_input();
+                    client.body_ended = true;
+                    0
+                }
+                Poll::Ready(Err(_)) | Poll::Ready(Ok(0)) => return Poll::Ready(Err(AttemptError::Gone)),
+                Poll::Ready(Ok(n)) => n,
+            };
+            let data = read.get(..n).unwrap_or_default();
+            let used = match shape {
+                Shape::Unchunk => body.decode(data, out),
+                Shape::Same | Shape::Chunk => body.scan(data),
+            };
+            let Ok(used) = used else { return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))) };
+            cx.request.received += used as u64;
+            if self.tries.keep_body {
+                // all that was there before is body
+                self.first_part += used;
+                client.buffered.extend_from_slice(data);
+            } else {
+                client.buffered.extend_from_slice(data.get(used..).unwrap_or_default());
+            }
+            let part = data.get(..used).unwrap_or_default();
+            if let Some(tap) = &mut cx.tap {
+                tap::follow(tap, &mut self.tapped, part);
+            }
+            match shape {
+                Shape::Same => out.extend_from_slice(part),
+                Shape::Chunk => frame(part, body.is_done(), out),
+                Shape::Unchunk => {}
+            }
+            let sent = scratch::send(&mut outgoing.pooled.stream, task, out, &[], &mut outgoing.pending);
+            // A node that closes while we send may have answered: the answer is looked for next.
+            Poll::Ready(Ok(sent.is_err()))
+        });
+        if closed.is_ready() && self.over_limit(cx, self.body.payload()) {
+            return Poll::Ready(Err(AttemptError::Body(BodyError::TooLarge)));
+        }
+        closed
+    }
+
+    /// While the answer comes: goes on sending the body, as calls that stream both ways need it.
+    pub(crate) fn poll_rest(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        outgoing: &mut Outgoing,
+        asked: &Asked,
+    ) -> Result<(), AttemptError> {
+        loop {
+            // A node that does not want the rest says so in its answer.
+            match scratch::poll_flush(&mut outgoing.pooled.stream, task, &mut outgoing.pending) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return Ok(()),
+            }
+            if self.body.is_done() {
+                let _ = asked.finish();
+                return Ok(());
+            }
+            match self.poll_part(task, cx, outgoing) {
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Ok(true)) | Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
     }
 
     /// Sends what is pending to the node; an early answer ends the wait.
@@ -530,6 +691,33 @@ impl Exchange<'_> {
     }
 }
 
+/// The same for a node that speaks HTTP/2 (apisix/cli/ngx_tpl.lua, `location @grpc_pass`). `None` where the host or the target
+/// cannot stand in a head.
+fn head_h2(cx: &Context, host: Option<&str>, own_length: Option<usize>) -> Option<http::Request<()>> {
+    let request = &cx.request;
+    let https = cx.connection.tls.is_some();
+    let host = host_field(cx, host);
+    let mut head = sluice_http::h2::request_head(request.method_text(), https, host, cx.upstream_target())?;
+    let fields = head.headers_mut();
+    let replaced = own_length.is_some();
+    sluice_http::h2::fields(&request.headers, fields, |known| {
+        matches!(known, Known::Host | Known::Expect) || replaced && known == Known::ContentLength
+    });
+    if let Some(length) = own_length {
+        fields.insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    fields.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+    Some(head)
+}
+
+/// A piece of a body without framing of its own, as chunks.
+fn frame(part: &[u8], last: bool, out: &mut Vec<u8>) {
+    write::chunk(part, out);
+    if last {
+        write::last_chunk(out);
+    }
+}
+
 /// The `Host` that the node gets; `host` is what `pass_host` says.
 #[inline]
 pub(crate) fn host_field<'a>(cx: &'a Context, host: Option<&'a str>) -> &'a [u8] {
@@ -553,6 +741,10 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
     if upgrade && let Some(protocol) = request.headers.known(Known::Upgrade) {
         write::field(b"Upgrade", protocol, out);
         write::field(b"Connection", b"upgrade", out);
+        if request.version == Version::Http2 && !request.headers.contains("sec-websocket-key") {
+            // RFC 8441 section 5.1: HTTP/2's handshake has none. Nobody checks what comes of it, as both ends of this hop are known.
+            write::field(b"Sec-WebSocket-Key", b"AAAAAAAAAAAAAAAAAAAAAA==", out);
+        }
     }
     forwarded::write(cx, out);
     let replaced = own_length.is_some();
@@ -566,7 +758,9 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
             write::number(length as u64, out);
             out.extend_from_slice(b"\r\n");
         }
-        None if request.framing == Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        None if matches!(request.framing, Framing::Chunked | Framing::Close) => {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n")
+        }
         None => {}
     }
     out.extend_from_slice(b"\r\n");

@@ -1,5 +1,6 @@
 //! What one worker thread owns: its view of the snapshot, its upstream connections, its contexts to reuse.
 use crate::figures::Figures;
+use crate::h2;
 use crate::settings::ProxySettings;
 use sluice_config::{CompiledRoute, ConsumerChain, MissingGroup, Published, Snapshot};
 use sluice_net::Drain;
@@ -34,6 +35,8 @@ pub struct Worker {
     pub settings: Arc<ProxySettings>,
     pub drain: Drain,
     pub pool: RefCell<Pool>,
+    /// Connections that carry several requests at once.
+    pub(crate) shared_pool: RefCell<h2::pool::Pool>,
     pub figures: Figures,
     access_log: Option<RefCell<AccessLogSink>>,
     published: Arc<Published>,
@@ -65,6 +68,7 @@ impl Worker {
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
+            shared_pool: RefCell::new(h2::pool::Pool::new()),
             figures,
             access_log: access_log.map(RefCell::new),
             published,
@@ -172,6 +176,7 @@ impl Worker {
             i64::try_from(pool.len()).unwrap_or(i64::MAX)
         };
         self.figures.upstream.idle.add(idle - self.told_idle.replace(idle));
+        self.shared_pool.borrow_mut().sweep(now);
         if let Some(sink) = &self.access_log {
             sink.borrow_mut().writer.flush_due(now);
         }

@@ -66,7 +66,8 @@ pub struct Pooled {
     pub stream: Stream,
     /// Requests it has carried.
     pub requests: u64,
-    pub open: OpenGuard,
+    /// Counts it; none for a stream within a connection that is counted by itself.
+    pub open: Option<OpenGuard>,
 }
 
 struct Idle {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     fn pooled(stream: Stream) -> Pooled {
-        Pooled { stream, requests: 1, open: OpenConnections::default().guard() }
+        Pooled { stream, requests: 1, open: None }
     }
 
     #[tokio::test]
@@ -199,7 +200,7 @@ mod tests {
         let mut pool = Pool::new();
         let (client, _server) = pair(&listener).await;
         let open = OpenConnections::default();
-        let worn = Pooled { stream: client, requests: 1000, open: open.guard() };
+        let worn = Pooled { stream: client, requests: 1000, open: Some(open.guard()) };
         assert_eq!(open.count(), 1);
         pool.put(&key, worn, &PoolSettings::default(), now);
         assert_eq!(open.count(), 0, "a worn connection is closed");

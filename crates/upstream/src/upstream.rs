@@ -38,6 +38,10 @@ impl Scheme {
     pub fn is_tls(self) -> bool {
         matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::Tls)
     }
+    /// Whether nodes are asked in HTTP/2.
+    pub fn is_h2(self) -> bool {
+        matches!(self, Scheme::Grpc | Scheme::Grpcs)
+    }
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",

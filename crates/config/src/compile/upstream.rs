@@ -256,6 +256,7 @@ fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTls
         ca_pem: own_ca.or_else(|| parts.settings.trusted_certificates.clone()),
         client_cert,
         sni: tls.sni.clone(),
+        alpn: if upstream.scheme == model::Scheme::Grpcs { vec![b"h2".to_vec()] } else { Vec::new() },
         ..ClientTlsConfig::default()
     })
 }
