@@ -18,6 +18,7 @@ fn body(reply: &Reply) -> &str {
     match &reply.body {
         ReplyBody::Bytes(bytes) => std::str::from_utf8(bytes).unwrap(),
         ReplyBody::Default => "(default)",
+        ReplyBody::Shared(_) | ReplyBody::Streamed(_) => "(not its own)",
     }
 }
 
