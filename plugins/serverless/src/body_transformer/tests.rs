@@ -17,7 +17,7 @@ fn request(config: Value, kind: &str, body: &str) -> Result<String, (u16, String
         None => Ok(String::from_utf8(cx.upstream.body.unwrap()).unwrap()),
         Some(reply) => match reply.body {
             ReplyBody::Bytes(text) => Err((reply.status, String::from_utf8(text).unwrap())),
-            ReplyBody::Default => Err((reply.status, String::new())),
+            _ => Err((reply.status, String::new())),
         },
     }
 }

@@ -124,7 +124,7 @@ fn told(snapshot: &Snapshot) -> Option<String> {
     match snapshot.router.get("1")?.entries.first()?.plugin.access(&mut cx) {
         Flow::Reply(reply) => match reply.body {
             ReplyBody::Bytes(bytes) => String::from_utf8(bytes).ok(),
-            ReplyBody::Default => None,
+            _ => None,
         },
         _ => None,
     }
