@@ -80,8 +80,7 @@ fn an_extended_connect_is_an_upgrade() {
 
 #[test]
 fn fields_of_the_connection_do_not_leave() {
-    let mut own = Response::default();
-    own.status = 200;
+    let mut own = Response { status: 200, ..Response::default() };
     for (name, value) in
         [("Connection", "x"), ("Keep-Alive", "1"), ("Transfer-Encoding", "chunked"), ("X-A", "1"), ("x-a", "2")]
     {
