@@ -529,7 +529,9 @@ impl Exchange<'_> {
             cx.response.set_status(200);
             cx.response.headers.remove("sec-websocket-accept");
             self.start_h2(cx);
-            return Ok(());
+            // The client speaks next, and only once it knows.
+            let answer = self.client.h2.as_ref();
+            return answer.map_or(Ok(()), |answer| answer.get().start(false)).map_err(|_| AttemptError::Gone);
         }
         write::status_line(&cx.response, out);
         if let Some(protocol) = cx.response.headers.known(Known::Upgrade) {

@@ -65,8 +65,9 @@ pub(crate) fn is_preface(data: &[u8]) -> bool {
     data.starts_with(b"PRI * HTTP/2.0\r\n")
 }
 
-/// Serves a connection until it ends. `first`: bytes that were read from it.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, first: Vec<u8>, connection: Rc<Connection>) {
+/// Serves a connection until it ends. What was read of it already is in the client's buffer.
+pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
+    let Client { stream, buffered: first, connection, .. } = client;
     let timeout = Timeout::new();
     timeout.arm(worker.settings.header_timeout);
     let mut builder = server::Builder::new();
