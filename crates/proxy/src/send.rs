@@ -679,7 +679,10 @@ impl Exchange<'_> {
             if !outgoing.pooled.stream.is_tls()
                 && let Poll::Ready(Readable::Data) = outgoing.pooled.stream.poll_readable(task)
             {
-                outgoing.pending.clear();
+                // In HTTP/2 the rest goes on beside the answer.
+                if outgoing.asked.is_none() {
+                    outgoing.pending.clear();
+                }
                 return Poll::Ready(Ok(()));
             }
             if whole && client.is_gone(task, kept) {
