@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{chaos, fuzz, layers, process, reference, soak, test};
+use crate::{bench, fuzz, layers, process, reference, test};
 
 /// Everything a change must pass: format, lints, layers, references, a little fuzzing, failing backends, failing log sinks, tests.
 #[derive(clap::Args)]
@@ -24,8 +24,8 @@ pub fn run(args: &Args) -> Result<()> {
     step("clippy", || process::run(&cargo, &clippy))?;
     step("reference", || reference::run(&reference::Args { check: true }))?;
     step("fuzz", || fuzz::run(&fuzz::Args { seconds: args.fuzz_seconds, target: None }))?;
-    step("chaos", chaos::short)?;
-    step("soak", soak::short)?;
+    step("chaos", || bench::short("chaos"))?;
+    step("soak", || bench::short("soak"))?;
     // Last, so that its summary is the last line.
     let summary = step("test", || test::tests(&[]))?;
     println!("{summary}");

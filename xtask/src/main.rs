@@ -4,7 +4,6 @@
 
 mod bench;
 mod cache_tests;
-mod chaos;
 mod ci;
 mod compat;
 mod crs;
@@ -13,7 +12,6 @@ mod house_rules;
 mod layers;
 mod process;
 mod reference;
-mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -32,10 +30,10 @@ enum Task {
     Ci(ci::Args),
     Layers(layers::Args),
     Gen(reference::Args),
-    Bench(bench::Args),
+    Bench(bench::Bench),
     CacheTests(cache_tests::Args),
-    Chaos(chaos::Args),
-    Soak(soak::Args),
+    Chaos(bench::Chaos),
+    Soak(bench::Soak),
     Test(test::Args),
     Compat(compat::Args),
     Crs(crs::Args),
@@ -47,10 +45,10 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args),
         Task::Layers(args) => layers::run(&args),
         Task::Gen(args) => reference::run(&args),
-        Task::Bench(args) => bench::run(&args),
+        Task::Bench(args) => args.run(),
         Task::CacheTests(args) => cache_tests::run(&args),
-        Task::Chaos(args) => chaos::run(&args),
-        Task::Soak(args) => soak::run(&args),
+        Task::Chaos(args) => args.run(),
+        Task::Soak(args) => args.run(),
         Task::Test(args) => test::run(&args),
         Task::Compat(args) => compat::run(&args),
         Task::Crs(args) => crs::run(&args),
