@@ -155,6 +155,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         resolver: services.resolver,
         discovery: is_configured.then_some(discovery as Arc<dyn sluice_upstream::Discover>),
         health_checks: !settings.apisix.disable_upstream_healthcheck,
+        skip_disabled_plugins: settings.deployment.config_provider == ConfigProvider::Etcd,
         health_probes: settings.sluice.limits.health_probes as usize,
         zone: settings.sluice.zone.clone().or_else(|| std::env::var("SLUICE_ZONE").ok()).map(Into::into),
     };

@@ -62,6 +62,7 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         resolver: None,
         discovery: None,
         health_checks: true,
+        skip_disabled_plugins: false,
         health_probes: 64,
         zone: None,
     };

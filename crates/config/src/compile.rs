@@ -85,6 +85,9 @@ pub struct CompileSettings {
     pub discovery: Option<Arc<dyn Discover>>,
     /// Upstreams' `checks` are in force (`apisix.disable_upstream_healthcheck` is not set).
     pub health_checks: bool,
+    /// A plugin that config.yaml does not list is passed over instead of taking its object with it. APISIX does so with what a
+    /// store holds, and not with files.
+    pub skip_disabled_plugins: bool,
     /// Probes of the process at a time.
     pub health_probes: usize,
     /// Where this gateway runs, for `zone_preference`.
@@ -103,6 +106,7 @@ impl Default for CompileSettings {
             resolver: None,
             discovery: None,
             health_checks: false,
+            skip_disabled_plugins: false,
             health_probes: 64,
             zone: None,
         }
@@ -387,7 +391,7 @@ impl Compiler {
 
     fn validate(&self, kind: Kind, id: &str, body: &mut Value) -> Result<(), validate::Invalid> {
         let scripts = self.env.scripts().map(AsRef::as_ref);
-        accepted::check(&self.registry, scripts, kind, id, body)
+        accepted::check(&self.registry, scripts, self.settings.skip_disabled_plugins, kind, id, body)
     }
 
     fn compile(&mut self, work: Work) -> Applied {

@@ -25,13 +25,14 @@ impl Compiler {
 
 /// A resource with its id and its defaults; None where it is not accepted.
 pub fn accepted(registry: &Registry, kind: Kind, id: &str, mut value: Value) -> Option<Value> {
-    check(registry, None, kind, id, &mut value).ok().map(|()| value)
+    check(registry, None, true, kind, id, &mut value).ok().map(|()| value)
 }
 
 /// Checks a resource and completes it.
 pub(super) fn check(
     registry: &Registry,
     scripts: Option<&dyn Scripts>,
+    skip_disabled_plugins: bool,
     kind: Kind,
     id: &str,
     body: &mut Value,
@@ -52,5 +53,10 @@ pub(super) fn check(
         }
     }
     let bridge = Bridge { registry, scripts };
-    validate_standalone(kind, false, body, &Checks { plugins: &bridge, references: &bridge, parsers: &bridge })
+    validate_standalone(
+        kind,
+        skip_disabled_plugins,
+        body,
+        &Checks { plugins: &bridge, references: &bridge, parsers: &bridge },
+    )
 }

@@ -2,6 +2,7 @@
 //!
 //! The surprise: their order is that of the source (the first that fits takes a connection), so it is remembered apart from
 //! the resources themselves.
+use super::chain::not_enabled;
 use super::{Compiler, Typed, Work};
 use crate::snapshot::{CompiledStreamRoute, RouteUpstream, StreamPluginEntry};
 use foldhash::{HashMap, HashSet};
@@ -175,7 +176,10 @@ impl Compiler {
         if config.pointer("/_meta/disable").and_then(Value::as_bool) == Some(true) {
             return Ok(None);
         }
-        let definition = self.registry.get_stream(name).ok_or_else(|| format!("unknown plugin [{name}]"))?;
+        let Some(definition) = self.registry.get_stream(name) else {
+            let known = self.registry.stream_names().contains(&name);
+            return not_enabled(name, known, &env.resource_key).map(|()| None);
+        };
         let plugin = (definition.build)(config, env).map_err(|e| e.0)?;
         Ok(Some(StreamPluginEntry { name: definition.name, priority: definition.priority, plugin }))
     }

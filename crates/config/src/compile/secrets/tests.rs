@@ -94,6 +94,7 @@ fn compiler() -> Compiler {
         resolver: None,
         discovery: None,
         health_checks: true,
+        skip_disabled_plugins: false,
         health_probes: 64,
         zone: None,
     };

@@ -51,6 +51,7 @@ fn compiler() -> Compiler {
         resolver: None,
         discovery: None,
         health_checks: true,
+        skip_disabled_plugins: false,
         health_probes: 64,
         zone: None,
     };
@@ -119,12 +120,16 @@ fn routes_that_cannot_be_used_are_reported_and_left_out() {
 }
 
 #[test]
-fn only_enabled_plugins_may_be_named() {
+fn plugins_that_are_not_enabled_do_not_run() {
     let mut compiler = compiler();
     let objects = || vec![route("1", json!({"plugins": {"low": {}}}))];
     assert_eq!(compiler.replace_all(objects()).problems, []);
     compiler.enable(Enabled { plugins: None, stream_plugins: Some(vec!["high".into()]) });
-    assert_eq!(compiler.replace_all(objects()).problems[0].message, "unknown plugin [low]");
+    assert_eq!(compiler.replace_all(objects()).problems[0].message, "unknown plugin [low]", "of a file");
+    compiler.settings.skip_disabled_plugins = true;
+    compiler.anew = true;
+    assert_eq!(compiler.replace_all(objects()).problems, []);
+    assert!(found(&compiler).unwrap().plugins.is_empty());
 }
 
 #[test]
