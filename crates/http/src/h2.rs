@@ -3,16 +3,13 @@
 //! `h2` has checked what makes a message malformed by itself (upper-case names, fields of the connection, order and number of
 //! pseudo-fields). What could be misread behind a translation to HTTP/1 is refused here. The surprise: fields are stored as
 //! the lines that HTTP/1 would have had, so that they pass to an HTTP/1 upstream in one copy.
+use crate::h1::head::{content_length, reject};
 use crate::h1::{Framing, Limits, Reject};
 use crate::headers::{Headers, Known};
 use crate::request::{Request, Version};
 use crate::response::Response;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
-
-const fn reject(status: u16, reason: &'static str) -> Reject {
-    Reject { status, reason }
-}
 
 /// Fills `request` from a head. `ended`: no body follows. `protocol`: that of an extended CONNECT (RFC 8441), which the
 /// pipeline sees as HTTP/1's request to change to it.
@@ -38,7 +35,7 @@ pub fn request(
         total += name.as_str().len() + value.len() + 4;
         let known = Known::from_name(name.as_str().as_bytes());
         match known {
-            Known::ContentLength => match (length, decimal(value.as_bytes())) {
+            Known::ContentLength => match (length, content_length(value.as_bytes())) {
                 (None, Some(n)) => length = Some(n),
                 _ => return Err(reject(400, "invalid Content-Length")),
             },
@@ -128,14 +125,6 @@ fn line(headers: &mut Headers, name: &[u8], value: &[u8], hop: bool) {
     headers.store(b"\r\n");
     let end = headers.buf.len();
     headers.push_wire(name, value, end, known, hop);
-}
-
-/// Digits only, at most 18 of them.
-fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 18 {
-        return None;
-    }
-    value.iter().try_fold(0u64, |n, b| b.is_ascii_digit().then(|| n * 10 + u64::from(b - b'0')))
 }
 
 /// A response's head for a client. Fields that cannot stand in HTTP/2 are left out.

@@ -408,9 +408,9 @@ impl Exchange<'_> {
     pub(crate) fn start_h2(&mut self, cx: &mut Context) {
         let Some(answer) = &self.client.h2 else { return };
         if cx.response.headers.known(Known::Date).is_none() {
-            let mut date = Vec::new();
-            sluice_telemetry::time_format::http_date(timer::now_wall(), &mut date);
-            cx.response.headers.append("Date", date);
+            let mut now = Vec::new();
+            date(&mut now);
+            cx.response.headers.append("Date", now);
         }
         let head = sluice_http::h2::response_head(&cx.response);
         let size: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -548,8 +548,12 @@ impl Exchange<'_> {
 
 pub(crate) fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
-    sluice_telemetry::time_format::http_date(timer::now_wall(), out);
+    date(out);
     out.extend_from_slice(b"\r\n");
+}
+
+fn date(out: &mut Vec<u8>) {
+    sluice_telemetry::time_format::http_date(timer::now_wall(), out);
 }
 
 /// Whether the node lets its connection live on. The response's own word counts, as plugins cannot change it.

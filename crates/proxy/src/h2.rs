@@ -6,6 +6,7 @@
 mod answer;
 mod asked;
 mod incoming;
+mod inlet;
 mod outlet;
 pub(crate) mod pool;
 mod rewound;

@@ -10,6 +10,7 @@ use crate::scratch;
 use bytes::Bytes;
 use sluice_http::h1::write;
 use sluice_http::{Known, Version};
+use sluice_net::timer;
 use sluice_plugin::reply::ReplyBody;
 use sluice_plugin::{BodyChunk, BodySource, Context, Reply};
 use std::future::poll_fn;
@@ -20,9 +21,8 @@ use tokio::io::AsyncWrite as _;
 
 /// Up to so many bytes of a body are sent with the head in one turn; what a slow client leaves of them is copied.
 const AT_ONCE: usize = 64 * 1024;
-
-/// Time-outs may come so much early.
-const TICK: Duration = Duration::from_millis(20);
+/// So much before their moment time-outs may come: the wheel's clock is coarse.
+const EARLY: Duration = timer::TICK.saturating_mul(4);
 
 impl Exchange<'_> {
     /// Answers the client.
@@ -103,7 +103,7 @@ impl Exchange<'_> {
             cx.response.headers.append("Content-Type", kind);
         }
         self.tell_upstream_status(cx);
-        let late = self.deadline.is_some_and(|limit| cx.started.elapsed() + TICK >= limit);
+        let late = self.deadline.is_some_and(|limit| cx.started.elapsed() + EARLY >= limit);
         // A call that failed is told by the head alone ("Trailers-Only").
         let bodiless = self.client.h2.is_some() && grpc::tell_status(cx, late) || bodiless;
         self.header_filter(cx);

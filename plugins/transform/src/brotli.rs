@@ -8,14 +8,14 @@
 //! that the client names with quality 0 is refused in each spelling of 0, and also where `*` follows; only responses of
 //! unknown length (server-sent events) are flushed with every piece, which makes the others smaller. The surprise: as with
 //! `gzip`, its hooks run after those of all plugins that do not encode, so a body that a plugin put in place is compressed too.
-use crate::compression::{self, Encoder, Types, TypesConfig, one_type, types_schema};
+use crate::compression::{self, Conditions, Encoder, TypesConfig, http11, one_type, twenty};
 use brotli::enc::BrotliEncoderParams;
 use brotli::enc::backward_references::BrotliEncoderMode;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use sluice_http::{Known, Method, Version};
-use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, Plugin, schema_of};
+use serde_json::Value;
+use sluice_http::Method;
+use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, Plugin};
 
 /// Configuration of `brotli`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,25 +52,17 @@ pub struct Config {
     vary: Option<bool>,
 }
 
-fn twenty() -> u64 {
-    20
-}
 fn six() -> i32 {
     6
 }
 fn nineteen() -> i32 {
     19
 }
-fn http11() -> f64 {
-    1.1
-}
 
 /// The plugin.
 pub struct Brotli {
-    types: Types,
-    min_length: u64,
+    conditions: Conditions,
     params: BrotliEncoderParams,
-    lowest_version: Version,
     vary: bool,
 }
 
@@ -79,13 +71,7 @@ impl Define for Brotli {
     type Config = Config;
 
     fn schema() -> Value {
-        let mut schema = schema_of::<Config>();
-        let properties = &mut schema["properties"];
-        let description = properties["types"]["description"].take();
-        properties["types"] = types_schema(description);
-        let description = properties["http_version"]["description"].take();
-        properties["http_version"] = json!({"enum": [1.1, 1.0], "default": 1.1, "description": description});
-        schema
+        compression::schema::<Config>()
     }
 
     fn build(config: Config, _env: &Env) -> Result<Self, BuildError> {
@@ -96,10 +82,8 @@ impl Define for Brotli {
         };
         let (quality, lgwin, lgblock) = (config.comp_level, config.lgwin, config.lgblock);
         Ok(Brotli {
-            types: Types::new(config.types),
-            min_length: config.min_length,
+            conditions: Conditions::new(config.types, config.min_length, config.http_version),
             params: BrotliEncoderParams { mode, quality, lgwin, lgblock, ..Default::default() },
-            lowest_version: if config.http_version < 1.1 { Version::Http10 } else { Version::Http11 },
             vary: config.vary == Some(true),
         })
     }
@@ -112,10 +96,7 @@ impl Brotli {
 
     fn fits(&self, cx: &Context, length: Option<u64>) -> bool {
         let (request, response) = (&cx.request, &cx.response);
-        let Some(kind) = response.headers.known(Known::ContentType) else { return false };
-        self.types.has(kind)
-            && length.is_none_or(|length| length >= self.min_length)
-            && request.version >= self.lowest_version
+        self.conditions.hold(cx, length)
             && request.method != Method::Head
             && response.status != 206
             && compression::is_plain(&response.headers)

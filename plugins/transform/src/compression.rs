@@ -3,14 +3,16 @@
 //! The surprise: one response has one [`Encoding`], whichever plugin began it; who comes later sees `Content-Encoding` and
 //! leaves the response alone.
 mod accept;
+mod conditions;
 mod encoder;
 mod types;
 
 pub(crate) use accept::{Accept, quality};
+pub(crate) use conditions::{Conditions, http11, schema, twenty};
 pub(crate) use encoder::{Encoder, STREAM_WINDOW};
 #[cfg(test)]
 pub(crate) use encoder::{IDLE, idle_gzip};
-pub(crate) use types::{Config as TypesConfig, Types, one_type, types_schema};
+pub(crate) use types::{Config as TypesConfig, one_type};
 
 use sluice_http::{Headers, Known};
 use sluice_plugin::{BodyChunk, Context};

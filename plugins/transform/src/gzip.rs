@@ -8,12 +8,12 @@
 //! Different from APISIX: a response of unknown length (server-sent events) is flushed with every piece, so nothing is
 //! held back; memory is not laid out in `buffers`, which is accepted and has no effect. The surprise: hooks of a plugin
 //! that encodes run after those of all chains, so a global rule's gzip compresses the body that a route's plugin put in place.
-use crate::compression::{self, Encoder, Types, TypesConfig, one_type, types_schema};
+use crate::compression::{self, Conditions, Encoder, TypesConfig, http11, one_type, twenty};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use sluice_http::{Known, Method, Version};
-use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, Plugin, schema_of};
+use serde_json::Value;
+use sluice_http::Method;
+use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Info, Phases, Plugin};
 
 /// Configuration of `gzip`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -62,14 +62,8 @@ impl Default for Buffers {
     }
 }
 
-fn twenty() -> u64 {
-    20
-}
 fn one() -> u32 {
     1
-}
-fn http11() -> f64 {
-    1.1
 }
 fn thirty_two() -> u64 {
     32
@@ -80,10 +74,8 @@ fn page() -> u64 {
 
 /// The plugin.
 pub struct Gzip {
-    types: Types,
-    min_length: u64,
+    conditions: Conditions,
     level: u32,
-    lowest_version: Version,
     vary: bool,
 }
 
@@ -92,21 +84,13 @@ impl Define for Gzip {
     type Config = Config;
 
     fn schema() -> Value {
-        let mut schema = schema_of::<Config>();
-        let properties = &mut schema["properties"];
-        let description = properties["types"]["description"].take();
-        properties["types"] = types_schema(description);
-        let description = properties["http_version"]["description"].take();
-        properties["http_version"] = json!({"enum": [1.1, 1.0], "default": 1.1, "description": description});
-        schema
+        compression::schema::<Config>()
     }
 
     fn build(config: Config, _env: &Env) -> Result<Self, BuildError> {
         Ok(Gzip {
-            types: Types::new(config.types),
-            min_length: config.min_length,
+            conditions: Conditions::new(config.types, config.min_length, config.http_version),
             level: config.comp_level,
-            lowest_version: if config.http_version < 1.1 { Version::Http10 } else { Version::Http11 },
             vary: config.vary == Some(true),
         })
     }
@@ -115,14 +99,6 @@ impl Define for Gzip {
 impl Gzip {
     fn identity(&self) -> usize {
         std::ptr::from_ref(self) as usize
-    }
-
-    /// What the configuration says (apisix/plugins/gzip.lua).
-    fn fits(&self, cx: &Context, length: Option<u64>) -> bool {
-        let Some(kind) = cx.response.headers.known(Known::ContentType) else { return false };
-        self.types.has(kind)
-            && length.is_none_or(|length| length >= self.min_length)
-            && cx.request.version >= self.lowest_version
     }
 }
 
@@ -139,7 +115,8 @@ fn compressible(cx: &Context) -> bool {
 impl Plugin for Gzip {
     fn header_filter(&self, cx: &mut Context) {
         let length = compression::length(cx);
-        if !self.fits(cx, length) {
+        // What the configuration says comes first (apisix/plugins/gzip.lua), then what nginx says.
+        if !self.conditions.hold(cx, length) {
             return;
         }
         let compress = compressible(cx);

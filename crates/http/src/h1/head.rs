@@ -42,7 +42,7 @@ pub struct BadResponse(pub &'static str);
 
 const MAX_FIELDS: usize = 128;
 
-const fn reject(status: u16, reason: &'static str) -> Reject {
+pub(crate) const fn reject(status: u16, reason: &'static str) -> Reject {
     Reject { status, reason }
 }
 
@@ -325,7 +325,7 @@ fn scan_fields(
 }
 
 /// Digits only, at most 18 of them: no sign, no list, no space (RFC 9112 section 6.3, item 5).
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
         return None;
     }

@@ -1,9 +1,9 @@
 //! One request to an upstream that speaks HTTP/2, as a stream: writing sends its body, reading yields the answer's.
 //!
 //! The surprise: trailers are looked for when the body's end is read, before the reader is told of the end.
+use super::inlet::Inlet;
 use super::outlet::{Outlet, broken};
 use super::pool::Place;
-use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request};
@@ -24,8 +24,7 @@ struct Inner {
     response: Option<ResponseFuture>,
     /// Came before it was asked for.
     head: Option<http::Response<RecvStream>>,
-    body: Option<RecvStream>,
-    rest: Bytes,
+    body: Option<Inlet>,
     trailers: Option<HeaderMap>,
 }
 
@@ -59,7 +58,6 @@ impl Asked {
             response: None,
             head: None,
             body: None,
-            rest: Bytes::new(),
             trailers: None,
         })))
     }
@@ -105,7 +103,7 @@ impl Asked {
         let Some(head) = own.head.take() else { return Poll::Pending };
         let (head, body) = head.into_parts();
         let ended = body.is_end_stream();
-        own.body = Some(body);
+        own.body = Some(Inlet::new(body));
         Poll::Ready(Ok((head, ended)))
     }
 
@@ -129,21 +127,10 @@ impl Inner {
 
     fn poll_read(&mut self, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        while self.rest.is_empty() {
-            match ready!(body.poll_data(task)) {
-                Some(data) => self.rest = data.map_err(broken)?,
-                None => {
-                    self.trailers = ready!(body.poll_trailers(task)).map_err(broken)?;
-                    self.body = None;
-                    return Poll::Ready(Ok(()));
-                }
-            }
+        if ready!(body.poll_read(task, out))? {
+            self.trailers = ready!(body.stream.poll_trailers(task)).map_err(broken)?;
+            self.body = None;
         }
-        let n = self.rest.len().min(out.remaining());
-        out.put_slice(self.rest.get(..n).unwrap_or_default());
-        self.rest.advance(n);
-        // Fails only for more than was received.
-        let _ = body.flow_control().release_capacity(n);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,46 +1,29 @@
-//! One HTTP/2 request as a stream: reading yields its body, writing sends the answer's.
-//!
-//! The surprise: the client's window is opened by what was read, never by what has arrived, so that a slow upstream holds its
-//! client back.
-use crate::h2::answer::Handle;
-use bytes::{Buf, Bytes};
+//! One HTTP/2 request as a stream: reading yields its body, writing sends the answer's. Surprise: who may write and who is gone is the answer's
+//! to say.
+use super::answer::Handle;
+use super::inlet::Inlet;
 use h2::RecvStream;
 use sluice_net::{Readable, Substream};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug)]
 pub(super) struct Exchanged {
-    body: RecvStream,
-    /// Came, and was not read yet.
-    rest: Bytes,
+    body: Inlet,
     answer: Handle,
 }
 
 impl Exchanged {
     pub fn new(body: RecvStream, answer: Handle) -> Exchanged {
-        Exchanged { body, rest: Bytes::new(), answer }
+        Exchanged { body: Inlet::new(body), answer }
     }
 }
 
 impl AsyncRead for Exchanged {
     fn poll_read(self: Pin<&mut Self>, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let own = self.get_mut();
-        while own.rest.is_empty() {
-            own.rest = match ready!(own.body.poll_data(task)) {
-                None => return Poll::Ready(Ok(())),
-                Some(Ok(data)) => data,
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error))),
-            };
-        }
-        let n = own.rest.len().min(out.remaining());
-        out.put_slice(own.rest.get(..n).unwrap_or_default());
-        own.rest.advance(n);
-        // Fails only for more than was received.
-        let _ = own.body.flow_control().release_capacity(n);
-        Poll::Ready(Ok(()))
+        self.get_mut().body.poll_read(task, out).map_ok(drop)
     }
 }
 

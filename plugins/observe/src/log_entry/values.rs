@@ -177,16 +177,21 @@ pub fn variable(variable: &Variable, value: Value<'_>, out: &mut Vec<u8>) {
         Value::Number(n) => number(n, out),
         Value::Bool(b) => out.extend_from_slice(if b { b"true" } else { b"false" }),
         Value::List(items) => {
-            out.push(b'[');
-            for (i, item) in items.into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                self::variable(variable, item, out);
-            }
-            out.push(b']');
+            list(items, |item, out: &mut Vec<u8>| self::variable(variable, item, out), out);
         }
     }
+}
+
+/// A list of values.
+fn list<V>(values: impl IntoIterator<Item = V>, write: impl Fn(V, &mut Vec<u8>), out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, value) in values.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write(value, out);
+    }
+    out.push(b']');
 }
 
 /// An object of pairs whose names may repeat: repeated ones are lists, in the place of the first. `same` tells whether two
@@ -205,17 +210,10 @@ fn grouped<'a, N: Copy, V: Copy>(
         }
         name(own, &mut object);
         let mut others = pairs.clone().skip(i + 1).filter(|(later, _)| same(*later, own)).peekable();
-        if others.peek().is_none() {
-            value(first, object.out);
-            continue;
+        match others.peek() {
+            None => value(first, object.out),
+            Some(_) => list(std::iter::once(first).chain(others.map(|(_, other)| other)), &value, object.out),
         }
-        object.out.push(b'[');
-        value(first, object.out);
-        for (_, other) in others {
-            object.out.push(b',');
-            value(other, object.out);
-        }
-        object.out.push(b']');
     }
     object.close();
 }
@@ -249,13 +247,7 @@ pub fn headers<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, out: &mut
             text(value, object.out);
             continue;
         }
-        object.out.push(b'[');
-        text(value, object.out);
-        for (_, other) in others {
-            object.out.push(b',');
-            text(other, object.out);
-        }
-        object.out.push(b']');
+        list(std::iter::once(*value).chain(others.map(|(_, other)| *other)), text, object.out);
     }
     object.close();
 }

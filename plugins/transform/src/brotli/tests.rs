@@ -1,6 +1,8 @@
 //! Tests of `brotli`.
 use super::*;
 use proptest::prelude::*;
+use serde_json::json;
+use sluice_http::Version;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Scope, define};
 use std::io::Read;

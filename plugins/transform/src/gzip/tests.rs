@@ -3,6 +3,8 @@ use super::*;
 use crate::echo::Echo;
 use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
+use serde_json::json;
+use sluice_http::Version;
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Chain, ChainEntry, ChainSource, Definition, Scope, define};
 use std::io::Read;
