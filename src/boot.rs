@@ -20,6 +20,7 @@ use sluice_plugin::record::Explained;
 use sluice_plugin::{Clock, Env, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
+use sluice_proxy::settings::Http2Settings;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, StreamFigures, Worker};
 use sluice_router::Mode;
 use sluice_secret::{Keyring, SecretStore, StoreSettings};
@@ -225,7 +226,23 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         preread_bytes: limits.stream_preread_bytes as usize,
         preread_timeout: limits.stream_preread_timeout,
+        http2: http2_settings(&settings.sluice.http2),
         ..ProxySettings::default()
+    }
+}
+
+fn http2_settings(http2: &sluice_config::settings::http2::Http2) -> Http2Settings {
+    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    Http2Settings {
+        streams: small(http2.max_concurrent_streams),
+        window: small(http2.stream_window),
+        connection_window: small(http2.connection_window),
+        send_buffer: http2.send_buffer as usize,
+        pending_resets: http2.max_pending_resets as usize,
+        local_resets: http2.max_local_resets as usize,
+        control_frames: small(http2.max_control_frames),
+        upstream_streams: http2.upstream_initial_streams as usize,
+        upstream_connections: http2.upstream_connections as usize,
     }
 }
 
@@ -578,8 +595,12 @@ impl Gateway {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 if drain.is_forced() {
+                    // WebSockets are told, and have a moment to answer (`tunnel.rs`); all else ends when it is woken.
+                    let until = tokio::time::Instant::now() + Duration::from_millis(1500);
                     timer::wake_all();
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    while drain.open() > 0 && tokio::time::Instant::now() < until {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
                 }
                 tick.abort();
             }

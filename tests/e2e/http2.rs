@@ -2,6 +2,8 @@
 //! speak it in `grpc.rs`.
 
 mod hostile;
+pub(crate) mod node;
+mod upstream;
 
 use crate::start::{all_to, gateway, pair};
 use bytes::Bytes;

@@ -38,3 +38,4 @@ mod streaming;
 mod tls;
 mod traces;
 mod watching;
+mod websocket;

@@ -5,6 +5,7 @@ pub mod apisix;
 pub mod deployment;
 pub mod discovery;
 pub mod http;
+pub mod http2;
 pub mod key;
 pub mod listen;
 pub mod nginx;

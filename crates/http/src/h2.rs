@@ -152,6 +152,18 @@ pub fn fields(from: &Headers, to: &mut HeaderMap, skip: impl Fn(Known) -> bool) 
     }
 }
 
+/// Adds lines of HTTP/1 that the gateway itself has written.
+pub fn append_lines(lines: &[u8], to: &mut HeaderMap) {
+    for line in lines.split(|b| *b == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
+            to.append(name, value);
+        }
+    }
+}
+
 /// Fills `response` from an upstream's head. `ended`: no body follows.
 pub fn response(head: &http::response::Parts, ended: bool, to_head: bool, response: &mut Response) {
     response.clear();
@@ -180,6 +192,15 @@ pub fn trailer_map(from: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     fields(from, &mut map, |_| false);
     map
+}
+
+/// Makes a response that opened a tunnel (RFC 8441) what it is in HTTP/1; `accept`: the proof of its handshake.
+pub fn switch(response: &mut Response, accept: Option<&str>) {
+    response.set_status(101);
+    line(&mut response.headers, b"upgrade", b"websocket", true);
+    if let Some(accept) = accept {
+        response.headers.set("Sec-WebSocket-Accept", accept);
+    }
 }
 
 /// The head of a request to an upstream; `host` and `target` are what it is to see. `None` where they cannot stand in a head.

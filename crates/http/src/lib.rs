@@ -12,6 +12,7 @@ pub mod request;
 pub mod response;
 pub mod status;
 pub mod target;
+pub mod trailers;
 
 pub use headers::{Headers, Known, Span};
 pub use method::Method;

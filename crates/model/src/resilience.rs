@@ -61,6 +61,8 @@ pub struct Unhealthy {
     pub interval: f64,
     pub growth: f64,
     pub max_interval: f64,
+    /// Names of gRPC's statuses.
+    pub grpc_statuses: Vec<String>,
     http_statuses: Option<Vec<u16>>,
     http_codes: Option<Vec<u16>>,
 }
@@ -74,7 +76,14 @@ impl Unhealthy {
 
 impl Default for Unhealthy {
     fn default() -> Unhealthy {
-        Unhealthy { interval: 10.0, growth: 2.0, max_interval: 300.0, http_statuses: None, http_codes: None }
+        Unhealthy {
+            interval: 10.0,
+            growth: 2.0,
+            max_interval: 300.0,
+            grpc_statuses: Vec::new(),
+            http_statuses: None,
+            http_codes: None,
+        }
     }
 }
 

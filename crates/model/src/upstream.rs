@@ -118,6 +118,10 @@ pub enum Scheme {
     #[default]
     Http,
     Https,
+    /// HTTP/2 over TLS where the node agrees to it, else HTTP/1.1; ours.
+    H2,
+    /// HTTP/2 without TLS, by prior knowledge; ours.
+    H2c,
     Tcp,
     Tls,
     Udp,
@@ -128,14 +132,14 @@ impl Scheme {
     /// The port of nodes without one (apisix/upstream.lua `scheme_to_port`).
     pub const fn default_port(self) -> Option<u16> {
         match self {
-            Scheme::Http | Scheme::Grpc => Some(80),
-            Scheme::Https | Scheme::Grpcs => Some(443),
+            Scheme::Http | Scheme::Grpc | Scheme::H2c => Some(80),
+            Scheme::Https | Scheme::Grpcs | Scheme::H2 => Some(443),
             Scheme::Tcp | Scheme::Tls | Scheme::Udp | Scheme::Kafka => None,
         }
     }
 
     pub const fn is_tls(self) -> bool {
-        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::Tls)
+        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::H2 | Scheme::Tls)
     }
 
     pub const fn name(self) -> &'static str {
@@ -144,6 +148,8 @@ impl Scheme {
             Scheme::Grpcs => "grpcs",
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::H2 => "h2",
+            Scheme::H2c => "h2c",
             Scheme::Tcp => "tcp",
             Scheme::Tls => "tls",
             Scheme::Udp => "udp",

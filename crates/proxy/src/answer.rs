@@ -6,19 +6,20 @@ use crate::exchange::Exchange;
 use crate::h2::Asked;
 use crate::scratch;
 use crate::send::{AttemptError, Outgoing};
-use crate::tunnel::{self, End};
+use crate::tunnel::{self, End, Silence};
+use crate::websocket::{self, WebSocket};
 use sluice_http::h1::{BodyReader, Framing, parse_response, write};
-use sluice_http::{Known, Method, Version};
+use sluice_http::{Known, Version, trailers};
 use sluice_net::timer;
 use sluice_plugin::{Answer, Attempt as AttemptLog, BodyChunk, Context, Phase};
-use sluice_upstream::{FailureKind, Timeouts, Upstream};
+use sluice_upstream::{FailureKind, Timeouts, Upstream, grpc_status};
 use std::future::poll_fn;
 use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
 /// How body bytes are written to the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Encoding {
+pub(crate) enum Encoding {
     /// As they came, framing included.
     Untouched,
     /// Payload alone: its length is known, or the connection's end is the body's.
@@ -29,7 +30,7 @@ enum Encoding {
 }
 
 /// What reading the upstream came to.
-enum Event {
+pub(crate) enum Event {
     /// The final response's head was sent.
     Started { elapsed: Duration },
     /// `101`: both sides now speak another protocol. Bytes that came with the head are kept.
@@ -37,16 +38,20 @@ enum Event {
 }
 
 /// A response body under way.
-struct Relay {
-    reader: BodyReader,
+pub(crate) struct Relay {
+    pub reader: BodyReader,
     encoding: Encoding,
     filtered: bool,
     /// Bytes came after the response's end: the connection is not to be trusted.
     surplus: bool,
     /// A tap sees the body.
-    watched: bool,
+    pub watched: bool,
     /// Nobody else does, and nobody gets the head.
-    muted: bool,
+    pub muted: bool,
+    /// How the call ended matters.
+    pub call: bool,
+    /// Lines behind a body in chunks.
+    trailers: Vec<u8>,
 }
 
 impl Exchange<'_> {
@@ -65,6 +70,8 @@ impl Exchange<'_> {
             surplus: false,
             watched: false,
             muted: false,
+            call: false,
+            trailers: Vec::new(),
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
@@ -81,13 +88,25 @@ impl Exchange<'_> {
             Event::Started { elapsed } => elapsed,
             Event::Switched { elapsed, early } => {
                 let first = (early.len() as u64, self.client.buffered.len() as u64);
+                let random = self.worker.random();
                 let client = &mut *self.client;
+                let socket = cx.request.headers.known(Known::Upgrade).is_some_and(websocket::is_named);
+                let socket = socket.then(|| Box::new(WebSocket::new(&early, &client.buffered, random)));
                 client.pending.extend_from_slice(&early);
                 outgoing.pending.append(&mut client.buffered);
+                drop(early);
+                let silence = Silence {
+                    both: timeouts.read,
+                    to_client: self.worker.settings.send_timeout,
+                    to_upstream: timeouts.send,
+                };
                 let down = End { stream: &mut client.stream, pending: &mut client.pending };
                 let up = End { stream: &mut outgoing.pooled.stream, pending: &mut outgoing.pending };
-                let tunnel = tunnel::run(down, up, &client.timeout, timeouts.read, &self.worker.drain, None);
+                let tunnel = tunnel::run(down, up, &client.timeout, silence, &self.worker.drain, None, socket);
                 let passed = Box::pin(tunnel).await;
+                if let Some(asked) = &outgoing.asked {
+                    let _ = asked.finish(None);
+                }
                 self.keep = false;
                 cx.bytes_sent += first.0 + passed.to_client;
                 cx.body_bytes_sent += first.0 + passed.to_client;
@@ -124,7 +143,7 @@ impl Exchange<'_> {
         before: &mut Vec<u8>,
         relay: &mut Relay,
     ) -> Poll<Result<Event, AttemptError>> {
-        let to_head = cx.request.method == Method::Head;
+        let to_head = cx.request.method == sluice_http::Method::Head;
         scratch::with(|scratch| {
             loop {
                 let n = match scratch::poll_read(&mut outgoing.pooled.stream, task, &mut scratch.read) {
@@ -169,28 +188,8 @@ impl Exchange<'_> {
                         if cx.response.status == 100 || cx.request.version < Version::Http11 {
                             continue;
                         }
-                        if let Some(answer) = &self.client.h2 {
-                            let head = sluice_http::h2::response_head(&cx.response);
-                            if answer.get().interim(head).is_err() {
-                                return Poll::Ready(Err(AttemptError::Gone));
-                            }
-                        } else {
-                            scratch.out.clear();
-                            write::status_line(&cx.response, &mut scratch.out);
-                            cx.response.headers.write_to(&mut scratch.out, |_| false);
-                            scratch.out.extend_from_slice(b"\r\n");
-                            if scratch::send(
-                                &mut self.client.stream,
-                                task,
-                                &mut scratch.out,
-                                &[],
-                                &mut self.client.pending,
-                            )
-                            .is_err()
-                            {
-                                return Poll::Ready(Err(AttemptError::Gone));
-                            }
-                            scratch.out.clear();
+                        if let Err(gone) = self.pass_interim(task, cx, &mut scratch.out) {
+                            return Poll::Ready(Err(gone));
                         }
                         continue;
                     }
@@ -206,6 +205,9 @@ impl Exchange<'_> {
                             self.start_switched(task, cx, &mut scratch.out)
                                 .map(|()| Event::Switched { elapsed, early }),
                         );
+                    }
+                    if self.misleads(cx) {
+                        return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
                     }
                     if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status) {
                         let mut body = BodyReader::new(cx.response.framing);
@@ -244,8 +246,33 @@ impl Exchange<'_> {
         })
     }
 
+    /// Passes a head of 1xx on, of [`Context::response`].
+    pub(crate) fn pass_interim(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &Context,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AttemptError> {
+        if let Some(answer) = &self.client.h2 {
+            let head = sluice_http::h2::response_head(&cx.response);
+            return answer.get().interim(head).map_err(|_| AttemptError::Gone);
+        }
+        out.clear();
+        write::status_line(&cx.response, out);
+        cx.response.headers.write_to(out, |_| false);
+        out.extend_from_slice(b"\r\n");
+        let sent = scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending);
+        out.clear();
+        sent.map_err(|_| AttemptError::Gone)
+    }
+
+    /// Whether a client that asked for a tunnel over HTTP/2 would take this answer, which opens none, for one.
+    pub(crate) fn misleads(&self, cx: &Context) -> bool {
+        cx.request.version == Version::Http2 && cx.request.upgrade && (200..300).contains(&cx.response.status)
+    }
+
     /// The final head has come: how long that took, for the log and whoever watches the node.
-    fn headed(&mut self, cx: &mut Context, upstream: &Upstream, outgoing: &Outgoing) -> Duration {
+    pub(crate) fn headed(&mut self, cx: &mut Context, upstream: &Upstream, outgoing: &Outgoing) -> Duration {
         let elapsed = Instant::now() - outgoing.begun;
         let status = cx.response.status;
         cx.attempts.push(AttemptLog {
@@ -259,48 +286,8 @@ impl Exchange<'_> {
         elapsed
     }
 
-    /// As [`Exchange::poll_head`], of a node that speaks HTTP/2.
-    fn poll_head_h2(
-        &mut self,
-        task: &mut Task<'_>,
-        cx: &mut Context,
-        upstream: &Upstream,
-        (outgoing, asked): (&mut Outgoing, &Asked),
-        relay: &mut Relay,
-    ) -> Poll<Result<Event, AttemptError>> {
-        while let Some(head) = asked.poll_interim(task) {
-            if let Some(answer) = &self.client.h2
-                && head.status() != http::StatusCode::CONTINUE
-                && answer.get().interim(head).is_err()
-            {
-                return Poll::Ready(Err(AttemptError::Gone));
-            }
-        }
-        let (head, ended) = match asked.poll_head(task) {
-            Poll::Pending => {
-                return match self.poll_waiting(task) {
-                    Poll::Ready(e) => Poll::Ready(Err(e)),
-                    Poll::Pending => Poll::Pending,
-                };
-            }
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.no_answer(outgoing, &error))),
-            Poll::Ready(Ok(head)) => head,
-        };
-        sluice_http::h2::response(&head, ended, cx.request.method == Method::Head, &mut cx.response);
-        let elapsed = self.headed(cx, upstream, outgoing);
-        let status = cx.response.status;
-        if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status) {
-            return Poll::Ready(Err(AttemptError::Dropped(status)));
-        }
-        relay.reader = BodyReader::new(cx.response.framing);
-        scratch::with(|scratch| {
-            self.start(cx, relay, &mut scratch.out);
-            Poll::Ready(self.pass(task, cx, relay, &[], &mut scratch.out).map(|()| Event::Started { elapsed }))
-        })
-    }
-
     /// Nothing from the upstream yet: has the client gone, or the time run out?
-    fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
+    pub(crate) fn poll_waiting(&mut self, task: &mut Task<'_>) -> Poll<AttemptError> {
         // What TLS hands out while a body still comes is that body.
         let looks = self.body.is_done() || !self.client.stream.is_tls();
         if looks && self.client.is_gone(task, self.first_part) || self.worker.drain.is_forced() {
@@ -336,6 +323,9 @@ impl Exchange<'_> {
             if n == 0
                 && let Some(trailers) = outgoing.asked.as_ref().and_then(Asked::take_trailers)
             {
+                if relay.call {
+                    self.grpc_status = trailers.get("grpc-status").and_then(|v| grpc_status::parse(v.as_bytes()));
+                }
                 cx.response.trailers = Some(Box::new(sluice_http::h2::trailers(&trailers)));
             }
             if n == 0 {
@@ -351,7 +341,7 @@ impl Exchange<'_> {
     }
 
     /// Decides the client's framing and writes the head, after the plugins have seen it.
-    fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
+    pub(crate) fn start(&mut self, cx: &mut Context, relay: &mut Relay, out: &mut Vec<u8>) {
         if relay.muted {
             relay.encoding = Encoding::Discarded;
             self.answered = true;
@@ -456,7 +446,7 @@ impl Exchange<'_> {
     }
 
     /// Sends a part of the body, behind what already stands in `out`.
-    fn pass(
+    pub(crate) fn pass(
         &mut self,
         task: &mut Task<'_>,
         cx: &mut Context,
@@ -485,10 +475,13 @@ impl Exchange<'_> {
             return scratch::send(&mut self.client.stream, task, out, body, &mut self.client.pending).map_err(gone);
         }
         let mut chunk = BodyChunk::default();
-        let used = relay.reader.decode(data, &mut chunk.data).map_err(bad)?;
+        let used = relay.reader.decode_trailed(data, &mut chunk.data, &mut relay.trailers).map_err(bad)?;
         relay.surplus |= used < data.len();
         cx.upstream_body_bytes += chunk.data.len() as u64;
         chunk.last = relay.reader.is_done();
+        if chunk.last && relay.trailers.len() > 2 {
+            cx.response.trailers = Some(Box::new(trailers::parse(&relay.trailers)));
+        }
         if relay.filtered && (chunk.last || !chunk.data.is_empty()) {
             self.body_filter(cx, &mut chunk);
         }
@@ -496,7 +489,10 @@ impl Exchange<'_> {
         if relay.encoding == Encoding::Chunked {
             write::chunk(&chunk.data, out);
             if chunk.last {
-                write::last_chunk(out);
+                match &cx.response.trailers {
+                    Some(own) if trailers::are_read(&cx.request.headers) => trailers::last_chunk(own, out),
+                    _ => write::last_chunk(out),
+                }
             }
         } else {
             out.extend_from_slice(&chunk.data);
@@ -521,7 +517,7 @@ impl Exchange<'_> {
     }
 
     /// Tells the client that protocols are switched.
-    fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
+    pub(crate) fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
         self.balancing.head(cx);
         self.header_filter(cx);
         if self.client.h2.is_some() {

@@ -85,7 +85,7 @@ impl Exchange<'_> {
             limit.sample(latency, now_ms);
         }
         if let Some((permit, breaking)) = self.watched(upstream) {
-            tell(upstream, breaking.answered(permit, status, now_ms));
+            tell(upstream, breaking.answered(permit, status, self.grpc_status, now_ms));
         }
     }
 

@@ -19,6 +19,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, connection: Connection, h
             Head::Closed => break,
             Head::Http2 => return Box::pin(h2::serve(worker, client)).await,
             Head::Request(mut cx) => {
+                // HTTP/2's preface stands at a connection's very beginning, or is none.
+                client.prior_knowledge = false;
                 let keep = exchange::run(&worker, &mut client, &mut cx).await;
                 worker.recycle(cx);
                 if !keep {

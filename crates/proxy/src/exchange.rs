@@ -53,6 +53,10 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     pub(crate) tries: Tries,
+    /// Lines behind the body of a request of HTTP/1, for a node that speaks HTTP/2.
+    pub(crate) trailer_lines: Vec<u8>,
+    /// How the call under way has ended, as far as its node has said.
+    pub(crate) grpc_status: Option<u8>,
     /// How far a tap has followed the body.
     pub(crate) tapped: Option<BodyReader>,
     /// The client's own limit on the whole call.
@@ -172,6 +176,8 @@ impl<'a> Exchange<'a> {
             head_bytes: cx.request.received,
             streamed: false,
             tries: Tries::default(),
+            trailer_lines: Vec::new(),
+            grpc_status: None,
             tapped: None,
             deadline: None,
             continued: false,

@@ -27,7 +27,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
 }
 
 /// Whether a request is a call whose client reads statuses of gRPC.
-fn is_call(cx: &Context) -> bool {
+pub(crate) fn is_call(cx: &Context) -> bool {
     let kind = cx.request.headers.known(Known::ContentType);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web"))
 }

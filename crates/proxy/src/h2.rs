@@ -4,17 +4,21 @@
 //! The surprise: this task only keeps the connection moving (frames in and out, settings, pings, GOAWAY); a request that is
 //! slow, or not read by its client, holds up nobody but itself.
 mod answer;
+mod answered;
 mod asked;
+mod flood;
 mod incoming;
 mod inlet;
 mod outlet;
 pub(crate) mod pool;
 mod rewound;
+mod sending;
 
 use crate::client::Client;
 use crate::exchange;
 use crate::worker::Worker;
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::{self, SendResponse};
 use http::Request;
 use sluice_http::h1::Reject;
@@ -25,20 +29,15 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 pub(crate) use answer::Handle;
-pub(crate) use asked::{Asked, NoAnswer};
+pub(crate) use asked::Asked;
+pub(crate) use sending::{head_h2, to_tunnel};
 use rewound::Rewound;
 
-/// Bytes of a request's body that its client may send ahead (`SETTINGS_INITIAL_WINDOW_SIZE`), and of all of a connection's.
-const WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of answers that wait in memory for one stream's client to take them.
-const SEND_BUFFER: usize = 64 * 1024;
-/// Requests at once (nginx's `http2_max_concurrent_streams`).
-const STREAMS: u32 = 128;
-/// Streams that were reset and not yet looked at: a client that resets faster is sent away (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
+/// How long streams may take to say good-bye once the drain's time is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Requests under way on a connection.
 #[derive(Default)]
@@ -71,16 +70,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let Client { stream, buffered: first, connection, .. } = client;
     let timeout = Timeout::new();
     timeout.arm(worker.settings.header_timeout);
+    let limits = worker.settings.http2;
+    let flooded = Rc::<Cell<bool>>::default();
     let mut builder = server::Builder::new();
     builder
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .max_send_buffer_size(SEND_BUFFER)
+        .initial_window_size(limits.window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_concurrent_streams(limits.streams)
+        .max_send_buffer_size(limits.send_buffer)
         .max_header_list_size(u32::try_from(worker.settings.limits.head).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_pending_accept_reset_streams(limits.pending_resets)
+        .max_local_error_reset_streams(Some(limits.local_resets))
         .enable_connect_protocol();
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream)));
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream, limits.control_frames, flooded.clone())));
     let begun = poll_fn(|task| match handshake.as_mut().poll(task) {
         Poll::Pending => timeout.poll(task).map(|()| None),
         Poll::Ready(begun) => Poll::Ready(begun.ok()),
@@ -90,21 +92,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let active = Rc::<Active>::default();
     let keepalive = worker.settings.keepalive_timeout;
     timeout.arm(keepalive);
-    let mut leaving = false;
+    let (mut leaving, mut forced) = (false, false);
     loop {
         let event = poll_fn(|task| {
             if let Poll::Ready(accepted) = streams.poll_accept(task) {
                 return Poll::Ready(Event::Accepted(accepted.map(|own| own.map(Box::new))));
             }
-            if worker.drain.is_forced() {
+            if flooded.get() {
+                return Poll::Ready(Event::Flooded);
+            }
+            if !forced && worker.drain.is_forced() {
                 return Poll::Ready(Event::Forced);
+            }
+            if forced && active.count.get() == 0 {
+                return Poll::Ready(Event::Idle);
             }
             if !leaving && worker.drain.is_draining() {
                 return Poll::Ready(Event::Leave);
             }
             if active.count.get() > 0 {
                 active.waiting.set(Some(task.waker().clone()));
-                timeout.arm(keepalive);
+                if !forced {
+                    timeout.arm(keepalive);
+                }
             }
             timeout.poll(task).map(|()| Event::Idle)
         });
@@ -127,7 +137,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
                 });
             }
             // The connection is over, or was broken by the client.
-            Event::Accepted(None | Some(Err(_))) | Event::Forced => return,
+            Event::Accepted(None | Some(Err(_))) => return,
+            Event::Flooded => return leave(&mut streams, &timeout, Reason::ENHANCE_YOUR_CALM).await,
+            // Each request under way ends itself; what they say last is still to go out.
+            Event::Forced => {
+                forced = true;
+                timeout.arm(LAST_WORDS);
+            }
+            Event::Idle if forced => return leave(&mut streams, &timeout, Reason::NO_ERROR).await,
             // Nobody asks for anything: say good-bye, wait a moment for it to be read.
             Event::Idle if leaving => return,
             Event::Idle | Event::Leave => {
@@ -149,6 +166,19 @@ enum Event {
     Leave,
     /// The drain's time is over.
     Forced,
+    /// Too many frames that are about no request.
+    Flooded,
+}
+
+/// Ends a connection at once, as far as its client reads what is left to say.
+async fn leave(streams: &mut server::Connection<Rewound, Bytes>, timeout: &Timeout, reason: Reason) {
+    streams.abrupt_shutdown(reason);
+    timeout.arm(LAST_WORDS);
+    poll_fn(|task| match streams.poll_closed(task) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => timeout.poll(task),
+    })
+    .await;
 }
 
 /// One request.

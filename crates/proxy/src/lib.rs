@@ -29,6 +29,7 @@ mod stream;
 mod tap;
 mod tunnel;
 mod watched;
+mod websocket;
 pub mod worker;
 
 pub use connection::serve;

@@ -28,6 +28,8 @@ pub(crate) struct Tries {
     again: bool,
     /// The connection came from the pool.
     pub pooled: bool,
+    /// The number of the shared connection that was used last.
+    pub connection: u64,
     /// The body is kept while it is sent.
     pub keep_body: bool,
     /// How long the attempt took to connect; none for a pooled connection, `None` without one.
@@ -93,7 +95,7 @@ impl Exchange<'_> {
                 }
                 match failure.kind {
                     FailureKind::Timeout => figures.timeout.inc(),
-                    FailureKind::Status(_) => figures.status.inc(),
+                    FailureKind::Status(_) | FailureKind::Grpc(_) => figures.status.inc(),
                     _ => figures.connection_error.inc(),
                 }
                 self.tries.retried += 1;
@@ -123,14 +125,24 @@ impl Exchange<'_> {
         matches!(self.decide(cx, upstream, Failure::status_of(status)), RetryDecision::Retry { .. })
     }
 
-    /// Whether to keep the body that is still coming while it is sent to the node.
-    pub(crate) fn keeps_body(&self, cx: &Context, upstream: &Upstream) -> bool {
+    /// The same of a call that ended with a status of gRPC.
+    #[cold]
+    pub(crate) fn drops_call(&mut self, cx: &Context, upstream: &Upstream, status: u8) -> bool {
+        matches!(self.decide(cx, upstream, Failure::of_call(status)), RetryDecision::Retry { .. })
+    }
+
+    /// Whether to keep the body that is still coming while it is sent to the node. `refusable`: the node may say that it has done
+    /// nothing with the request.
+    pub(crate) fn keeps_body(&self, cx: &Context, upstream: &Upstream, refusable: bool) -> bool {
         let Tries { retried, nodes, pooled, .. } = self.tries;
         let length = match cx.request.framing {
             Framing::Length(length) => Some(length),
             _ => None,
         };
-        upstream.retry.keeps_body(cx.request.method_text().as_bytes(), length, retried, nodes, pooled)
+        let policy = &upstream.retry;
+        let repeatable = policy.repeatable(cx.request.method_text().as_bytes())
+            || refusable && (pooled || policy.on.knows_grpc());
+        policy.keeps_body(repeatable, length, retried, nodes, pooled)
     }
 
     /// Waits before the next attempt; ends early where the client goes away.

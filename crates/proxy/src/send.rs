@@ -5,7 +5,7 @@ use crate::client::{self, BodyError};
 use crate::exchange::{Exchange, Gone};
 use crate::forwarded;
 use crate::grpc;
-use crate::h2::{self, Asked, NoAnswer};
+use crate::h2::{self, Asked};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
 use crate::tap;
@@ -56,6 +56,8 @@ pub(crate) struct Outgoing {
     pub drained: bool,
     /// The request where it goes out in HTTP/2; `pooled.stream` is one of the connection's then.
     pub asked: Option<Asked>,
+    /// The node was asked for a tunnel in HTTP/2 (RFC 8441).
+    pub tunnel: bool,
 }
 
 /// How a body's bytes change on their way to the node.
@@ -112,6 +114,10 @@ impl Exchange<'_> {
             Ok(upstream) => upstream,
             Err(trouble) => return say(trouble),
         };
+        if cx.request.version == Version::Http2 && cx.request.upgrade && !self.upgrades(cx) {
+            // A client that asks for a tunnel takes any 2xx for one (RFC 8441 section 5).
+            return Ok(Some(Reply::status(501)));
+        }
         if upstream.scheme.is_h2() {
             self.deadline = grpc::deadline(cx);
         }
@@ -199,6 +205,7 @@ impl Exchange<'_> {
             cx.upstream.node_metadata.clone_from(&picked.endpoint.metadata);
             self.balancing.chosen(upstream, &balancer, picked.index, input.sticky);
             let host = upstream.host.for_node(picked.endpoint);
+            self.grpc_status = None;
             let result = self.attempt(cx, upstream, address, host, fresh, begun).await;
             let (result, instead) = match result {
                 Err(AttemptError::Replaced(reply, latency)) => (Ok(latency), Some(reply)),
@@ -212,7 +219,7 @@ impl Exchange<'_> {
                     if let Some(checker) = &upstream.health
                         && let Some(attempt) = cx.attempts.last()
                     {
-                        checker.answered(picked.endpoint, attempt.status, input.now_ms);
+                        checker.called(picked.endpoint, attempt.status, self.grpc_status, input.now_ms);
                     }
                     return Ok(Ok(instead.map(|reply| *reply)));
                 }
@@ -241,10 +248,11 @@ impl Exchange<'_> {
                 AttemptError::Gone | AttemptError::Replaced(..) => return Err(Gone),
                 AttemptError::Body(e) => return say(Trouble::Body(e)).map(Ok),
                 AttemptError::Dropped(status) => {
-                    tracing::warn!(upstream = %upstream.key, node = %address, status, "an upstream's answer was dropped for another try");
+                    let grpc = self.grpc_status;
+                    tracing::warn!(upstream = %upstream.key, node = %address, status, ?grpc, "an upstream's answer was dropped for another try");
                     cx.note(|| json!({"answer_dropped": address, "upstream": upstream.key, "status": status}));
                     if let Some(checker) = &upstream.health {
-                        checker.answered(picked.endpoint, status, input.now_ms);
+                        checker.called(picked.endpoint, status, self.grpc_status, input.now_ms);
                     }
                     RetryDecision::Retry { counts: true }
                 }
@@ -300,11 +308,16 @@ impl Exchange<'_> {
         fresh: bool,
         begun: Instant,
     ) -> Result<Duration, AttemptError> {
-        let scheme = cx.upstream.scheme.as_deref().and_then(Scheme::parse).unwrap_or(upstream.scheme);
+        let scheme = match cx.upstream.scheme.as_deref().and_then(Scheme::parse) {
+            // What nodes are offered in the handshake is the upstream's: either may be agreed to.
+            Some(Scheme::Https) if upstream.scheme == Scheme::H2 => Scheme::H2,
+            other => other.unwrap_or(upstream.scheme),
+        };
         let tls = scheme.is_tls();
         let key = PoolKey { address: Address::Ip(address), tls: if tls { upstream.tls.identity } else { 0 } };
         if scheme.is_h2() {
-            return Box::pin(self.attempt_h2(cx, upstream, &key, host, fresh, (tls, begun, address))).await;
+            let result = Box::pin(self.attempt_h2(cx, upstream, &key, host, fresh, (scheme, begun, address))).await;
+            return result.map(|(latency, _)| latency);
         }
         let reused = if fresh { None } else { self.worker.pool.borrow_mut().take(&key) };
         self.tries.pooled = reused.is_some();
@@ -321,52 +334,32 @@ impl Exchange<'_> {
                 pooled
             }
         };
-        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: None };
-        let result = self.converse(cx, upstream, host, &mut outgoing).await;
-        if outgoing.drained || matches!(result, Ok((_, true))) {
-            outgoing.pooled.requests += 1;
-            self.worker.pool.borrow_mut().put(&key, outgoing.pooled, &upstream.pool, timer::now_coarse());
-        }
-        result.map(|(latency, _)| latency)
+        self.attempt_h1(cx, upstream, &key, host, pooled, (begun, address)).await.map(|(latency, _)| latency)
     }
 
-    /// The same in HTTP/2: a place on a connection that others may share.
-    async fn attempt_h2(
+    /// The same on a connection that speaks HTTP/1.1 and is this request's alone.
+    #[inline]
+    pub(crate) async fn attempt_h1(
         &mut self,
         cx: &mut Context,
         upstream: &Upstream,
         key: &PoolKey,
         host: Option<&str>,
-        fresh: bool,
-        (tls, begun, address): (bool, Instant, SocketAddr),
-    ) -> Result<Duration, AttemptError> {
-        self.tries.connect_time = None;
-        let (worker, settings) = (self.worker, &upstream.pool);
-        let take = || worker.shared_pool.borrow_mut().take(key, settings, timer::now_coarse());
-        let mut place = if fresh { None } else { take() };
-        self.tries.pooled = place.is_some();
-        if place.is_none() {
-            let opening = worker.shared_pool.borrow_mut().opening(key);
-            // Whoever waited may find the connection that was waited for.
-            let _turn = opening.lock().await;
-            place = if fresh { None } else { take() };
-            if place.is_none() {
-                let pooled = self.connect(cx, upstream, key, tls, host).await?;
-                let sender = h2::pool::open(pooled).await;
-                let sender = sender.map_err(|_| AttemptError::upstream(FailureKind::Connect, false))?;
-                place = Some(worker.shared_pool.borrow_mut().put(key, sender, settings, timer::now_coarse()));
-            }
-            self.tries.connect_time = Some(begun.elapsed());
+        pooled: Pooled,
+        (begun, address): (Instant, SocketAddr),
+    ) -> Result<(Duration, bool), AttemptError> {
+        let mut outgoing =
+            Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: None, tunnel: false };
+        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        if outgoing.drained || matches!(result, Ok((_, true))) {
+            outgoing.pooled.requests += 1;
+            self.worker.pool.borrow_mut().put(key, outgoing.pooled, &upstream.pool, timer::now_coarse());
         }
-        let Some(place) = place else { return Err(AttemptError::upstream(FailureKind::Connect, false)) };
-        let asked = Asked::new(place);
-        let pooled = Pooled { stream: Stream::Sub(Box::new(asked.clone())), requests: 0, open: None };
-        let mut outgoing = Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: Some(asked) };
-        self.converse(cx, upstream, host, &mut outgoing).await.map(|(latency, _)| latency)
+        result
     }
 
     /// A new connection; a client that leaves meanwhile ends the wait for it.
-    async fn connect(
+    pub(crate) async fn connect(
         &mut self,
         cx: &Context,
         upstream: &Upstream,
@@ -430,7 +423,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the request on a connection and relays the answer; also says whether the connection can be used again.
-    async fn converse(
+    pub(crate) async fn converse(
         &mut self,
         cx: &mut Context,
         upstream: &Upstream,
@@ -440,7 +433,8 @@ impl Exchange<'_> {
         self.send_head(cx, host, outgoing).await?;
         let timeouts = self.timeouts(cx, upstream);
         if !self.body.is_done() {
-            self.tries.keep_body = self.keeps_body(cx, upstream) && self.first_part <= upstream.retry.body_limit;
+            self.tries.keep_body =
+                self.keeps_body(cx, upstream, outgoing.asked.is_some()) && self.first_part <= upstream.retry.body_limit;
             if !self.tries.keep_body {
                 self.forget_body();
             }
@@ -450,24 +444,15 @@ impl Exchange<'_> {
         if !outgoing.pending.is_empty() || outgoing.pooled.stream.is_tls() {
             self.flush_request(outgoing, timeouts).await?;
         }
-        if let Some(asked) = &outgoing.asked
+        if let Some(asked) = outgoing.asked.as_ref().filter(|_| !outgoing.tunnel)
             && (self.body.is_done() || cx.request_body.is_some() || cx.upstream.body.is_some())
             && outgoing.pending.is_empty()
         {
             // A node that answered early may have closed the stream; the answer is read next.
-            let _ = asked.finish();
+            let _ = asked.finish(self.request_trailers());
         }
         let timeouts = self.timeouts(cx, upstream);
         self.answer(cx, upstream, outgoing, timeouts).await
-    }
-
-    /// What a failed stream says of its node.
-    pub(crate) fn no_answer(&self, outgoing: &Outgoing, failed: &NoAnswer) -> AttemptError {
-        tracing::warn!(node = %outgoing.address, error = %failed.error, "no answer of an upstream in HTTP/2");
-        match failed.unprocessed {
-            true => AttemptError::upstream(FailureKind::Closed, false),
-            false => AttemptError::upstream(FailureKind::Reset, true),
-        }
     }
 
     /// Body bytes that were sent are not kept: from here on there is nothing to send a second time.
@@ -518,7 +503,9 @@ impl Exchange<'_> {
                     }
                     Shape::Unchunk => {
                         // What is malformed was refused above.
-                        let _ = BodyReader::new(cx.request.framing).decode(part, &mut framed);
+                        self.trailer_lines.clear();
+                        let mut reader = BodyReader::new(cx.request.framing);
+                        let _ = reader.decode_trailed(part, &mut framed, &mut self.trailer_lines);
                         &framed
                     }
                 }
@@ -526,10 +513,13 @@ impl Exchange<'_> {
         };
         let cx = &*cx;
         if let Some(asked) = &outgoing.asked {
-            let Some(head) = head_h2(cx, host, own_length) else {
+            let Some(mut head) = h2::head_h2(cx, host, own_length, asked.scheme()) else {
                 return Err(AttemptError::Body(BodyError::Malformed));
             };
-            let end = body.is_empty() && (own_body.is_some() || self.body.is_done());
+            if outgoing.tunnel {
+                h2::to_tunnel(&mut head);
+            }
+            let end = !outgoing.tunnel && body.is_empty() && (own_body.is_some() || self.body.is_done());
             asked.send(head, end).map_err(|e| self.no_answer(outgoing, &e))?;
         }
         poll_fn(|task| {
@@ -595,6 +585,7 @@ impl Exchange<'_> {
     ) -> Poll<Result<bool, AttemptError>> {
         let client = &mut *self.client;
         let body = &mut self.body;
+        let trailer_lines = &mut self.trailer_lines;
         let shape = Shape::of(body.framing(), outgoing);
         let closed = scratch::with(|scratch::Scratch { read, out }| {
             let n = match scratch::poll_read(&mut client.stream, task, read) {
@@ -609,7 +600,7 @@ impl Exchange<'_> {
             };
             let data = read.get(..n).unwrap_or_default();
             let used = match shape {
-                Shape::Unchunk => body.decode(data, out),
+                Shape::Unchunk => body.decode_trailed(data, out, trailer_lines),
                 Shape::Same | Shape::Chunk => body.scan(data),
             };
             let Ok(used) = used else { return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))) };
@@ -655,7 +646,7 @@ impl Exchange<'_> {
                 Poll::Ready(Err(_)) | Poll::Pending => return Ok(()),
             }
             if self.body.is_done() {
-                let _ = asked.finish();
+                let _ = asked.finish(self.request_trailers());
                 return Ok(());
             }
             match self.poll_part(task, cx, outgoing) {
@@ -692,25 +683,6 @@ impl Exchange<'_> {
         })
         .await
     }
-}
-
-/// The same for a node that speaks HTTP/2 (apisix/cli/ngx_tpl.lua, `location @grpc_pass`). `None` where the host or the target
-/// cannot stand in a head.
-fn head_h2(cx: &Context, host: Option<&str>, own_length: Option<usize>) -> Option<http::Request<()>> {
-    let request = &cx.request;
-    let https = cx.connection.tls.is_some();
-    let host = host_field(cx, host);
-    let mut head = sluice_http::h2::request_head(request.method_text(), https, host, cx.upstream_target())?;
-    let fields = head.headers_mut();
-    let replaced = own_length.is_some();
-    sluice_http::h2::fields(&request.headers, fields, |known| {
-        matches!(known, Known::Host | Known::Expect) || replaced && known == Known::ContentLength
-    });
-    if let Some(length) = own_length {
-        fields.insert(http::header::CONTENT_LENGTH, length.into());
-    }
-    fields.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
-    Some(head)
 }
 
 /// A piece of a body without framing of its own, as chunks.

@@ -5,6 +5,44 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bounds on connections that speak HTTP/2 (`sluice.http2`).
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Settings {
+    /// Requests at once on a client's connection.
+    pub streams: u32,
+    /// Bytes of one body that its sender may send ahead (`SETTINGS_INITIAL_WINDOW_SIZE`), and of all of a connection's.
+    pub window: u32,
+    pub connection_window: u32,
+    /// Bytes of one body that wait in memory for the other side to take them.
+    pub send_buffer: usize,
+    /// Streams that were reset and not yet looked at: a client that resets faster is sent away (CVE-2023-44487).
+    pub pending_resets: usize,
+    /// Streams that were reset for errors of the client.
+    pub local_resets: usize,
+    /// Frames that are about no request, within ten seconds; 0 is no limit.
+    pub control_frames: u32,
+    /// Requests at once on a connection to a node, until it says how many it takes.
+    pub upstream_streams: usize,
+    /// Connections to one node, beyond which requests share the least busy one.
+    pub upstream_connections: usize,
+}
+
+impl Default for Http2Settings {
+    fn default() -> Self {
+        Http2Settings {
+            streams: 128,
+            window: 64 * 1024,
+            connection_window: 1024 * 1024,
+            send_buffer: 64 * 1024,
+            pending_resets: 20,
+            local_resets: 1024,
+            control_frames: 10_000,
+            upstream_streams: 100,
+            upstream_connections: 32,
+        }
+    }
+}
+
 /// Settings of the pipeline. Durations of zero switch a limit off.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
@@ -37,6 +75,7 @@ pub struct ProxySettings {
     pub preread_bytes: usize,
     /// How long they may wait in all.
     pub preread_timeout: Duration,
+    pub http2: Http2Settings,
 }
 
 impl Default for ProxySettings {
@@ -57,6 +96,7 @@ impl Default for ProxySettings {
             debug: Arc::default(),
             preread_bytes: 16 * 1024,
             preread_timeout: Duration::from_secs(30),
+            http2: Http2Settings::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ mod preread;
 mod upstream;
 
 use crate::figures::{ActiveStream, StreamFigures};
-use crate::tunnel::{self, End, Ended};
+use crate::tunnel::{self, End, Ended, Silence};
 use crate::worker::Worker;
 use sluice_config::{RouteUpstream, Snapshot};
 use sluice_net::proxy_protocol::write_v1;
@@ -160,8 +160,8 @@ impl Session {
         let up = End { stream: &mut node, pending: &mut to_upstream };
         // What plugins have read, and the header in front, were taken in before the tunnel counts.
         self.figures.first(read_before, up.pending.len() as u64);
-        let idle = upstream.stream_idle;
-        let passed = tunnel::run(client, up, &self.timeout, idle, &self.worker.drain, Some(&*self.figures)).await;
+        let idle = Silence::of(upstream.stream_idle);
+        let passed = tunnel::run(client, up, &self.timeout, idle, &self.worker.drain, Some(&*self.figures), None).await;
         self.cx.status = match passed.ended {
             Ended::Closed | Ended::Drained => 200,
             Ended::ClientFailed => 400,

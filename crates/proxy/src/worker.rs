@@ -63,12 +63,13 @@ impl Worker {
     ) -> Worker {
         let (seen, snapshot) = published.load();
         let seed = foldhash::quality::RandomState::default();
+        let shared_pool = h2::pool::Pool::new(&settings.http2);
         Worker {
             id,
             settings,
             drain,
             pool: RefCell::new(Pool::new()),
-            shared_pool: RefCell::new(h2::pool::Pool::new()),
+            shared_pool: RefCell::new(shared_pool),
             figures,
             access_log: access_log.map(RefCell::new),
             published,

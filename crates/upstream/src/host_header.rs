@@ -63,8 +63,8 @@ impl HostHeader {
 /// The port that goes without saying (apisix/upstream.lua `scheme_to_port`).
 pub fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
-        "http" | "grpc" => Some(80),
-        "https" | "grpcs" => Some(443),
+        "http" | "grpc" | "h2c" => Some(80),
+        "https" | "grpcs" | "h2" => Some(443),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ pub mod chash;
 pub mod concurrency;
 pub mod endpoint;
 pub mod ewma;
+pub mod grpc_status;
 pub mod hash_key;
 pub mod health;
 pub mod host_header;
@@ -34,6 +35,7 @@ pub mod zone;
 
 pub use balancer::{Algorithm, Balancer, BalancerError, BalancerSettings, Held, Outcome, PickInput, Picked};
 pub use endpoint::{Endpoint, NodeState};
+pub use grpc_status::GrpcStatuses;
 pub use hash_key::{HashKey, HashOn, hash_key};
 pub use health::{Checker, CheckerSettings, Checks, HealthReport};
 pub use host_header::{HostHeader, PassHost};

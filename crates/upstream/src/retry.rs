@@ -39,6 +39,10 @@ pub enum FailureKind {
     Closed,
     /// A response head that is no HTTP or breaks a limit.
     BadResponse,
+    /// The node said that it has done nothing with the request (HTTP/2: `REFUSED_STREAM`, or beyond what `GOAWAY` names).
+    Refused,
+    /// A call that ended with this status of gRPC before anything of it was passed on.
+    Grpc(u8),
     /// An answer whose status is none to pass on while another node may have a better one.
     Status(u16),
     /// No node to choose: none configured, none resolved, or all tried.
@@ -59,6 +63,11 @@ impl Failure {
     /// A node's answer with a status that is to be retried.
     pub fn status_of(status: u16) -> Failure {
         Failure { source: FailureSource::Upstream, kind: FailureKind::Status(status), sent_bytes: true }
+    }
+
+    /// A call that a node ended with a status of gRPC that is to be retried.
+    pub fn of_call(status: u8) -> Failure {
+        Failure { source: FailureSource::Upstream, kind: FailureKind::Grpc(status), sent_bytes: true }
     }
 
     /// The status a client gets when no attempt is left: 504 for a time-out, the node's own, else 502.
@@ -170,8 +179,9 @@ impl RetryPolicy {
     }
 
     /// Whether a body that is still coming, of so many bytes where that is known, is worth keeping while it is sent.
-    pub fn keeps_body(&self, method: &[u8], length: Option<u64>, retried: u32, nodes: u32, pooled: bool) -> bool {
-        self.repeatable(method)
+    /// `repeatable`: as [`RetryPolicy::repeatable`], or for another reason.
+    pub fn keeps_body(&self, repeatable: bool, length: Option<u64>, retried: u32, nodes: u32, pooled: bool) -> bool {
+        repeatable
             && (pooled || retried < self.limit(nodes) && self.on.after_sending())
             && length.unwrap_or(1) <= self.body_limit as u64
     }
@@ -183,10 +193,12 @@ impl RetryPolicy {
         if source != FailureSource::Upstream || attempt.response_started {
             return RetryDecision::Stop;
         }
-        if sent_bytes && !(self.repeatable(attempt.method) && attempt.body_replayable) {
+        // Every call of gRPC is a POST: who names a status of it says that calls which end with it may be repeated.
+        let named = matches!(kind, FailureKind::Grpc(_));
+        if sent_bytes && !((named || self.repeatable(attempt.method)) && attempt.body_replayable) {
             return RetryDecision::Stop;
         }
-        let stale = attempt.pooled && matches!(kind, FailureKind::Reset | FailureKind::Closed);
+        let stale = attempt.pooled && matches!(kind, FailureKind::Reset | FailureKind::Closed | FailureKind::Refused);
         let limit = self.limit(attempt.nodes);
         if !stale && (!self.on.covers(&attempt.failure) || attempt.retried >= limit) {
             return RetryDecision::Stop;

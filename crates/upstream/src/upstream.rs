@@ -16,6 +16,10 @@ pub enum Scheme {
     Https,
     Grpc,
     Grpcs,
+    /// HTTP/2 over TLS where the node agrees to it, else HTTP/1.1; ours.
+    H2,
+    /// HTTP/2 without TLS, by prior knowledge; ours.
+    H2c,
     /// Bytes of a stream route, plain.
     Tcp,
     /// Bytes of a stream route, encrypted.
@@ -30,16 +34,22 @@ impl Scheme {
             "https" => Scheme::Https,
             "grpc" => Scheme::Grpc,
             "grpcs" => Scheme::Grpcs,
+            "h2" => Scheme::H2,
+            "h2c" => Scheme::H2c,
             "tcp" => Scheme::Tcp,
             "tls" => Scheme::Tls,
             _ => return None,
         })
     }
     pub fn is_tls(self) -> bool {
-        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::Tls)
+        matches!(self, Scheme::Https | Scheme::Grpcs | Scheme::H2 | Scheme::Tls)
     }
-    /// Whether nodes are asked in HTTP/2.
+    /// Whether nodes are asked in HTTP/2; those of [`Scheme::H2`] only where they agree to it.
     pub fn is_h2(self) -> bool {
+        matches!(self, Scheme::Grpc | Scheme::Grpcs | Scheme::H2 | Scheme::H2c)
+    }
+    /// Whether requests are calls of gRPC.
+    pub fn is_grpc(self) -> bool {
         matches!(self, Scheme::Grpc | Scheme::Grpcs)
     }
     pub fn as_str(self) -> &'static str {
@@ -48,6 +58,8 @@ impl Scheme {
             Scheme::Https => "https",
             Scheme::Grpc => "grpc",
             Scheme::Grpcs => "grpcs",
+            Scheme::H2 => "h2",
+            Scheme::H2c => "h2c",
             Scheme::Tcp => "tcp",
             Scheme::Tls => "tls",
         }
@@ -109,6 +121,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Whether it matters how calls of gRPC end: to retries, the breaker, or passive checks.
+    #[inline]
+    pub fn watches_calls(&self) -> bool {
+        self.retry.on.knows_grpc()
+            || self.breaking.as_ref().is_some_and(|breaking| !breaking.limits.grpc.is_empty())
+            || self.health.as_ref().is_some_and(|checker| !checker.settings().checks.passive.grpc.is_empty())
+    }
+
     /// What its health checks have found; `None` where it has none.
     pub fn health(&self) -> Option<HealthReport> {
         self.health.as_ref().map(|checker| checker.report())

@@ -4,6 +4,7 @@ use super::upstream::{Parts, compile, seconds};
 use sluice_expr::Template;
 use sluice_model::{resilience, upstream as model};
 use sluice_upstream::breaker::{BreakResponse, Breaking, Fallback, Limits, Ratio, Scope as Watched, StatusSet};
+use sluice_upstream::GrpcStatuses;
 use sluice_upstream::concurrency::{ConcurrencyLimit, Gradient, Kind as LimitKind, QueueSettings, Settings};
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub(super) fn breaking(key: &str, upstream: &model::Upstream, parts: &Parts<'_>)
         max_interval: seconds(breaker.unhealthy.max_interval),
         successes: breaker.healthy.successes.max(1),
         half_open: breaker.half_open_requests.max(1),
+        grpc: GrpcStatuses::parse(&breaker.unhealthy.grpc_statuses).unwrap_or_default(),
         statuses: statuses.map_or_else(StatusSet::server_errors, |all| StatusSet::new(all.iter().copied())),
     };
     let headers = breaker.break_response_headers.iter();

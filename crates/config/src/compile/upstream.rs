@@ -212,8 +212,9 @@ fn health(key: &str, upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Op
     let checks = Checks::read(checks)?;
     let tls = checks.active.as_ref().map(|active| probe_tls(active, upstream, parts)).transpose()?.flatten();
     let rewrites = upstream.pass_host == model::PassHost::Rewrite;
+    let h2c = upstream.scheme == model::Scheme::H2c;
     let host_header = upstream.upstream_host.as_deref().filter(|_| rewrites).map(Into::into);
-    Ok(Some(parts.states.checker(CheckerSettings { key: key.into(), checks, tls, host_header })))
+    Ok(Some(parts.states.checker(CheckerSettings { key: key.into(), checks, tls, h2c, host_header })))
 }
 
 /// How probes speak TLS. `https` always does; `redis` and `grpc` where the upstream does. The upstream's client certificate is
@@ -221,7 +222,7 @@ fn health(key: &str, upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Op
 fn probe_tls(active: &Active, upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Option<ClientTls>, String> {
     let secure = Scheme::parse(upstream.scheme.name()).is_some_and(Scheme::is_tls);
     let alpn = match active.kind {
-        ProbeKind::Https => Vec::new(),
+        ProbeKind::Https => alpn(upstream.scheme),
         ProbeKind::Redis if secure => Vec::new(),
         ProbeKind::Grpc if secure => vec![b"h2".to_vec()],
         ProbeKind::Http | ProbeKind::Tcp | ProbeKind::Redis | ProbeKind::Grpc => return Ok(None),
@@ -256,9 +257,18 @@ fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTls
         ca_pem: own_ca.or_else(|| parts.settings.trusted_certificates.clone()),
         client_cert,
         sni: tls.sni.clone(),
-        alpn: if upstream.scheme == model::Scheme::Grpcs { vec![b"h2".to_vec()] } else { Vec::new() },
+        alpn: alpn(upstream.scheme),
         ..ClientTlsConfig::default()
     })
+}
+
+/// What nodes are offered in the TLS handshake.
+fn alpn(scheme: model::Scheme) -> Vec<Vec<u8>> {
+    match scheme {
+        model::Scheme::Grpcs => vec![b"h2".to_vec()],
+        model::Scheme::H2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        _ => Vec::new(),
+    }
 }
 
 /// The ssl object of type client that an upstream names.

@@ -1,6 +1,7 @@
 //! The `sluice` section: settings APISIX does not have. The surprise: APISIX ignores the section, so one config.yaml can
 //! serve both.
 
+use super::http2::{self, Http2};
 use crate::section::{Field, Section};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub struct Sluice {
     /// Unix sockets on which plain HTTP is served beside the ports of `apisix.node_listen`.
     pub listen_unix: Vec<UnixListen>,
     pub limits: RequestLimits,
+    pub http2: Http2,
     pub lua: Lua,
     /// Where snapshots and state are kept; none: nothing is kept.
     pub data_dir: Option<PathBuf>,
@@ -88,6 +90,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             health_probes: limits.integer("health_probes", 1..=65_536, 256),
             log_pending_bytes: limits.size("log_pending_bytes", 64 << 20).clamp(64 << 10, 1 << 40),
         },
+        http2: http2::read(&s.section("http2")),
         lua: Lua {
             instruction_limit: lua.integer("instruction_limit", 0..=u64::MAX, 10_000_000),
             memory_limit: lua.size("memory_limit", 64 << 20).clamp(2 << 20, 2 << 30),

@@ -136,6 +136,9 @@ impl BodyReader {
                 _ => self.step(b)?,
             }
             i += 1;
+            if self.state == State::TrailerStart {
+                break;
+            }
         }
         Ok(Piece { start: i, end: i, consumed: i, done: self.is_done() })
     }
@@ -157,6 +160,31 @@ impl BodyReader {
             let rest = input.get(used..).unwrap_or_default();
             let piece = self.next(rest)?;
             out.extend_from_slice(rest.get(piece.start..piece.end).unwrap_or_default());
+            used += piece.consumed;
+        }
+        Ok(used)
+    }
+
+    /// As [`BodyReader::decode`], and appends the lines behind the last chunk to `trailers`: at most 8 KiB and line ends.
+    pub fn decode_trailed(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, BadBody> {
+        let mut used = 0;
+        while used < input.len() && !self.is_done() {
+            let rest = input.get(used..).unwrap_or_default();
+            let trailing = matches!(
+                self.state,
+                State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf
+            );
+            let piece = self.next(rest)?;
+            if trailing {
+                trailers.extend_from_slice(rest.get(..piece.consumed).unwrap_or_default());
+            } else {
+                out.extend_from_slice(rest.get(piece.start..piece.end).unwrap_or_default());
+            }
             used += piece.consumed;
         }
         Ok(used)

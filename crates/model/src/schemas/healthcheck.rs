@@ -1,7 +1,7 @@
 //! Schema of an upstream's `checks`. Surprise: an upstream with only passive checks is refused, as in APISIX, unless they say
 //! when a node comes back (`ejection_time`, ours).
 
-use super::parts;
+use super::{parts, resilience};
 use serde_json::{Value, json};
 
 pub(super) fn checks() -> Value {
@@ -151,6 +151,7 @@ fn passive() -> Value {
                         "type": "number",
                         "minimum": 0
                     },
+                    "grpc_statuses": resilience::grpc_statuses("calls of gRPC that ended so are failures; ours"),
                     "ejection_time": {
                         "description": "seconds for which a failing node is out, whatever probes say",
                         "type": "number",

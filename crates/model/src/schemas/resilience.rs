@@ -18,6 +18,20 @@ fn statuses(description: &str) -> Value {
     })
 }
 
+/// Statuses of gRPC, by name.
+pub(super) fn grpc_statuses(description: &str) -> Value {
+    json!({
+        "description": description,
+        "type": "array",
+        "items": {"type": "string", "enum": [
+            "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists",
+            "permission_denied", "resource_exhausted", "failed_precondition", "aborted", "out_of_range",
+            "unimplemented", "internal", "unavailable", "data_loss", "unauthenticated"
+        ]},
+        "uniqueItems": true
+    })
+}
+
 /// `fallback`: what an upstream that stands in it may be.
 pub(super) fn circuit_breaker(fallback: Value) -> Value {
     json!({
@@ -81,7 +95,8 @@ pub(super) fn circuit_breaker(fallback: Value) -> Value {
                         "default": 300
                     },
                     "http_statuses": statuses("answers that are failures; without it 500 to 599"),
-                    "http_codes": statuses("stands before http_statuses")
+                    "http_codes": statuses("stands before http_statuses"),
+                    "grpc_statuses": grpc_statuses("calls of gRPC that ended so are failures")
                 },
                 "additionalProperties": false
             },

@@ -4,6 +4,9 @@
 use super::{balancing, healthcheck, parts, resilience};
 use serde_json::{Value, json};
 
+/// `retry_on`. gRPC's statuses by their names, `-` as in Envoy or `_` as the others.
+const RETRY_ON: &str = "^(timeout|connection_error|non_idempotent|http_5xx|http_[45][0-9][0-9]|grpc[-_](cancelled|unknown|invalid[-_]argument|deadline[-_]exceeded|not[-_]found|already[-_]exists|permission[-_]denied|resource[-_]exhausted|failed[-_]precondition|aborted|out[-_]of[-_]range|unimplemented|internal|unavailable|data[-_]loss|unauthenticated))$";
+
 pub(super) fn document() -> Value {
     let mut document = plain();
     // what stands in for a broken upstream has no breaker of its own
@@ -26,7 +29,7 @@ pub(super) fn plain() -> Value {
                 "type": "array",
                 "items": {
                     "type": "string",
-                    "pattern": "^(timeout|connection_error|non_idempotent|http_5xx|http_[45][0-9][0-9])$"
+                    "pattern": RETRY_ON
                 },
                 "uniqueItems": true
             })),
@@ -94,8 +97,9 @@ pub(super) fn plain() -> Value {
             ("key", json!({"description": "the key of chash for dynamic load balancing", "type": "string"})),
             ("scheme", json!({
                 "default": "http",
-                "enum": ["grpc", "grpcs", "http", "https", "tcp", "tls", "udp", "kafka"],
-                "description": "The scheme of the upstream. For L7 proxy, it can be one of grpc/grpcs/http/https. For L4 proxy, it can be one of tcp/tls/udp. For specific protocols, it can be kafka."
+                // h2 and h2c are ours
+                "enum": ["grpc", "grpcs", "http", "https", "h2", "h2c", "tcp", "tls", "udp", "kafka"],
+                "description": "The scheme of the upstream. For L7 proxy, it can be one of grpc/grpcs/http/https/h2/h2c. For L4 proxy, it can be one of tcp/tls/udp. For specific protocols, it can be kafka."
             })),
             ("discovery_type", json!({"description": "discovery type", "type": "string"})),
             ("discovery_args", json!({

@@ -17,7 +17,7 @@ pub(crate) struct Handle(Arc<Mutex<Answer>>);
 
 impl Handle {
     pub fn new(respond: SendResponse<Bytes>) -> Handle {
-        Handle(Arc::new(Mutex::new(Answer { respond, head: None, body: None, ended: false })))
+        Handle(Arc::new(Mutex::new(Answer { respond, head: None, body: None, ended: false, request_trailers: None })))
     }
 
     pub fn get(&self) -> MutexGuard<'_, Answer> {
@@ -32,6 +32,8 @@ pub(crate) struct Answer {
     body: Option<Outlet>,
     /// Without a body.
     ended: bool,
+    /// What came behind the request's body.
+    pub request_trailers: Option<Box<HeaderMap>>,
 }
 
 impl std::fmt::Debug for Answer {

@@ -8,6 +8,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request};
 use sluice_net::{Readable, Substream};
+use sluice_upstream::Scheme;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ pub(crate) struct Asked(Arc<Mutex<Inner>>);
 
 struct Inner {
     place: Place,
+    scheme: Scheme,
     request: Option<Outlet>,
     response: Option<ResponseFuture>,
     /// Came before it was asked for.
@@ -44,16 +46,18 @@ pub(crate) struct NoAnswer {
 
 impl From<h2::Error> for NoAnswer {
     fn from(error: h2::Error) -> NoAnswer {
-        let refused = error.reason() == Some(Reason::REFUSED_STREAM);
-        NoAnswer { unprocessed: refused || error.is_go_away() && error.reason() == Some(Reason::NO_ERROR), error }
+        let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        // `h2` ends a stream so only where the GOAWAY names it as one that was not looked at (RFC 9113 section 6.8).
+        NoAnswer { unprocessed: refused || error.is_go_away() && error.is_remote(), error }
     }
 }
 
 impl Asked {
-    /// A request that has not been sent.
-    pub fn new(place: Place) -> Asked {
+    /// A request that has not been sent, to an upstream of this scheme.
+    pub fn new(place: Place, scheme: Scheme) -> Asked {
         Asked(Arc::new(Mutex::new(Inner {
             place,
+            scheme,
             request: None,
             response: None,
             head: None,
@@ -66,20 +70,31 @@ impl Asked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn scheme(&self) -> Scheme {
+        self.get().scheme
+    }
+
+    /// Whether the node opens tunnels (RFC 8441).
+    pub fn tunnels(&self) -> bool {
+        self.get().place.sender.is_extended_connect_protocol_enabled()
+    }
+
     /// Sends the head. `end`: there is no body.
     pub fn send(&self, head: Request<()>, end: bool) -> Result<(), NoAnswer> {
         let mut own = self.get();
         let length = head.headers().get(http::header::CONTENT_LENGTH);
         let left = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        let (response, body) = own.place.sender.send_request(head, end)?;
+        let sent = own.place.sender.send_request(head, end);
+        // What was refused here never left.
+        let (response, body) = sent.map_err(|error| NoAnswer { unprocessed: true, error })?;
         own.request = Some(Outlet::new(body, left, end));
         own.response = Some(response);
         Ok(())
     }
 
     /// The request's body is whole.
-    pub fn finish(&self) -> io::Result<()> {
-        self.get().request.as_mut().map_or(Ok(()), |request| request.finish(None))
+    pub fn finish(&self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        self.get().request.as_mut().map_or(Ok(()), |request| request.finish(trailers))
     }
 
     /// Whether nothing of the request is left to send.
@@ -105,6 +120,22 @@ impl Asked {
         let ended = body.is_end_stream();
         own.body = Some(Inlet::new(body));
         Poll::Ready(Ok((head, ended)))
+    }
+
+    /// Looks whether the answer ends here, without a body, and its trailers are there.
+    pub fn poll_bare_trailers(&self, task: &mut Context<'_>) {
+        let mut own = self.get();
+        let Some(body) = &mut own.body else { return };
+        let Poll::Ready(Ok(true)) = body.poll_fill(task) else { return };
+        if let Poll::Ready(Ok(trailers)) = body.stream.poll_trailers(task) {
+            own.trailers = trailers;
+            own.body = None;
+        }
+    }
+
+    /// A field of what came behind the body.
+    pub fn trailer<T>(&self, name: &str, read: impl Fn(&[u8]) -> T) -> Option<T> {
+        Some(read(self.get().trailers.as_ref()?.get(name)?.as_bytes()))
     }
 
     /// What came behind the body.
@@ -155,7 +186,7 @@ impl AsyncWrite for Asked {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.finish())
+        Poll::Ready(self.finish(None))
     }
 }
 

@@ -2,11 +2,12 @@
 //! to say.
 use super::answer::Handle;
 use super::inlet::Inlet;
+use super::outlet::broken;
 use h2::RecvStream;
 use sluice_net::{Readable, Substream};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug)]
@@ -23,7 +24,13 @@ impl Exchanged {
 
 impl AsyncRead for Exchanged {
     fn poll_read(self: Pin<&mut Self>, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().body.poll_read(task, out).map_ok(drop)
+        let own = self.get_mut();
+        if ready!(own.body.poll_read(task, out))?
+            && let Some(trailers) = ready!(own.body.stream.poll_trailers(task)).map_err(broken)?
+        {
+            own.answer.get().request_trailers = Some(Box::new(trailers));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

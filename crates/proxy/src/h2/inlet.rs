@@ -21,13 +21,21 @@ impl Inlet {
         Inlet { stream, rest: Bytes::new() }
     }
 
-    /// Reads on; true at the body's end.
-    pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+    /// Waits until there is something to read; true at the body's end.
+    pub fn poll_fill(&mut self, task: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.rest.is_empty() {
             match ready!(self.stream.poll_data(task)) {
                 None => return Poll::Ready(Ok(true)),
                 Some(data) => self.rest = data.map_err(broken)?,
             }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// Reads on; true at the body's end.
+    pub fn poll_read(&mut self, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        if ready!(self.poll_fill(task))? {
+            return Poll::Ready(Ok(true));
         }
         let n = self.rest.len().min(out.remaining());
         out.put_slice(self.rest.get(..n).unwrap_or_default());

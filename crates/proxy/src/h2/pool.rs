@@ -2,7 +2,7 @@
 //!
 //! The surprise: a connection is never taken out to be used; requests share it until it is full, old, idle for too long or
 //! broken, and those under way on it end undisturbed.
-use super::{CONNECTION_WINDOW, SEND_BUFFER, WINDOW};
+use crate::settings::Http2Settings;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 use h2::client::{self, SendRequest};
@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Requests at once on a connection, until its peer says how many it takes.
-const STREAMS: usize = 100;
-/// Connections to one node, beyond which requests wait for a place.
-const CONNECTIONS: usize = 32;
+/// How long it is remembered that a node does not agree to HTTP/2.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 struct Held {
+    /// Counts up: a newer connection has a larger one.
+    number: u64,
     sender: SendRequest<Bytes>,
     active: Arc<AtomicUsize>,
     requests: u64,
@@ -29,6 +29,8 @@ struct Held {
 /// A place for one request on a connection, given back when it goes.
 pub(crate) struct Place {
     pub sender: SendRequest<Bytes>,
+    /// Its connection's, for [`Pool::take`].
+    pub number: u64,
     active: Arc<AtomicUsize>,
 }
 
@@ -42,7 +44,7 @@ impl Held {
     fn place(&mut self) -> Place {
         self.requests += 1;
         self.active.fetch_add(1, Ordering::Relaxed);
-        Place { sender: self.sender.clone(), active: self.active.clone() }
+        Place { sender: self.sender.clone(), number: self.number, active: self.active.clone() }
     }
 
     fn active(&self) -> usize {
@@ -55,24 +57,38 @@ impl Held {
 }
 
 /// See the file's head.
-#[derive(Default)]
 pub struct Pool {
     held: HashMap<PoolKey, Vec<Held>>,
     /// Who opens a connection to a node; others wait for it instead of opening their own.
     opening: HashMap<PoolKey, Rc<tokio::sync::Mutex<()>>>,
+    /// Nodes that did not agree to HTTP/2 when last asked.
+    old: HashMap<PoolKey, Instant>,
+    /// Of the newest connection.
+    number: u64,
+    /// Connections to one node.
+    most: usize,
 }
 
 impl Pool {
-    pub fn new() -> Pool {
-        Pool { held: HashMap::new(), opening: HashMap::new() }
+    pub fn new(settings: &Http2Settings) -> Pool {
+        Pool {
+            held: HashMap::new(),
+            opening: HashMap::new(),
+            old: HashMap::new(),
+            number: 0,
+            most: settings.upstream_connections,
+        }
     }
 
-    /// A connection with room for one more request; where all are full and no more may be opened, the least busy one.
-    pub fn take(&mut self, key: &PoolKey, settings: &PoolSettings, now: Instant) -> Option<Place> {
+    /// A connection with room for one more request; where all are full and no more may be opened, the least busy one. Only
+    /// those that are newer than `after`: one that has failed is not taken again.
+    pub fn take(&mut self, key: &PoolKey, settings: &PoolSettings, after: u64, now: Instant) -> Option<Place> {
         let list = self.held.get_mut(key)?;
         list.retain_mut(|held| (settings.requests == 0 || held.requests < settings.requests) && held.is_alive());
-        let full = list.len() >= CONNECTIONS;
-        let free = |held: &&mut Held| full || held.active() < held.sender.current_max_send_streams();
+        let full = list.len() >= self.most;
+        let free = |held: &&mut Held| {
+            held.number > after && (full || held.active() < held.sender.current_max_send_streams())
+        };
         let held = list.iter_mut().filter(free).min_by_key(|held| held.active())?;
         held.used = now;
         Some(held.place())
@@ -83,10 +99,30 @@ impl Pool {
         self.opening.entry(key.clone()).or_default().clone()
     }
 
+    /// Whether the node is known to speak HTTP/1.1 alone.
+    pub fn is_old(&self, key: &PoolKey, now: Instant) -> bool {
+        self.old.get(key).is_some_and(|since| now.saturating_duration_since(*since) < REMEMBERED)
+    }
+
+    /// Remembers what the node agreed to.
+    pub fn set_old(&mut self, key: &PoolKey, old: bool, now: Instant) {
+        match old {
+            true => drop(self.old.insert(key.clone(), now)),
+            false => drop(self.old.remove(key)),
+        }
+    }
+
     /// Keeps a new connection, and gives its first place.
     pub fn put(&mut self, key: &PoolKey, sender: SendRequest<Bytes>, settings: &PoolSettings, now: Instant) -> Place {
-        let mut held =
-            Held { sender, active: Arc::default(), requests: 0, idle_timeout: settings.idle_timeout, used: now };
+        self.number += 1;
+        let mut held = Held {
+            number: self.number,
+            sender,
+            active: Arc::default(),
+            requests: 0,
+            idle_timeout: settings.idle_timeout,
+            used: now,
+        };
         let place = held.place();
         if settings.size > 0 {
             self.held.entry(key.clone()).or_default().push(held);
@@ -103,25 +139,38 @@ impl Pool {
             !list.is_empty()
         });
         self.opening.retain(|_, lock| Rc::strong_count(lock) > 1);
+        self.old.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED);
     }
 }
 
-/// Opens HTTP/2 on a connection. A task of the worker keeps it moving until nobody needs it.
-pub(crate) async fn open(connection: Pooled) -> Result<SendRequest<Bytes>, h2::Error> {
+/// Opens HTTP/2 on a connection. A task of the worker keeps it moving until nobody needs it. `head`: bytes of an answer's head.
+/// `hears`: waits until the node has said what it takes, as no tunnel may be asked for before.
+pub(crate) async fn open(
+    connection: Pooled,
+    settings: &Http2Settings,
+    head: usize,
+    hears: bool,
+) -> Result<SendRequest<Bytes>, h2::Error> {
     let mut builder = client::Builder::new();
     builder
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .initial_max_send_streams(STREAMS)
+        .initial_window_size(settings.window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_send_buffer_size(settings.send_buffer)
+        .initial_max_send_streams(settings.upstream_streams)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .enable_push(false);
     let Pooled { stream, open, .. } = connection;
-    let (sender, connection) = builder.handshake::<_, Bytes>(stream).await?;
+    let (sender, mut connection) = builder.handshake::<_, Bytes>(stream).await?;
+    let ping = hears.then(|| connection.ping_pong()).flatten();
     tokio::task::spawn_local(async move {
         let _open = open;
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to an upstream ended");
         }
     });
+    if let Some(mut ping) = ping {
+        // Its settings come before its answer to this.
+        ping.ping(h2::Ping::opaque()).await?;
+    }
     Ok(sender)
 }

@@ -1,7 +1,11 @@
-//! A stream of which some bytes were read to find out what is spoken on it. Surprise: writes go to the socket as they are.
+//! A client's connection below HTTP/2: what was read of it to find out what is spoken comes first, and what is read is watched for
+//! floods. Surprise: one too many ends the reading for good, so that the flag is all that is left to look at.
+use super::flood::Flood;
 use sluice_net::Stream;
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -9,24 +13,40 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Rewound {
     first: Vec<u8>,
     stream: Stream,
+    flood: Flood,
+    flooded: Rc<Cell<bool>>,
 }
 
 impl Rewound {
-    pub fn new(first: Vec<u8>, stream: Stream) -> Rewound {
-        Rewound { first, stream }
+    /// `flooded` is set once the client has sent more than `limit` frames that are about no request.
+    pub fn new(first: Vec<u8>, stream: Stream, limit: u32, flooded: Rc<Cell<bool>>) -> Rewound {
+        Rewound { first, stream, flood: Flood::new(limit), flooded }
+    }
+
+    fn poll_more(&mut self, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(task, out);
+        }
+        let n = self.first.len().min(out.remaining());
+        out.put_slice(self.first.get(..n).unwrap_or_default());
+        crate::client::consume(&mut self.first, n);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncRead for Rewound {
     fn poll_read(self: Pin<&mut Self>, task: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let own = self.get_mut();
-        if own.first.is_empty() {
-            return Pin::new(&mut own.stream).poll_read(task, out);
+        if own.flooded.get() {
+            return Poll::Pending;
         }
-        let n = own.first.len().min(out.remaining());
-        out.put_slice(own.first.get(..n).unwrap_or_default());
-        crate::client::consume(&mut own.first, n);
-        Poll::Ready(Ok(()))
+        let before = out.filled().len();
+        let read = own.poll_more(task, out);
+        if read.is_ready() && own.flood.is_reached(out.filled().get(before..).unwrap_or_default()) {
+            own.flooded.set(true);
+            task.waker().wake_by_ref();
+        }
+        read
     }
 }
 

@@ -3,6 +3,7 @@ use super::machine::{Breaker, Permit, Refusal, Transition};
 use super::window::Tally;
 use crate::Upstream;
 use crate::endpoint::Endpoint;
+use crate::grpc_status::GrpcStatuses;
 use sluice_expr::Template;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Limits {
     pub half_open: u32,
     /// Answers that are failures.
     pub statuses: StatusSet,
+    /// Calls of gRPC that are failures, by how they ended; only that which comes with the head, or right behind it, is looked at.
+    pub grpc: GrpcStatuses,
 }
 
 impl Limits {
@@ -136,10 +139,10 @@ impl Breaking {
         }
     }
 
-    /// The node answered with this status.
+    /// The node answered with this status, and `grpc` where a call ended with that.
     #[inline]
-    pub fn answered(&self, permit: Permit, status: u16, now_ms: u64) -> Option<Transition> {
-        if self.limits.statuses.contains(status) {
+    pub fn answered(&self, permit: Permit, status: u16, grpc: Option<u8>, now_ms: u64) -> Option<Transition> {
+        if self.limits.statuses.contains(status) || grpc.is_some_and(|status| self.limits.grpc.contains(status)) {
             permit.fail(&self.limits, now_ms)
         } else {
             permit.succeed(&self.limits, now_ms)

@@ -27,6 +27,8 @@ pub struct CheckerSettings {
     pub checks: Checks,
     /// How probes speak TLS; `None`: they do not.
     pub tls: Option<ClientTls>,
+    /// Probes without TLS speak HTTP/2; with it they speak what the node agrees to.
+    pub h2c: bool,
     /// `upstream_host` where `pass_host` is `rewrite`: the `Host` of probes.
     pub host_header: Option<Arc<str>>,
 }
@@ -38,7 +40,10 @@ impl CheckerSettings {
             (None, None) => true,
             _ => false,
         };
-        tls && self.key == other.key && self.checks == other.checks && self.host_header == other.host_header
+        tls && self.key == other.key
+            && self.h2c == other.h2c
+            && self.checks == other.checks
+            && self.host_header == other.host_header
     }
 }
 
@@ -158,6 +163,17 @@ impl Checker {
         let passive = &self.shared.settings.checks.passive;
         if let Some(report) = passive.statuses.as_ref().and_then(|statuses| statuses.class(status)) {
             self.passive(node, report, now_ms);
+        }
+    }
+
+    /// As [`Checker::answered`], of a call of gRPC that may have ended with a status of its own.
+    #[inline]
+    pub fn called(&self, node: &Endpoint, status: u16, grpc: Option<u8>, now_ms: u64) {
+        match grpc {
+            Some(code) if self.shared.settings.checks.passive.grpc.contains(code) => {
+                self.passive(node, Report::HttpFailure, now_ms);
+            }
+            _ => self.answered(node, status, now_ms),
         }
     }
 

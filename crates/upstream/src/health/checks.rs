@@ -4,6 +4,7 @@
 //! `unhealthy` of the active check is absent, nodes in that state are not probed (interval 0); where it is present without
 //! an interval, each second. Passive thresholds hold even where only active checks are configured: a failed try counts.
 use super::machine::Report;
+use crate::grpc_status::GrpcStatuses;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -123,6 +124,8 @@ pub struct Ejection {
 pub struct Passive {
     /// What a response's status counts as; `None` where passive checks are not configured.
     pub statuses: Option<Statuses>,
+    /// Ours: calls of gRPC that ended so are failures, whatever the status of HTTP.
+    pub grpc: GrpcStatuses,
     pub limits: Limits,
     pub ejection: Option<Ejection>,
 }
@@ -225,6 +228,7 @@ struct RawUnhealthy {
     tcp_failures: Option<u8>,
     timeouts: Option<u8>,
     ejection_time: Option<f64>,
+    grpc_statuses: Option<Vec<String>>,
     max_ejection_percent: Option<u8>,
 }
 
@@ -308,7 +312,7 @@ impl Passive {
     /// Without `passive`: failed tries count by the defaults, responses do not.
     fn unheard() -> Passive {
         let limits = Limits { successes: 5, http_failures: 5, tcp_failures: 2, timeouts: 7 };
-        Passive { statuses: None, limits, ejection: None }
+        Passive { statuses: None, grpc: GrpcStatuses::default(), limits, ejection: None }
     }
 }
 
@@ -322,10 +326,13 @@ impl RawPassive {
         let bad = statuses(unhealthy.http_codes, unhealthy.http_statuses, PASSIVE_UNHEALTHY);
         // a list that is not written is not listened to (apisix/init.lua `healthcheck_passive`)
         let heard = |s| (heard_healthy && good.contains(&s)) || (heard_unhealthy && bad.contains(&s));
+        let grpc = unhealthy.grpc_statuses.unwrap_or_default();
+        let grpc = GrpcStatuses::parse(&grpc).ok_or("invalid checks: passive.unhealthy.grpc_statuses")?;
         let interval = unhealthy.interval.map_or(Ok(None), |s| seconds("passive.unhealthy.interval", s))?;
         let time = unhealthy.ejection_time.map_or(Ok(None), |s| seconds("ejection_time", s))?;
         Ok(Passive {
             statuses: Some(Statuses::new(&good, &bad, heard)),
+            grpc,
             limits: Limits {
                 successes: healthy.successes.unwrap_or(limits.successes),
                 http_failures: unhealthy.http_failures.unwrap_or(limits.http_failures),

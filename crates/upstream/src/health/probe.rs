@@ -10,6 +10,7 @@ use super::target::Target;
 
 mod grpc;
 mod http;
+mod http2;
 mod redis;
 
 /// How a probe went.
@@ -26,8 +27,14 @@ pub(super) enum Verdict {
     Timeout,
 }
 
-/// Probes once.
-pub(super) async fn probe(active: &Active, target: &Target, host: &str, tls: Option<&ClientTls>) -> Verdict {
+/// Probes once. `h2c`: HTTP without TLS is HTTP/2.
+pub(super) async fn probe(
+    active: &Active,
+    target: &Target,
+    host: &str,
+    tls: Option<&ClientTls>,
+    h2c: bool,
+) -> Verdict {
     let options = ConnectOptions { timeout: active.timeout, ..ConnectOptions::default() };
     let name = sni(host);
     let mut stream = match connect(&Address::Ip(target.address), &options, tls.map(|tls| (tls, name))).await {
@@ -46,6 +53,8 @@ pub(super) async fn probe(active: &Active, target: &Target, host: &str, tls: Opt
     };
     let exchange = async {
         match active.kind {
+            ProbeKind::Http if h2c => http2::ask(active, host, stream).await,
+            ProbeKind::Https if stream.alpn() == Some(b"h2") => http2::ask(active, host, stream).await,
             ProbeKind::Http | ProbeKind::Https => http::ask(active, host, &mut stream).await,
             ProbeKind::Tcp => Ok(Verdict::Good),
             ProbeKind::Redis => redis::ask(active, &mut stream).await,

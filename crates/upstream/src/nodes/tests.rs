@@ -32,7 +32,7 @@ fn node(host: &str, weight: u32) -> NodeConfig {
 fn set(configs: Vec<NodeConfig>, states: &Arc<NodeStates>, previous: Option<&NodeSet>) -> NodeSet {
     let mut settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
     let checks = crate::Checks::read(&serde_json::json!({"active": {}})).unwrap();
-    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, host_header: None };
+    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, h2c: false, host_header: None };
     settings.health = Some(states.checker(checker));
     NodeSet::build(settings, configs, states.clone(), previous).unwrap()
 }
@@ -152,7 +152,7 @@ async fn a_services_nodes_change_while_the_set_stays() {
     let (registry, following) = tokio::sync::watch::channel(ServiceNodes::default());
     let mut settings = NodeSetSettings::new("/upstreams/1", "http", BalancerSettings::default());
     let checks = crate::Checks::read(&serde_json::json!({"active": {}})).unwrap();
-    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, host_header: None };
+    let checker = CheckerSettings { key: settings.key.clone(), checks, tls: None, h2c: false, host_header: None };
     settings.health = Some(states.checker(checker));
     let set = NodeSet::follow(settings.clone(), service(following, Some(80)), states.clone(), None).unwrap();
     let set = Arc::new(set);

@@ -2,6 +2,7 @@
 //!
 //! The surprise: a connection that could not be made in time is both a `timeout` and a `connection_error`.
 use super::{Failure, FailureKind};
+use crate::grpc_status::GrpcStatuses;
 
 /// What is retried. The default is APISIX's: errors and time-outs before a response, nothing non-idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,18 +13,19 @@ pub struct RetryOn {
     pub non_idempotent: bool,
     /// Statuses from 400 to 599, a bit each.
     statuses: [u64; 4],
+    grpc: GrpcStatuses,
 }
 
 impl Default for RetryOn {
     fn default() -> RetryOn {
-        RetryOn { timeout: true, connection_error: true, non_idempotent: false, statuses: [0; 4] }
+        RetryOn { timeout: true, connection_error: true, non_idempotent: false, statuses: [0; 4], grpc: GrpcStatuses::default() }
     }
 }
 
 /// A word that `retry_on` does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown retry condition \"{0}\": expected timeout, connection_error, non_idempotent, http_5xx or http_ and a status from 400 to 599"
+    "unknown retry condition \"{0}\": expected timeout, connection_error, non_idempotent, http_5xx, http_ and a status from 400 to 599, or grpc_ and the name of one"
 )]
 pub struct BadCondition(pub String);
 
@@ -37,6 +39,7 @@ impl RetryOn {
                 "connection_error" => on.connection_error = true,
                 "non_idempotent" => on.non_idempotent = true,
                 "http_5xx" => (500..600).for_each(|status| on.add(status)),
+                _ if word.strip_prefix("grpc").and_then(|w| w.strip_prefix(['_', '-'])).is_some_and(|w| on.grpc.add(w)) => {}
                 _ => match word.strip_prefix("http_").and_then(|code| code.parse().ok()) {
                     Some(status @ 400..=599) => on.add(status),
                     _ => return Err(BadCondition(word.to_owned())),
@@ -64,9 +67,21 @@ impl RetryOn {
                 .is_some_and(|word| word >> ((status - 400) % 64) & 1 == 1)
     }
 
+    /// Whether a call that ended with this status of gRPC is given up for another node's.
+    #[inline]
+    pub fn has_grpc(&self, status: u8) -> bool {
+        self.grpc.contains(status)
+    }
+
+    /// Whether any status of gRPC is retried.
+    #[inline]
+    pub fn knows_grpc(&self) -> bool {
+        !self.grpc.is_empty()
+    }
+
     /// Whether anything is retried after the request was sent.
     pub fn after_sending(&self) -> bool {
-        self.timeout || self.connection_error || self.statuses != [0; 4]
+        self.timeout || self.connection_error || self.statuses != [0; 4] || self.knows_grpc()
     }
 
     /// Whether the failure is one of those named.
@@ -74,7 +89,9 @@ impl RetryOn {
         match failure.kind {
             FailureKind::Timeout => self.timeout || self.connection_error && !failure.sent_bytes,
             FailureKind::Connect | FailureKind::Tls | FailureKind::Reset | FailureKind::Closed => self.connection_error,
+            FailureKind::Refused => self.connection_error,
             FailureKind::Status(status) => self.has_status(status),
+            FailureKind::Grpc(status) => self.has_grpc(status),
             FailureKind::BadResponse | FailureKind::NoNode | FailureKind::Other => false,
         }
     }
@@ -93,6 +110,7 @@ impl RetryOn {
         }
         let single = (400..600).filter(|status| self.has_status(*status) && !(whole && *status >= 500));
         words.extend(single.map(|status| format!("http_{status}")));
+        words.extend(self.grpc.names().map(|name| format!("grpc_{name}")));
         words
     }
 }
@@ -113,12 +131,15 @@ mod tests {
         assert!((500..600).all(|s| all.has_status(s)) && !all.has_status(600));
         assert_eq!(all.words(), ["non_idempotent", "http_5xx", "http_404"]);
         assert_eq!(RetryOn::default().words(), ["timeout", "connection_error"]);
+        let grpc = RetryOn::parse(&["grpc-resource-exhausted", "grpc_unavailable"]).unwrap();
+        assert!(grpc.knows_grpc() && grpc.has_grpc(14) && grpc.has_grpc(8) && !grpc.has_grpc(0) && grpc.after_sending());
+        assert_eq!(grpc.words(), ["grpc_resource_exhausted", "grpc_unavailable"]);
         assert_eq!(RetryOn::parse::<&str>(&[]).unwrap().words(), [""; 0]);
     }
 
     #[test]
     fn other_words_are_named() {
-        for word in ["http_200", "http_399", "http_600", "http_4xx", "http_", "error", "HTTP_500", "http_-500"] {
+        for word in ["grpc", "grpc_", "grpc_ok", "grpc_14", "http_200", "http_399", "http_600", "http_4xx", "http_", "error", "HTTP_500", "http_-500"] {
             assert_eq!(RetryOn::parse(&[word]), Err(BadCondition(word.to_owned())));
         }
     }
@@ -135,10 +156,12 @@ mod tests {
             (Timeout, false, &["timeout", "connection_error"]),
             (Timeout, true, &["timeout"]),
             (Status(502), true, &["http_5xx", "http_502"]),
+            (Refused, false, &["connection_error"]),
+            (Grpc(14), true, &["grpc_unavailable"]),
             (BadResponse, true, &[]),
         ] {
             let failure = Failure { source: Upstream, kind, sent_bytes };
-            for word in ["timeout", "connection_error", "http_5xx", "http_502", "http_503", "non_idempotent"] {
+            for word in ["timeout", "connection_error", "http_5xx", "http_502", "http_503", "non_idempotent", "grpc_unavailable"] {
                 assert_eq!(on(word).covers(&failure), words.contains(&word), "{kind:?} {word}");
             }
         }

@@ -86,6 +86,10 @@ fn a_stale_pooled_connection_costs_no_try() {
     assert_eq!(decide(stale), Retry { counts: false });
     assert_eq!(decide(Attempt { method: b"POST", ..stale }), Stop);
     assert_eq!(decide(Attempt { failure: attempt(Timeout, true).failure, ..stale }), Stop);
+    let refused = Attempt { method: b"POST", failure: attempt(Refused, false).failure, ..stale };
+    assert_eq!(decide(refused), Retry { counts: false }, "the node has done nothing with it");
+    assert_eq!(decide(Attempt { pooled: false, nodes: 2, ..refused }), COUNTS);
+    assert_eq!(decide(Attempt { body_replayable: false, failure: attempt(Refused, true).failure, ..refused }), Stop);
 }
 
 #[test]
@@ -116,6 +120,12 @@ fn statuses_are_retried_where_named() {
     assert_eq!(policy.may_retry(&attempt(Connect, false)), Stop);
     assert_eq!(policy.may_retry(&Attempt { pooled: true, ..attempt(Closed, true) }), Retry { counts: false });
     assert_eq!(decide(answer(503)), Stop);
+    let policy = RetryPolicy { on: RetryOn::parse(&["grpc-unavailable"]).unwrap(), ..RetryPolicy::default() };
+    let call = |status| Attempt { method: b"POST", failure: Failure::of_call(status), ..attempt(Closed, true) };
+    assert_eq!(policy.may_retry(&call(14)), COUNTS, "a POST, as every call");
+    assert_eq!(policy.may_retry(&call(13)), Stop);
+    assert_eq!(policy.may_retry(&Attempt { body_replayable: false, ..call(14) }), Stop);
+    assert_eq!(policy.may_retry(&Attempt { pooled: true, retried: 1, ..call(14) }), Stop);
     assert_eq!(Failure::status_of(503).status(), 503);
 }
 
@@ -153,16 +163,16 @@ fn who_waits() {
 #[test]
 fn bodies_are_kept_where_they_may_be_sent_again() {
     let policy = RetryPolicy { body_limit: 100, ..RetryPolicy::default() };
-    assert!(policy.keeps_body(b"PUT", Some(100), 0, 2, false));
-    assert!(policy.keeps_body(b"PUT", None, 0, 2, false));
-    assert!(!policy.keeps_body(b"PUT", Some(101), 0, 2, false));
-    assert!(!policy.keeps_body(b"POST", Some(100), 0, 2, false));
-    assert!(!policy.keeps_body(b"PUT", Some(100), 1, 2, false), "no retry is left");
-    assert!(policy.keeps_body(b"PUT", Some(100), 1, 2, true), "a pooled connection may be stale");
+    assert!(policy.keeps_body(true, Some(100), 0, 2, false));
+    assert!(policy.keeps_body(true, None, 0, 2, false));
+    assert!(!policy.keeps_body(true, Some(101), 0, 2, false));
+    assert!(!policy.keeps_body(false, Some(100), 0, 2, false));
+    assert!(!policy.keeps_body(true, Some(100), 1, 2, false), "no retry is left");
+    assert!(policy.keeps_body(true, Some(100), 1, 2, true), "a pooled connection may be stale");
     let none = RetryPolicy { body_limit: 0, ..policy.clone() };
-    assert!(!none.keeps_body(b"PUT", Some(1), 0, 2, true) && !none.keeps_body(b"PUT", None, 0, 2, true));
+    assert!(!none.keeps_body(true, Some(1), 0, 2, true) && !none.keeps_body(true, None, 0, 2, true));
     let never = RetryPolicy { on: RetryOn::parse::<&str>(&[]).unwrap(), ..policy };
-    assert!(!never.keeps_body(b"PUT", Some(1), 0, 2, false));
+    assert!(!never.keeps_body(true, Some(1), 0, 2, false));
 }
 
 fn kinds_of_failure() -> impl Strategy<Value = FailureKind> {

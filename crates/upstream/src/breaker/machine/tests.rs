@@ -16,6 +16,7 @@ fn limits() -> Limits {
         successes: 2,
         half_open: 1,
         statuses: StatusSet::server_errors(),
+        grpc: Default::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use sluice_net::Stream;
 
-use super::Verdict;
+use super::{Verdict, http2};
 use crate::health::checks::Active;
 
 const SERVING: u64 = 1;
@@ -14,19 +14,7 @@ const MAX_ANSWER: usize = 1024;
 
 pub(super) async fn ask(active: &Active, host: &str, stream: Stream) -> io::Result<Verdict> {
     let scheme = if stream.is_tls() { "https" } else { "http" };
-    let (client, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
-    let exchange = exchange(active, scheme, host, client);
-    tokio::pin!(exchange, connection);
-    // the connection has to be driven for the exchange to get on; both end here
-    tokio::select! {
-        biased;
-        verdict = &mut exchange => verdict,
-        ended = &mut connection => match ended {
-            // what came before the end is still to be read
-            Ok(()) => exchange.await,
-            Err(error) => Err(io::Error::other(error)),
-        },
-    }
+    http2::over(stream, |client| exchange(active, scheme, host, client)).await
 }
 
 async fn exchange(

@@ -28,7 +28,7 @@ async fn ask(checks: Value, answer: Option<&'static [u8]>) -> (Verdict, String) 
         }
         String::from_utf8_lossy(&request[..n]).into_owned()
     });
-    let verdict = probe(&active(checks), &target, "foo.com", None).await;
+    let verdict = probe(&active(checks), &target, "foo.com", None, false).await;
     (verdict, node.await.unwrap())
 }
 
@@ -53,7 +53,7 @@ async fn redis_and_tcp() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
     };
-    let verdict = probe(&active(json!({"type": "tcp"})), &Target::new(closed, None), "x", None).await;
+    let verdict = probe(&active(json!({"type": "tcp"})), &Target::new(closed, None), "x", None, false).await;
     assert_eq!(verdict, Verdict::Broken);
 }
 
@@ -88,7 +88,7 @@ async fn ask_grpc(answer: Option<&'static [u8]>) -> (Verdict, String, Vec<u8>) {
         (path, message)
     });
     let checks = active(json!({"type": "grpc", "grpc_service": "a.B", "timeout": 10}));
-    let verdict = probe(&checks, &target, "foo.com", None).await;
+    let verdict = probe(&checks, &target, "foo.com", None, false).await;
     let (path, message) = tokio::time::timeout(Duration::from_secs(10), node).await.unwrap().unwrap();
     (verdict, path, message)
 }
