@@ -243,3 +243,21 @@ fn openid_connect_logs_in_and_takes_tokens() {
     let seen = upstream.take_seen().remove(0);
     assert_eq!((seen.header("x-client"), seen.header("authorization")), (Some("shop"), None));
 }
+
+#[test]
+fn http2_speaks_it_on_both_sides() {
+    use crate::http2::node::{Manner, Node};
+    let node = Node::start(Manner::default());
+    let text = std::fs::read_to_string(folder().join("http2/apisix.yaml")).unwrap();
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &node.addr.to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    assert_eq!(gateway.connect().unwrap().get("/api/x").unwrap().json()["path"], "/api/x");
+    crate::http2::run(async {
+        let client = crate::http2::connect(gateway.addr()).await;
+        let mut sender = client.ready().await.unwrap();
+        let response = sender.send_request(crate::http2::get(&gateway, "/api/y"), true).unwrap().0.await.unwrap();
+        assert_eq!(response.status(), 200);
+    });
+    assert!(node.connections() <= 2, "shared by all requests of a worker");
+}

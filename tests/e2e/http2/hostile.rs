@@ -178,3 +178,43 @@ fn heads_beyond_the_limits_are_refused() {
         assert_eq!(super::ask(&client, get(&gateway, "/")).await.0, 200);
     });
 }
+
+#[test]
+fn frames_about_no_request_are_bounded() {
+    let upstream = sluice_testkit::Upstream::start().unwrap();
+    let settings = serde_json::json!({"sluice": {"http2": {"max_control_frames": 100, "max_concurrent_streams": 3}}});
+    let gateway = crate::start::gateway(&settings, &crate::start::all_to(&upstream));
+    let mut socket = hello(&gateway, &[]);
+    let mut told = [0; 9];
+    socket.read_exact(&mut told).unwrap();
+    let mut theirs = vec![0; usize::from(told[2])];
+    socket.read_exact(&mut theirs).unwrap();
+    assert_eq!(told[3], SETTINGS);
+    assert!(theirs.chunks(6).any(|one| one == [0, 3, 0, 0, 0, 3]), "SETTINGS_MAX_CONCURRENT_STREAMS: {theirs:?}");
+    // Unlike a flood that does not read, this one reads every answer.
+    let mut reader = socket.try_clone().unwrap();
+    let code = std::thread::spawn(move || goaway(&mut reader));
+    for _ in 0..200 {
+        if socket.write_all(&frame(PING, 0, 0, &[0; 8])).is_err() {
+            break;
+        }
+    }
+    assert!(matches!(code.join().unwrap(), Some(11) | None));
+    assert!(flood(&mut socket, &frame(PING, 0, 0, &[0; 8]), 10_000));
+    others_are_served(&gateway);
+    // Requests make up for them.
+    let mut socket = hello(&gateway, &[]);
+    for i in 0..60u32 {
+        socket.write_all(&[frame(PING, 0, 0, &[0; 8]), frame(PING, 0, 0, &[1; 8])].concat()).unwrap();
+        socket.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 2 * i + 1, GET)).unwrap();
+        let mut head = [0; 9];
+        loop {
+            socket.read_exact(&mut head).unwrap();
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            socket.read_exact(&mut payload).unwrap();
+            if head[3] == 0 && head[4] & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+}
