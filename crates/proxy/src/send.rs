@@ -12,7 +12,7 @@ use crate::tap;
 use serde_json::json;
 use sluice_http::h1::{BodyReader, Framing, write};
 use sluice_http::{Known, Version};
-use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, Stream, connect, timer};
+use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, timer};
 use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
 use sluice_upstream::{
