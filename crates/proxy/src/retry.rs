@@ -11,6 +11,10 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+/// So often a request that nodes did nothing with goes out again for nothing. A node of few streams may refuse it on a new
+/// connection too, where others were faster.
+const FREE_REFUSALS: u8 = 3;
+
 /// What an exchange remembers of its attempts.
 #[derive(Debug, Default)]
 pub(crate) struct Tries {
@@ -28,6 +32,8 @@ pub(crate) struct Tries {
     again: bool,
     /// The connection came from the pool.
     pub pooled: bool,
+    /// How often a node had done nothing with the request, and the try was not counted.
+    pub refused: u8,
     /// The number of the shared connection that was used last.
     pub connection: u64,
     /// The body is kept while it is sent.
@@ -74,7 +80,7 @@ impl Exchange<'_> {
             method: cx.request.method_text().as_bytes(),
             body_replayable: self.replayable(cx),
             response_started: self.answered,
-            pooled: tries.pooled,
+            pooled: tries.pooled || failure.kind == FailureKind::Refused && tries.refused < FREE_REFUSALS,
             retried: tries.retried,
             nodes: tries.nodes,
             elapsed: cx.started.elapsed(),
@@ -101,7 +107,10 @@ impl Exchange<'_> {
                 self.tries.retried += 1;
                 self.tries.wait = attempt.wait;
             }
-            RetryDecision::Retry { counts: false } => figures.stale.inc(),
+            RetryDecision::Retry { counts: false } => {
+                figures.stale.inc();
+                self.tries.refused += u8::from(failure.kind == FailureKind::Refused);
+            }
             RetryDecision::TimedOut => figures.refused_deadline.inc(),
             RetryDecision::Stop if !attempt.body_replayable => {
                 let whole = Attempt { body_replayable: true, ..attempt };

@@ -33,8 +33,6 @@ pub struct Manner {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Of the streams of each connection the first so many are refused.
     pub refuses: usize,
-    /// Each connection says good-bye after so many requests; the next of the same flight are not looked at.
-    pub leaves_after: Option<usize>,
     /// Requests at once.
     pub streams: Option<u32>,
 }
@@ -94,9 +92,6 @@ async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, se
         if count <= manner.refuses {
             respond.send_reset(Reason::REFUSED_STREAM);
             continue;
-        }
-        if manner.leaves_after == Some(count) {
-            connection.abrupt_shutdown(Reason::NO_ERROR);
         }
         seen.requests.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(serve(request, respond, seen.clone()));

@@ -86,6 +86,8 @@ impl Pool {
         let list = self.held.get_mut(key)?;
         list.retain_mut(|held| (settings.requests == 0 || held.requests < settings.requests) && held.is_alive());
         let full = list.len() >= self.most;
+        // Where no more may be opened, one that has failed before is better than none.
+        let after = if full && !list.iter().any(|held| held.number > after) { 0 } else { after };
         let free = |held: &&mut Held| {
             held.number > after && (full || held.active() < held.sender.current_max_send_streams())
         };

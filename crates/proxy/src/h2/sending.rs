@@ -63,6 +63,7 @@ impl Exchange<'_> {
             // Whoever waited may find the connection that was waited for.
             let turn = opening.lock().await;
             place = take();
+            self.tries.pooled = place.is_some() && !fresh;
             if place.is_none() {
                 let pooled = self.connect(cx, upstream, key, tls, host).await?;
                 if negotiates && pooled.stream.alpn() != Some(b"h2") {
