@@ -87,7 +87,12 @@ fn the_end_of_the_gateway_is_told_in_whole_frames() {
         let node = scope.spawn(|| accept(&listener));
         (open(&gateway), node.join().unwrap())
     });
-    for line in ["Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Extensions: permessage-deflate", "Sec-WebSocket-Protocol: chat"] {
+    for line in [
+        "Upgrade: websocket",
+        "Connection: upgrade",
+        "Sec-WebSocket-Extensions: permessage-deflate",
+        "Sec-WebSocket-Protocol: chat",
+    ] {
         assert!(asked.lines().any(|own| own.eq_ignore_ascii_case(line)), "{line}: {asked}");
     }
     // A second pair is silent between two frames.
@@ -167,7 +172,12 @@ fn nodes_that_speak_http_2_get_a_tunnel() {
     socket.write_all(HANDSHAKE.as_bytes()).unwrap();
     let head = head(&mut socket).to_lowercase();
     assert!(head.starts_with("http/1.1 101"), "{head}");
-    for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=", "seen-key: false"] {
+    for line in [
+        "upgrade: websocket",
+        "connection: upgrade",
+        "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=",
+        "seen-key: false",
+    ] {
         assert_eq!(head.lines().filter(|own| *own == line).count(), 1, "{line}: {head}");
     }
     for word in [b"one", b"two"] {

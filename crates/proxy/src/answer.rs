@@ -517,7 +517,12 @@ impl Exchange<'_> {
     }
 
     /// Tells the client that protocols are switched.
-    pub(crate) fn start_switched(&mut self, task: &mut Task<'_>, cx: &mut Context, out: &mut Vec<u8>) -> Result<(), AttemptError> {
+    pub(crate) fn start_switched(
+        &mut self,
+        task: &mut Task<'_>,
+        cx: &mut Context,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AttemptError> {
         self.balancing.head(cx);
         self.header_filter(cx);
         if self.client.h2.is_some() {

@@ -33,8 +33,8 @@ use std::time::Duration;
 
 pub(crate) use answer::Handle;
 pub(crate) use asked::Asked;
-pub(crate) use sending::{head_h2, to_tunnel};
 use rewound::Rewound;
+pub(crate) use sending::{head_h2, to_tunnel};
 
 /// How long streams may take to say good-bye once the drain's time is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -82,7 +82,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         .max_pending_accept_reset_streams(limits.pending_resets)
         .max_local_error_reset_streams(Some(limits.local_resets))
         .enable_connect_protocol();
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream, limits.control_frames, flooded.clone())));
+    let mut handshake =
+        pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream, limits.control_frames, flooded.clone())));
     let begun = poll_fn(|task| match handshake.as_mut().poll(task) {
         Poll::Pending => timeout.poll(task).map(|()| None),
         Poll::Ready(begun) => Poll::Ready(begun.ok()),

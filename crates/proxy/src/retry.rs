@@ -149,8 +149,8 @@ impl Exchange<'_> {
             _ => None,
         };
         let policy = &upstream.retry;
-        let repeatable = policy.repeatable(cx.request.method_text().as_bytes())
-            || refusable && (pooled || policy.on.knows_grpc());
+        let repeatable =
+            policy.repeatable(cx.request.method_text().as_bytes()) || refusable && (pooled || policy.on.knows_grpc());
         policy.keeps_body(repeatable, length, retried, nodes, pooled)
     }
 

@@ -532,7 +532,7 @@ impl Exchange<'_> {
             Poll::Ready(sent)
         })
         .await
-        .map_err(|_| AttemptError::upstream(FailureKind::Reset, true))
+        .or_else(|_| cut_short(outgoing))
     }
 
     /// Passes the rest of the body on as it arrives, with its framing. Ends early where the node answers early.
@@ -665,7 +665,7 @@ impl Exchange<'_> {
         client.timeout.arm(timeouts.send);
         poll_fn(|task| {
             if let Poll::Ready(result) = scratch::poll_flush(&mut outgoing.pooled.stream, task, &mut outgoing.pending) {
-                return Poll::Ready(result.map_err(|_| AttemptError::upstream(FailureKind::Reset, true)));
+                return Poll::Ready(result.or_else(|_| cut_short(outgoing)));
             }
             if !outgoing.pooled.stream.is_tls()
                 && let Poll::Ready(Readable::Data) = outgoing.pooled.stream.poll_readable(task)
@@ -682,6 +682,15 @@ impl Exchange<'_> {
             client.timeout.poll(task).map(|()| Err(AttemptError::upstream(FailureKind::Timeout, true)))
         })
         .await
+    }
+}
+
+/// The node takes no more of the request. Of a stream of HTTP/2 the reason comes by way of the answer, which is looked for next.
+fn cut_short(outgoing: &mut Outgoing) -> Result<(), AttemptError> {
+    outgoing.pending.clear();
+    match outgoing.asked {
+        Some(_) => Ok(()),
+        None => Err(AttemptError::upstream(FailureKind::Reset, true)),
     }
 }
 

@@ -55,7 +55,9 @@ impl Node {
                         match manner.tls.clone() {
                             None => connection(socket, seen, manner).await,
                             Some(tls) => {
-                                let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(socket).await else { return };
+                                let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(socket).await else {
+                                    return;
+                                };
                                 match stream.get_ref().1.alpn_protocol() {
                                     Some(b"h2") => connection(stream, seen, manner).await,
                                     _ => old(stream, seen).await,
@@ -142,7 +144,8 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
             let _ = respond.send_response(own, true);
             return;
         }
-        own.headers_mut().insert("seen-key", json!(head.headers.contains_key("sec-websocket-key")).to_string().parse().unwrap());
+        own.headers_mut()
+            .insert("seen-key", json!(head.headers.contains_key("sec-websocket-key")).to_string().parse().unwrap());
         let mut down = respond.send_response(own, false).unwrap();
         while let Some(Ok(data)) = up.data().await {
             let _ = up.flow_control().release_capacity(data.len());

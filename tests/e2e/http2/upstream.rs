@@ -216,7 +216,7 @@ fn many_that_a_leaving_node_drops_share_the_next_connection() {
             let request = Request::post(format!("http://{}/p", gateway.addr())).body(()).unwrap();
             all.spawn_local(async move { send(&client, request, &[format!("{i}").as_bytes()]).await.0 });
         }
-        assert_eq!(all.join_all().await, [200; 50]);
+        assert_eq!(all.join_all().await, [200; 50], "{}", gateway.log_text());
     });
     assert_eq!(requests.load(Ordering::SeqCst), 50, "each once");
     assert!(connections.load(Ordering::SeqCst) <= 6, "{connections:?}");

@@ -3,8 +3,8 @@
 use super::upstream::{Parts, compile, seconds};
 use sluice_expr::Template;
 use sluice_model::{resilience, upstream as model};
-use sluice_upstream::breaker::{BreakResponse, Breaking, Fallback, Limits, Ratio, Scope as Watched, StatusSet};
 use sluice_upstream::GrpcStatuses;
+use sluice_upstream::breaker::{BreakResponse, Breaking, Fallback, Limits, Ratio, Scope as Watched, StatusSet};
 use sluice_upstream::concurrency::{ConcurrencyLimit, Gradient, Kind as LimitKind, QueueSettings, Settings};
 use std::sync::Arc;
 

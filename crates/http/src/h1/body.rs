@@ -175,10 +175,8 @@ impl BodyReader {
         let mut used = 0;
         while used < input.len() && !self.is_done() {
             let rest = input.get(used..).unwrap_or_default();
-            let trailing = matches!(
-                self.state,
-                State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf
-            );
+            let trailing =
+                matches!(self.state, State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf);
             let piece = self.next(rest)?;
             if trailing {
                 trailers.extend_from_slice(rest.get(..piece.consumed).unwrap_or_default());

@@ -67,7 +67,9 @@ impl Exchange<'_> {
             return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
         }
         if upstream.retry.on.has_status(status) && self.drops(cx, upstream, status)
-            || self.grpc_status.is_some_and(|call| upstream.retry.on.has_grpc(call) && self.drops_call(cx, upstream, call))
+            || self
+                .grpc_status
+                .is_some_and(|call| upstream.retry.on.has_grpc(call) && self.drops_call(cx, upstream, call))
         {
             return Poll::Ready(Err(AttemptError::Dropped(status)));
         }

@@ -88,9 +88,8 @@ impl Pool {
         let full = list.len() >= self.most;
         // Where no more may be opened, one that has failed before is better than none.
         let after = if full && !list.iter().any(|held| held.number > after) { 0 } else { after };
-        let free = |held: &&mut Held| {
-            held.number > after && (full || held.active() < held.sender.current_max_send_streams())
-        };
+        let free =
+            |held: &&mut Held| held.number > after && (full || held.active() < held.sender.current_max_send_streams());
         let held = list.iter_mut().filter(free).min_by_key(|held| held.active())?;
         held.used = now;
         Some(held.place())

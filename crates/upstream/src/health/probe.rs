@@ -28,13 +28,7 @@ pub(super) enum Verdict {
 }
 
 /// Probes once. `h2c`: HTTP without TLS is HTTP/2.
-pub(super) async fn probe(
-    active: &Active,
-    target: &Target,
-    host: &str,
-    tls: Option<&ClientTls>,
-    h2c: bool,
-) -> Verdict {
+pub(super) async fn probe(active: &Active, target: &Target, host: &str, tls: Option<&ClientTls>, h2c: bool) -> Verdict {
     let options = ConnectOptions { timeout: active.timeout, ..ConnectOptions::default() };
     let name = sni(host);
     let mut stream = match connect(&Address::Ip(target.address), &options, tls.map(|tls| (tls, name))).await {

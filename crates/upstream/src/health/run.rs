@@ -128,7 +128,8 @@ async fn check(shared: &Shared, member: &Member, planned: Instant) {
     let Ok(_place) = shared.probes.acquire().await else { return };
     let target = &member.target;
     let begun = Instant::now();
-    let verdict = probe::probe(active, target, &member.host_header, shared.settings.tls.as_ref(), shared.settings.h2c).await;
+    let verdict =
+        probe::probe(active, target, &member.host_header, shared.settings.tls.as_ref(), shared.settings.h2c).await;
     // the beat goes on where the probe was in time; otherwise it begins anew
     let late = begun.saturating_duration_since(planned) > LATE;
     target.schedule().last = Some(if late { begun } else { planned });

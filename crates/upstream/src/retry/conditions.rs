@@ -18,7 +18,13 @@ pub struct RetryOn {
 
 impl Default for RetryOn {
     fn default() -> RetryOn {
-        RetryOn { timeout: true, connection_error: true, non_idempotent: false, statuses: [0; 4], grpc: GrpcStatuses::default() }
+        RetryOn {
+            timeout: true,
+            connection_error: true,
+            non_idempotent: false,
+            statuses: [0; 4],
+            grpc: GrpcStatuses::default(),
+        }
     }
 }
 
@@ -39,7 +45,10 @@ impl RetryOn {
                 "connection_error" => on.connection_error = true,
                 "non_idempotent" => on.non_idempotent = true,
                 "http_5xx" => (500..600).for_each(|status| on.add(status)),
-                _ if word.strip_prefix("grpc").and_then(|w| w.strip_prefix(['_', '-'])).is_some_and(|w| on.grpc.add(w)) => {}
+                _ if word
+                    .strip_prefix("grpc")
+                    .and_then(|w| w.strip_prefix(['_', '-']))
+                    .is_some_and(|w| on.grpc.add(w)) => {}
                 _ => match word.strip_prefix("http_").and_then(|code| code.parse().ok()) {
                     Some(status @ 400..=599) => on.add(status),
                     _ => return Err(BadCondition(word.to_owned())),
@@ -132,14 +141,29 @@ mod tests {
         assert_eq!(all.words(), ["non_idempotent", "http_5xx", "http_404"]);
         assert_eq!(RetryOn::default().words(), ["timeout", "connection_error"]);
         let grpc = RetryOn::parse(&["grpc-resource-exhausted", "grpc_unavailable"]).unwrap();
-        assert!(grpc.knows_grpc() && grpc.has_grpc(14) && grpc.has_grpc(8) && !grpc.has_grpc(0) && grpc.after_sending());
+        assert!(
+            grpc.knows_grpc() && grpc.has_grpc(14) && grpc.has_grpc(8) && !grpc.has_grpc(0) && grpc.after_sending()
+        );
         assert_eq!(grpc.words(), ["grpc_resource_exhausted", "grpc_unavailable"]);
         assert_eq!(RetryOn::parse::<&str>(&[]).unwrap().words(), [""; 0]);
     }
 
     #[test]
     fn other_words_are_named() {
-        for word in ["grpc", "grpc_", "grpc_ok", "grpc_14", "http_200", "http_399", "http_600", "http_4xx", "http_", "error", "HTTP_500", "http_-500"] {
+        for word in [
+            "grpc",
+            "grpc_",
+            "grpc_ok",
+            "grpc_14",
+            "http_200",
+            "http_399",
+            "http_600",
+            "http_4xx",
+            "http_",
+            "error",
+            "HTTP_500",
+            "http_-500",
+        ] {
             assert_eq!(RetryOn::parse(&[word]), Err(BadCondition(word.to_owned())));
         }
     }
@@ -161,7 +185,15 @@ mod tests {
             (BadResponse, true, &[]),
         ] {
             let failure = Failure { source: Upstream, kind, sent_bytes };
-            for word in ["timeout", "connection_error", "http_5xx", "http_502", "http_503", "non_idempotent", "grpc_unavailable"] {
+            for word in [
+                "timeout",
+                "connection_error",
+                "http_5xx",
+                "http_502",
+                "http_503",
+                "non_idempotent",
+                "grpc_unavailable",
+            ] {
                 assert_eq!(on(word).covers(&failure), words.contains(&word), "{kind:?} {word}");
             }
         }

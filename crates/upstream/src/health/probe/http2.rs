@@ -87,7 +87,10 @@ mod tests {
             "req_headers": ["User-Agent: probe", "Connection: close", "Host: other", "no field"]
         }}));
         let request = request(&active.unwrap().active.unwrap(), "foo.com:81", true).unwrap();
-        assert_eq!((request.method().as_str(), request.uri().to_string()), ("POST", "https://foo.com:81/status?a=b".into()));
+        assert_eq!(
+            (request.method().as_str(), request.uri().to_string()),
+            ("POST", "https://foo.com:81/status?a=b".into())
+        );
         let fields: Vec<_> = request.headers().iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(fields, [("user-agent", "probe"), ("content-length", "2")]);
     }

@@ -38,7 +38,13 @@ async fn node(status: u16) -> Node {
 }
 
 fn settings(checks: Value) -> CheckerSettings {
-    CheckerSettings { key: "routes/1".into(), checks: Checks::read(&checks).unwrap(), tls: None, h2c: false, host_header: None }
+    CheckerSettings {
+        key: "routes/1".into(),
+        checks: Checks::read(&checks).unwrap(),
+        tls: None,
+        h2c: false,
+        host_header: None,
+    }
 }
 
 fn set(states: &Arc<NodeStates>, checks: Value, ports: &[u16]) -> (Arc<Checker>, NodeSet) {
