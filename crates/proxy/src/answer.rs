@@ -50,8 +50,6 @@ pub(crate) struct Relay {
     pub muted: bool,
     /// How the call ended matters.
     pub call: bool,
-    /// Lines behind a body in chunks.
-    trailers: Vec<u8>,
 }
 
 impl Exchange<'_> {
@@ -71,7 +69,6 @@ impl Exchange<'_> {
             watched: false,
             muted: false,
             call: false,
-            trailers: Vec::new(),
         };
         let mut before = Vec::new();
         self.client.timeout.arm(timeouts.read);
@@ -475,12 +472,18 @@ impl Exchange<'_> {
             return scratch::send(&mut self.client.stream, task, out, body, &mut self.client.pending).map_err(gone);
         }
         let mut chunk = BodyChunk::default();
-        let used = relay.reader.decode_trailed(data, &mut chunk.data, &mut relay.trailers).map_err(bad)?;
+        let mut lines = Vec::new();
+        let used = relay.reader.decode_trailed(data, &mut chunk.data, &mut lines).map_err(bad)?;
+        keep_lines(&mut self.trailer_lines, &lines);
         relay.surplus |= used < data.len();
         cx.upstream_body_bytes += chunk.data.len() as u64;
         chunk.last = relay.reader.is_done();
-        if chunk.last && relay.trailers.len() > 2 {
-            cx.response.trailers = Some(Box::new(trailers::parse(&relay.trailers)));
+        // Those of a request are for a node that speaks HTTP/2, whose answers come in no chunks.
+        if chunk.last
+            && relay.reader.framing() == Framing::Chunked
+            && let Some(lines) = &self.trailer_lines
+        {
+            cx.response.trailers = Some(Box::new(trailers::parse(lines)));
         }
         if relay.filtered && (chunk.last || !chunk.data.is_empty()) {
             self.body_filter(cx, &mut chunk);
@@ -544,6 +547,13 @@ impl Exchange<'_> {
         self.answered = true;
         cx.bytes_sent += out.len() as u64;
         scratch::send(&mut self.client.stream, task, out, &[], &mut self.client.pending).map_err(|_| AttemptError::Gone)
+    }
+}
+
+/// Adds lines behind a body; the empty one at their end is none.
+pub(crate) fn keep_lines(all: &mut Option<Box<Vec<u8>>>, lines: &[u8]) {
+    if all.is_some() || lines.len() > 2 || lines.first().is_some_and(|b| !b"\r\n".contains(b)) {
+        all.get_or_insert_default().extend_from_slice(lines);
     }
 }
 

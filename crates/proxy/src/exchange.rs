@@ -53,8 +53,8 @@ pub struct Exchange<'a> {
     /// Body bytes went to a node without being kept.
     pub(crate) streamed: bool,
     pub(crate) tries: Tries,
-    /// Lines behind the body of a request of HTTP/1, for a node that speaks HTTP/2.
-    pub(crate) trailer_lines: Vec<u8>,
+    /// Lines behind a body in chunks: the request's for a node that speaks HTTP/2, or the answer's.
+    pub(crate) trailer_lines: Option<Box<Vec<u8>>>,
     /// How the call under way has ended, as far as its node has said.
     pub(crate) grpc_status: Option<u8>,
     /// How far a tap has followed the body.
@@ -176,7 +176,7 @@ impl<'a> Exchange<'a> {
             head_bytes: cx.request.received,
             streamed: false,
             tries: Tries::default(),
-            trailer_lines: Vec::new(),
+            trailer_lines: None,
             grpc_status: None,
             tapped: None,
             deadline: None,

@@ -1,4 +1,5 @@
 //! Sending a request to a node: choice of node, connection, head, body, and whether a failure may go to another node.
+use crate::answer::keep_lines;
 use crate::balancing::Balancing;
 use crate::breaking::Gate;
 use crate::client::{self, BodyError};
@@ -58,6 +59,13 @@ pub(crate) struct Outgoing {
     pub asked: Option<Asked>,
     /// The node was asked for a tunnel in HTTP/2 (RFC 8441).
     pub tunnel: bool,
+}
+
+impl Outgoing {
+    /// On a connection that is this request's alone.
+    pub fn alone(pooled: Pooled, begun: Instant, address: SocketAddr) -> Outgoing {
+        Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: None, tunnel: false }
+    }
 }
 
 /// How a body's bytes change on their way to the node.
@@ -334,28 +342,24 @@ impl Exchange<'_> {
                 pooled
             }
         };
-        self.attempt_h1(cx, upstream, &key, host, pooled, (begun, address)).await.map(|(latency, _)| latency)
+        let mut outgoing = Outgoing::alone(pooled, begun, address);
+        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        self.keep(upstream, &key, outgoing, &result);
+        result.map(|(latency, _)| latency)
     }
 
-    /// The same on a connection that speaks HTTP/1.1 and is this request's alone.
-    #[inline]
-    pub(crate) async fn attempt_h1(
-        &mut self,
-        cx: &mut Context,
+    /// Keeps a connection that carries one request at a time, if it can carry another.
+    pub(crate) fn keep(
+        &self,
         upstream: &Upstream,
         key: &PoolKey,
-        host: Option<&str>,
-        pooled: Pooled,
-        (begun, address): (Instant, SocketAddr),
-    ) -> Result<(Duration, bool), AttemptError> {
-        let mut outgoing =
-            Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: None, tunnel: false };
-        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        mut outgoing: Outgoing,
+        result: &Result<(Duration, bool), AttemptError>,
+    ) {
         if outgoing.drained || matches!(result, Ok((_, true))) {
             outgoing.pooled.requests += 1;
             self.worker.pool.borrow_mut().put(key, outgoing.pooled, &upstream.pool, timer::now_coarse());
         }
-        result
     }
 
     /// A new connection; a client that leaves meanwhile ends the wait for it.
@@ -503,9 +507,10 @@ impl Exchange<'_> {
                     }
                     Shape::Unchunk => {
                         // What is malformed was refused above.
-                        self.trailer_lines.clear();
-                        let mut reader = BodyReader::new(cx.request.framing);
-                        let _ = reader.decode_trailed(part, &mut framed, &mut self.trailer_lines);
+                        let (mut reader, mut lines) = (BodyReader::new(cx.request.framing), Vec::new());
+                        let _ = reader.decode_trailed(part, &mut framed, &mut lines);
+                        self.trailer_lines = None;
+                        keep_lines(&mut self.trailer_lines, &lines);
                         &framed
                     }
                 }
@@ -600,7 +605,12 @@ impl Exchange<'_> {
             };
             let data = read.get(..n).unwrap_or_default();
             let used = match shape {
-                Shape::Unchunk => body.decode_trailed(data, out, trailer_lines),
+                Shape::Unchunk => {
+                    let mut lines = Vec::new();
+                    let used = body.decode_trailed(data, out, &mut lines);
+                    keep_lines(trailer_lines, &lines);
+                    used
+                }
                 Shape::Same | Shape::Chunk => body.scan(data),
             };
             let Ok(used) = used else { return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))) };

@@ -51,7 +51,7 @@ impl Frames {
     }
 
     /// Follows up to the end of the frame under way; says how many bytes that took. Not to be asked at a boundary.
-    pub fn to_boundary(&mut self, data: &[u8]) -> usize {
+    pub fn finish(&mut self, data: &[u8]) -> usize {
         let mut at = 0;
         while at < data.len() {
             at += self.step(data.get(at..).unwrap_or_default());
@@ -139,7 +139,7 @@ impl Way {
     pub fn rest(&mut self, data: &[u8], out: &mut Vec<u8>) {
         let mut used = 0;
         if !self.ended {
-            used = self.frames.to_boundary(data);
+            used = self.frames.finish(data);
             out.extend_from_slice(data.get(..used).unwrap_or_default());
             self.end(out);
         }
@@ -243,7 +243,7 @@ mod tests {
                 at += piece.len();
                 prop_assert_eq!(follower.is_boundary(), ends.contains(&at), "at {}", at);
                 if !follower.is_boundary() {
-                    let used = follower.clone().to_boundary(&bytes[at..]);
+                    let used = follower.clone().finish(&bytes[at..]);
                     prop_assert!(ends.contains(&(at + used)));
                 }
             }

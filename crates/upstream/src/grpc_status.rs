@@ -35,12 +35,12 @@ impl GrpcStatuses {
 
     /// Adds a status by its name, words joined by `_` or `-`; false where it has none.
     pub fn add(&mut self, name: &str) -> bool {
-        let same = |own: &&str| {
+        let same = |own: &str| {
             !own.is_empty()
                 && own.len() == name.len()
                 && own.bytes().zip(name.bytes()).all(|(a, b)| a == b || a == b'_' && b == b'-')
         };
-        match NAMES.iter().position(|own| same(&own)) {
+        match NAMES.iter().position(|own| same(own)) {
             Some(code) => {
                 self.0 |= 1 << code;
                 true

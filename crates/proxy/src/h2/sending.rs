@@ -40,7 +40,8 @@ impl Exchange<'_> {
                 self.tries.pooled = true;
                 self.tries.connect_time = Some(Duration::ZERO);
                 worker.figures.upstream.reused.inc();
-                return self.attempt_h1(cx, upstream, key, host, pooled, (begun, address)).await;
+                let outgoing = Outgoing::alone(pooled, begun, address);
+                return self.attempt_old(cx, upstream, key, host, outgoing).await;
             }
             if old {
                 // Nobody gains from waiting for somebody else's connection.
@@ -48,7 +49,8 @@ impl Exchange<'_> {
                 if pooled.stream.alpn() != Some(b"h2") {
                     self.tries.pooled = false;
                     self.tries.connect_time = Some(begun.elapsed());
-                    return self.attempt_h1(cx, upstream, key, host, pooled, (begun, address)).await;
+                    let outgoing = Outgoing::alone(pooled, begun, address);
+                    return self.attempt_old(cx, upstream, key, host, outgoing).await;
                 }
                 place = Some(self.open_h2(upstream, key, pooled, upgrades).await?);
             }
@@ -70,7 +72,8 @@ impl Exchange<'_> {
                     worker.shared_pool.borrow_mut().set_old(key, true, timer::now_coarse());
                     drop(turn);
                     self.tries.connect_time = Some(begun.elapsed());
-                    return self.attempt_h1(cx, upstream, key, host, pooled, (begun, address)).await;
+                    let outgoing = Outgoing::alone(pooled, begun, address);
+                    return self.attempt_old(cx, upstream, key, host, outgoing).await;
                 }
                 place = Some(self.open_h2(upstream, key, pooled, upgrades).await?);
             }
@@ -88,6 +91,20 @@ impl Exchange<'_> {
         let mut outgoing =
             Outgoing { pooled, pending: Vec::new(), begun, address, drained: false, asked: Some(asked), tunnel };
         self.converse(cx, upstream, host, &mut outgoing).await
+    }
+
+    /// The same in HTTP/1.1.
+    async fn attempt_old(
+        &mut self,
+        cx: &mut Context,
+        upstream: &Upstream,
+        key: &PoolKey,
+        host: Option<&str>,
+        mut outgoing: Outgoing,
+    ) -> Result<(Duration, bool), AttemptError> {
+        let result = self.converse(cx, upstream, host, &mut outgoing).await;
+        self.keep(upstream, key, outgoing, &result);
+        result
     }
 
     /// Begins HTTP/2 on a new connection, and keeps it for others.
@@ -125,10 +142,8 @@ impl Exchange<'_> {
         if let Some(answer) = &self.client.h2 {
             return answer.get().request_trailers.as_deref().cloned();
         }
-        if self.trailer_lines.len() <= 2 {
-            return None;
-        }
-        let map = sluice_http::h2::trailer_map(&sluice_http::trailers::parse(&self.trailer_lines));
+        let lines = self.trailer_lines.as_ref()?;
+        let map = sluice_http::h2::trailer_map(&sluice_http::trailers::parse(lines));
         (!map.is_empty()).then_some(map)
     }
 }
