@@ -149,9 +149,8 @@ impl Exchange<'_> {
             _ => None,
         };
         let policy = &upstream.retry;
-        let repeatable =
-            policy.repeatable(cx.request.method_text().as_bytes()) || refusable && (pooled || policy.on.knows_grpc());
-        policy.keeps_body(repeatable, length, retried, nodes, pooled)
+        let repeatable = refusable || policy.repeatable(cx.request.method_text().as_bytes());
+        policy.keeps_body(repeatable, length, retried, nodes, pooled || refusable)
     }
 
     /// Waits before the next attempt; ends early where the client goes away.
