@@ -28,6 +28,8 @@ pub struct Report {
     pub rows: Vec<(&'static Workload, BTreeMap<&'static str, Samples>)>,
     /// Peer → resident KiB per idle connection, plain and TLS.
     pub idle: BTreeMap<&'static str, (f64, f64)>,
+    /// Peer → resident KiB per idle WebSocket: the client's connection and the node's.
+    pub sockets: BTreeMap<&'static str, f64>,
     pub change: Vec<(&'static str, change::Change)>,
     pub control: Option<control::Control>,
     pub rate: f64,
@@ -67,6 +69,12 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
                 match held(&mut engine, peer, &tls) {
                     Ok(kib) => drop(report.idle.insert(peer.name, kib)),
                     Err(why) => eprintln!("{} idle: {why:#}", peer.name),
+                }
+                if matches!(peer.name, "sluice" | "nginx") {
+                    match sockets(&mut engine, peer) {
+                        Ok(kib) => drop(report.sockets.insert(peer.name, kib)),
+                        Err(why) => eprintln!("{} WebSocket: {why:#}", peer.name),
+                    }
                 }
             }
         }
@@ -168,6 +176,26 @@ fn held(engine: &mut Engine, peer: &Peer, tls: &Arc<rustls::ClientConfig>) -> Re
     }
     let [plain, tls] = kib;
     Ok((plain, tls))
+}
+
+/// Resident KiB per idle WebSocket, client's and node's connection together, both plain.
+fn sockets(engine: &mut Engine, peer: &Peer) -> Result<f64> {
+    let request = crate::setup::handshake();
+    engine.hang_up();
+    let mut open = |count| {
+        for _ in 0..count {
+            let client = engine.connect(peer.addr, None)?;
+            let status = engine.ask(client, &request, Duration::from_secs(5))?;
+            anyhow::ensure!(status == 101, "the handshake was answered with {status}");
+        }
+        Ok(())
+    };
+    open(20)?;
+    let before = accounting::resident_kib(&peer.pids)?;
+    open(IDLE)?;
+    let kib = (accounting::resident_kib(&peer.pids)? - before) / IDLE as f64;
+    engine.hang_up();
+    Ok(kib)
 }
 
 fn client_config(site: &Site) -> Result<Arc<rustls::ClientConfig>> {

@@ -129,6 +129,16 @@ impl Workload {
     }
 }
 
+/// The handshake of a WebSocket.
+pub fn handshake() -> Vec<u8> {
+    let name = crate::client::NAME;
+    format!(
+        "GET /socket HTTP/1.1\r\nHost: {name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: https://{name}\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: curl/8.5.0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
 /// The path of route number `i`.
 pub fn route_path(i: usize) -> String {
     format!("/api/v1/tenants/{}/services/{i}", i % 97)
@@ -164,7 +174,10 @@ pub fn resources(setup: Setup, upstream: u16, cert: &str, key: &str) -> Value {
             let cache = json!({"cache_strategy": "memory", "cache_zone": "memory_cache", "cache_ttl": 86_400});
             vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": {"proxy-cache": cache}})]
         }
-        Setup::Plain => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u"})],
+        Setup::Plain => vec![
+            json!({"id": "all", "uri": "/*", "upstream_id": "u"}),
+            json!({"id": "socket", "uri": "/socket", "upstream_id": "u", "enable_websocket": true}),
+        ],
         _ => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": plugins})],
     };
     json!({

@@ -66,6 +66,12 @@ pub fn text(report: &Report) -> String {
             let _ = writeln!(out, "{peer:<10} {plain:>6.1} {tls:>6.1}");
         }
     }
+    if !report.sockets.is_empty() {
+        let _ = writeln!(out, "\nresident KiB per idle WebSocket, both sides ({IDLE} of them)");
+        for (peer, kib) in &report.sockets {
+            let _ = writeln!(out, "{peer:<10} {kib:>6.1}");
+        }
+    }
     for (peer, change) in &report.change {
         let _ = writeln!(
             out,
@@ -113,6 +119,8 @@ pub fn json(report: &Report) -> Value {
         .iter()
         .map(|(peer, (plain, tls))| json!({"proxy": peer, "connections": IDLE, "plain_kib": plain, "tls_kib": tls}))
         .collect();
+    let sockets: Vec<Value> =
+        report.sockets.iter().map(|(peer, kib)| json!({"proxy": peer, "connections": IDLE, "pair_kib": kib})).collect();
     let change: Vec<Value> = report
         .change
         .iter()
@@ -123,7 +131,7 @@ pub fn json(report: &Report) -> Value {
             "in_force_p50_ms": c.in_force_p50_ms, "in_force_p99_ms": c.in_force_p99_ms,
             "quiet_p99_us": c.quiet_p99_us, "changing_p99_us": c.changing_p99_us})
     });
-    json!({"processor": accounting::processor(), "workloads": rows, "idle": idle, "changed_route": change, "control": control})
+    json!({"processor": accounting::processor(), "workloads": rows, "idle": idle, "websockets": sockets, "changed_route": change, "control": control})
 }
 
 #[cfg(test)]

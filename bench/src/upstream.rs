@@ -1,5 +1,6 @@
 //! The constant upstream: one of three prepared answers to whatever is asked, hosted by the generator's own loop so that no
-//! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, `/keep…` 1 KiB that may be kept, everything else 1 KiB. Not a general server: it reads
+//! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, `/keep…` 1 KiB that may be kept, `/socket` switches to
+//! WebSocket and says no more, everything else answers 1 KiB. Not a general server: it reads
 //! Content-Length bodies only, which is what proxies send here.
 
 use std::io::{ErrorKind, Read, Write};
@@ -20,6 +21,10 @@ fn prepared(length: usize, cache_control: &str) -> Vec<u8> {
     answer
 }
 
+/// The length is for the generator, which wants to know where an answer ends.
+const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nContent-Length: 0\r\n\r\n";
+
 pub struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
@@ -31,6 +36,7 @@ enum Which {
     Small,
     Large,
     Kept,
+    Socket,
 }
 
 pub struct Connection {
@@ -102,10 +108,11 @@ impl Answers {
     }
 
     fn flush(&self, c: &mut Connection) -> bool {
-        let answer = match c.which {
+        let answer: &[u8] = match c.which {
             Which::Small => &self.small,
             Which::Large => &self.large,
             Which::Kept => &self.kept,
+            Which::Socket => SWITCHED,
         };
         while let Some(sent) = c.sent {
             match c.stream.write(answer.get(sent..).unwrap_or_default()) {

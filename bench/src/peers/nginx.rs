@@ -24,6 +24,10 @@ http {{
     listen 127.0.0.1:8011; listen 127.0.0.1:8411 ssl;
     location / {{ proxy_pass http://u; }}
     location /keep {{ proxy_cache kept; proxy_pass http://u; }}
+    location = /socket {{
+      proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Host $host; proxy_read_timeout 300s;
+    }}
   }}
 }}
 ",
