@@ -7,9 +7,10 @@ use crate::start::gateway;
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use sluice_testkit::{Behaviour, Gateway, Upstream};
+use sluice_testkit::{Authority, Behaviour, Gateway, Upstream};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -199,6 +200,59 @@ fn nodes_that_speak_http_2_get_a_tunnel() {
         assert_eq!(tunnel(&gateway, &client, "/refused").await.0.status(), 403);
     });
     assert!(node.connections() <= 2, "tunnels share connections: {}", node.connections());
+}
+
+#[test]
+fn nodes_that_open_no_tunnel_are_asked_in_http_1() {
+    let authority = Authority::new("nodes").unwrap();
+    let mut config = (*authority.server(&["localhost"]).unwrap().server_config().unwrap()).clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let node = Node::start(Manner { tls: Some(Arc::new(config)), no_tunnels: true, ..Manner::default() });
+    let gateway = to(node.addr, Value::Null, json!({"scheme": "h2"}), json!({}));
+    assert_eq!(gateway.connect().unwrap().get("/x").unwrap().json()["scheme"], "https", "{}", gateway.log_text());
+    let mut socket = open(&gateway);
+    socket.write_all(b"abc").unwrap();
+    assert_eq!(exactly(&mut socket, 3), b"abc");
+    // Without TLS there is nothing to agree upon.
+    let node = Node::start(Manner { no_tunnels: true, ..Manner::default() });
+    let gateway = to(node.addr, Value::Null, json!({"scheme": "h2c"}), json!({}));
+    assert_eq!(gateway.connect().unwrap().request(HANDSHAKE).unwrap().status, 502);
+}
+
+#[test]
+fn over_tls_the_end_is_told_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let authority = Authority::new("servers").unwrap();
+    let pair = authority.server(&["ws.test"]).unwrap();
+    let upstream = json!({"type": "roundrobin", "nodes": {listener.local_addr().unwrap().to_string(): 1}});
+    let mut gateway = gateway(
+        &soon_gone(),
+        &json!({
+            "routes": [{"id": "1", "uri": "/*", "enable_websocket": true, "upstream": upstream}],
+            "ssls": [{"id": 1, "snis": ["ws.test"], "cert": pair.cert, "key": pair.key}],
+        }),
+    );
+    let addr: SocketAddr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let config = authority.client_config(None).unwrap();
+    let mut client = rustls::StreamOwned::new(
+        rustls::ClientConnection::new(config, "ws.test".try_into().unwrap()).unwrap(),
+        tcp(addr),
+    );
+    client.write_all(HANDSHAKE.as_bytes()).unwrap();
+    let (mut node, _) = accept(&listener);
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 101"));
+    gateway.terminate().unwrap();
+    let mut told = [0; 4];
+    client.read_exact(&mut told).unwrap();
+    assert_eq!(told, CLOSE);
+    assert_eq!(exactly(&mut node, 8)[..2], [0x88, 0x82]);
+    assert!(gateway.wait(LIMIT).unwrap().success());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use sluice_net::{Address, ConnectErrorKind, ConnectOptions, Readable, connect, t
 use sluice_plugin::{Attempt as AttemptLog, Context, Phase, Reply, UpstreamRef};
 use sluice_upstream::pool::{PoolKey, Pooled};
 use sluice_upstream::{
-    Algorithm, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Scheme, Timeouts, Upstream,
+    Algorithm, Failure, FailureKind, FailureSource, Outcome, PickInput, RetryDecision, Scheme, Timeouts, Tls, Upstream,
 };
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -337,7 +337,7 @@ impl Exchange<'_> {
                 pooled
             }
             None => {
-                let pooled = Box::pin(self.connect(cx, upstream, &key, tls, host)).await?;
+                let pooled = Box::pin(self.connect(cx, upstream, &key, tls.then_some(&upstream.tls), host)).await?;
                 self.tries.connect_time = Some(begun.elapsed());
                 pooled
             }
@@ -368,7 +368,7 @@ impl Exchange<'_> {
         cx: &Context,
         upstream: &Upstream,
         key: &PoolKey,
-        tls: bool,
+        tls: Option<&Tls>,
         host: Option<&str>,
     ) -> Result<Pooled, AttemptError> {
         let options = ConnectOptions { timeout: self.timeouts(cx, upstream).connect, ..ConnectOptions::default() };
@@ -385,7 +385,7 @@ impl Exchange<'_> {
         };
         let bare =
             sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
-        let tls = tls.then_some((&upstream.tls.client, bare));
+        let tls = tls.map(|tls| (&tls.client, bare));
         let mut connecting = pin!(connect(&key.address, &options, tls));
         let (client, kept) = (&mut *self.client, self.first_part);
         let connected = poll_fn(|task| match connecting.as_mut().poll(task) {

@@ -110,6 +110,8 @@ pub struct Upstream {
     pub retry: RetryPolicy,
     pub pool: PoolSettings,
     pub tls: Tls,
+    /// The same, offering HTTP/1.1 alone: for WebSockets to nodes of scheme `h2` that open none over HTTP/2.
+    pub old_tls: Option<Tls>,
     /// The health checks of its nodes.
     pub health: Option<Arc<Checker>>,
     pub breaking: Option<Box<Breaking>>,

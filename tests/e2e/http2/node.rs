@@ -33,6 +33,8 @@ pub struct Manner {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Of the streams of each connection the first so many are refused.
     pub refuses: usize,
+    /// Opens no tunnels (RFC 8441).
+    pub no_tunnels: bool,
     /// Requests at once.
     pub streams: Option<u32>,
 }
@@ -83,7 +85,9 @@ impl Node {
 async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seen: Arc<Seen>, manner: Manner) {
     seen.connections.fetch_add(1, Ordering::SeqCst);
     let mut builder = h2::server::Builder::new();
-    builder.enable_connect_protocol();
+    if !manner.no_tunnels {
+        builder.enable_connect_protocol();
+    }
     if let Some(streams) = manner.streams {
         builder.max_concurrent_streams(streams);
     }
@@ -100,7 +104,7 @@ async fn connection(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, se
     }
 }
 
-/// HTTP/1.1, where a client does not offer more: one request after the other, without bodies.
+/// HTTP/1.1, where a client does not offer more: one request after the other, without bodies; or a WebSocket that echoes.
 async fn old(mut io: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     seen.connections.fetch_add(1, Ordering::SeqCst);
@@ -112,6 +116,15 @@ async fn old(mut io: impl AsyncRead + AsyncWrite + Unpin, seen: Arc<Seen>) {
             }
         }
         seen.requests.fetch_add(1, Ordering::SeqCst);
+        if String::from_utf8_lossy(&head).to_lowercase().contains("upgrade: websocket") {
+            let switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            let _ = io.write_all(switched.as_bytes()).await;
+            let mut bytes = [0; 1024];
+            while let Ok(n @ 1..) = io.read(&mut bytes).await {
+                let _ = io.write_all(&bytes[..n]).await;
+            }
+            return;
+        }
         head.clear();
         if io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await.is_err() {
             return;

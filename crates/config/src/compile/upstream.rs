@@ -172,6 +172,7 @@ pub(super) fn compile(
             requests: pool.requests,
         }),
         tls,
+        old_tls: old_tls(upstream, parts)?,
         health,
         breaking: breaking(key, upstream, parts)?.map(Box::new),
         concurrency: upstream.concurrency_limit.as_ref().map(|limit| Box::new(concurrency(key, limit, parts))),
@@ -238,6 +239,16 @@ fn tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Tls, String> {
     let config = tls_config(upstream, parts)?;
     let sni = config.sni.clone();
     parts.tls.get(config, sni.as_deref())
+}
+
+/// Where nodes may speak HTTP/2 or HTTP/1.1: the TLS that leaves them the latter.
+fn old_tls(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<Option<Tls>, String> {
+    if upstream.scheme != model::Scheme::H2 {
+        return Ok(None);
+    }
+    let config = ClientTlsConfig { alpn: vec![b"http/1.1".to_vec()], ..tls_config(upstream, parts)? };
+    let sni = config.sni.clone();
+    parts.tls.get(config, sni.as_deref()).map(Some)
 }
 
 fn tls_config(upstream: &model::Upstream, parts: &Parts<'_>) -> Result<ClientTlsConfig, String> {

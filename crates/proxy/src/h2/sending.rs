@@ -28,7 +28,8 @@ impl Exchange<'_> {
     ) -> Result<(Duration, bool), AttemptError> {
         self.tries.connect_time = None;
         let (worker, settings) = (self.worker, &upstream.pool);
-        let (tls, negotiates, upgrades) = (scheme.is_tls(), scheme == Scheme::H2, self.upgrades(cx));
+        let tls = scheme.is_tls().then_some(&upstream.tls);
+        let (negotiates, upgrades) = (scheme == Scheme::H2, self.upgrades(cx));
         // A retry for a broken connection takes one that was opened since, or its own.
         let after = if fresh { self.tries.connection } else { 0 };
         let take = || worker.shared_pool.borrow_mut().take(key, settings, after, timer::now_coarse());
@@ -52,7 +53,7 @@ impl Exchange<'_> {
                     let outgoing = Outgoing::alone(pooled, begun, address);
                     return self.attempt_old(cx, upstream, key, host, outgoing).await;
                 }
-                place = Some(self.open_h2(upstream, key, pooled, upgrades).await?);
+                place = Some(self.open_h2(cx, upstream, key, pooled, upgrades).await?);
             }
         }
         if let Some(found) = &place {
@@ -75,7 +76,7 @@ impl Exchange<'_> {
                     let outgoing = Outgoing::alone(pooled, begun, address);
                     return self.attempt_old(cx, upstream, key, host, outgoing).await;
                 }
-                place = Some(self.open_h2(upstream, key, pooled, upgrades).await?);
+                place = Some(self.open_h2(cx, upstream, key, pooled, upgrades).await?);
             }
             self.tries.connect_time = Some(begun.elapsed());
         }
@@ -84,8 +85,17 @@ impl Exchange<'_> {
         let asked = Asked::new(place, scheme);
         let tunnel = upgrades && asked.tunnels();
         if upgrades && !tunnel {
-            tracing::warn!(upstream = %upstream.key, node = %address, "the node opens no WebSocket over HTTP/2 (RFC 8441)");
-            return Err(AttemptError::upstream(FailureKind::BadResponse, false));
+            drop(asked);
+            let Some(old) = &upstream.old_tls else {
+                tracing::warn!(upstream = %upstream.key, node = %address, "the node opens no WebSocket over HTTP/2 (RFC 8441)");
+                return Err(AttemptError::upstream(FailureKind::BadResponse, false));
+            };
+            // It may in HTTP/1.1, which then is all that it is offered.
+            let pooled = self.connect(cx, upstream, key, Some(old), host).await?;
+            self.tries.pooled = false;
+            self.tries.connect_time = Some(begun.elapsed());
+            let outgoing = Outgoing::alone(pooled, begun, address);
+            return self.attempt_old(cx, upstream, key, host, outgoing).await;
         }
         let pooled = Pooled { stream: Stream::Sub(Box::new(asked.clone())), requests: 0, open: None };
         let mut outgoing =
@@ -110,6 +120,7 @@ impl Exchange<'_> {
     /// Begins HTTP/2 on a new connection, and keeps it for others.
     async fn open_h2(
         &self,
+        cx: &Context,
         upstream: &Upstream,
         key: &PoolKey,
         pooled: Pooled,
@@ -117,7 +128,7 @@ impl Exchange<'_> {
     ) -> Result<pool::Place, AttemptError> {
         let settings = &self.worker.settings;
         let opening = pool::open(pooled, &settings.http2, settings.response_head, hears);
-        let opened = tokio::time::timeout(upstream.timeouts.connect, opening).await;
+        let opened = tokio::time::timeout(self.timeouts(cx, upstream).connect, opening).await;
         let kind = |timeout| if timeout { FailureKind::Timeout } else { FailureKind::Connect };
         let sender = opened.map_err(|_| AttemptError::upstream(kind(true), false))?;
         let sender = sender.map_err(|_| AttemptError::upstream(kind(false), false))?;
