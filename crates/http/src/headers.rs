@@ -159,7 +159,11 @@ impl Headers {
     #[inline]
     fn is(&self, f: &Field, name: &[u8], known: Known) -> bool {
         match known {
-            Known::Other => f.known == Known::Other && self.name_of(f).eq_ignore_ascii_case(name),
+            Known::Other => {
+                f.known == Known::Other
+                    && usize::from(f.name_len) == name.len()
+                    && self.name_of(f).eq_ignore_ascii_case(name)
+            }
             known => f.known == known,
         }
     }
@@ -375,7 +379,7 @@ impl Headers {
 
 /// Cuts at the first byte that could end a line.
 fn clean(bytes: &[u8]) -> &[u8] {
-    match bytes.iter().position(|b| matches!(b, b'\r' | b'\n' | 0)) {
+    match memchr::memchr3(b'\r', b'\n', 0, bytes) {
         Some(n) => &bytes[..n],
         None => bytes,
     }
