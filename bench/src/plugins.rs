@@ -262,6 +262,7 @@ fn measure(
             addr: peer.addr,
             tls: None,
             request,
+            shared: None,
             connections: 64,
             rate: None,
             seconds: args.seconds,

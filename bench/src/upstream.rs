@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 
 use memchr::memmem;
 
+/// Bytes of the small answer's body.
+pub const SMALL: usize = 1024;
 const INPUT: usize = 16 * 1024;
 
 fn prepared(length: usize) -> Vec<u8> {
@@ -37,7 +39,7 @@ pub struct Connection {
 
 impl Answers {
     pub fn new() -> Self {
-        Self { small: prepared(1024), large: prepared(65536) }
+        Self { small: prepared(SMALL), large: prepared(65536) }
     }
 
     /// Reads, answers, and says whether the connection is to be kept.

@@ -45,6 +45,7 @@ pub fn write(home: &Path, resources: &Value) -> Result<()> {
         },
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
         "nginx_config": {"worker_processes": 1, "http": {"enable_access_log": false, "keepalive_timeout": "300s"}},
+        "sluice": {"limits": {"requests_per_connection": 1_000_000_000}},
         "plugin_attr": {"prometheus": {"export_addr": {"ip": "127.0.0.1", "port": 8516}}},
     });
     std::fs::write(home.join("conf/config.yaml"), serde_json::to_string_pretty(&config)?)?;
