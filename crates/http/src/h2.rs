@@ -85,8 +85,9 @@ pub fn request(
             continue;
         }
         // What `te: trailers` promises is between us and the client.
-        let hop = matches!(Known::from_name(name.as_str().as_bytes()), Known::Expect | Known::Te);
-        line(&mut request.headers, name.as_str().as_bytes(), value.as_bytes(), hop);
+        let known = Known::from_name(name.as_str().as_bytes());
+        let hop = matches!(known, Known::Expect | Known::Te);
+        known_line(&mut request.headers, known, name.as_str().as_bytes(), value.as_bytes(), hop);
     }
     if cookies > 1 {
         // RFC 9113 section 8.2.3: crumbs become one field again.
@@ -106,20 +107,24 @@ pub fn request(
     Ok(())
 }
 
-fn target(uri: &Uri, method: &http::Method, protocol: Option<&str>) -> Result<String, Reject> {
+fn target<'a>(uri: &'a Uri, method: &http::Method, protocol: Option<&str>) -> Result<&'a str, Reject> {
     if *method == http::Method::CONNECT && protocol.is_none() {
         return Err(reject(405, "CONNECT is not served"));
     }
     match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
-        Some(target) if target.starts_with('/') => Ok(target.to_owned()),
-        Some("*") if *method == http::Method::OPTIONS => Ok(String::from("/")),
+        Some(target) if target.starts_with('/') => Ok(target),
+        Some("*") if *method == http::Method::OPTIONS => Ok("/"),
         _ => Err(reject(400, "invalid request target")),
     }
 }
 
 /// A field as a line of HTTP/1.
 fn line(headers: &mut Headers, name: &[u8], value: &[u8], hop: bool) {
-    let known = Known::from_name(name);
+    known_line(headers, Known::from_name(name), name, value, hop);
+}
+
+fn known_line(headers: &mut Headers, known: Known, name: &[u8], value: &[u8], hop: bool) {
+    headers.buf.reserve(name.len() + value.len() + 4);
     let name = headers.store(name);
     headers.store(b": ");
     let value = headers.store(value);
