@@ -20,6 +20,9 @@ pub struct Args {
     /// Requests of the shorter run; the longer one makes three times as many
     #[arg(long, default_value_t = 500)]
     requests: usize,
+    /// These workloads alone, comma-separated; nothing is recorded
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Where the figures are recorded
     #[arg(long, default_value = "bench/callgrind.txt")]
     record: PathBuf,
@@ -35,7 +38,9 @@ pub fn run(args: &Args, sluice: PathBuf) -> Result<()> {
     );
     // The bare proxy speaks HTTP/1 alone.
     let counted = |w: &&Workload| {
-        w.setup == Setup::Plain || w.setup == Setup::Http2 && !w.is_handshake() && args.prototype.is_none()
+        let chosen = args.only.is_empty() || args.only.iter().any(|only| only == w.name);
+        let http2 = w.setup == Setup::Http2 && !w.is_handshake() && args.prototype.is_none();
+        chosen && (w.setup == Setup::Plain || http2)
     };
     for workload in WORKLOADS.iter().filter(|w| !w.tls).filter(counted) {
         let mut counts = [0u64; 2];
@@ -48,7 +53,7 @@ pub fn run(args: &Args, sluice: PathBuf) -> Result<()> {
         print!("{line}");
         lines.push_str(&line);
     }
-    if args.prototype.is_none() {
+    if args.prototype.is_none() && args.only.is_empty() {
         std::fs::write(&args.record, lines).with_context(|| args.record.display().to_string())?;
     }
     Ok(())
