@@ -253,9 +253,14 @@ impl Headers {
     }
 
     /// The fields that may go to the other side: not those of the connection.
-    pub(crate) fn passing(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+    pub(crate) fn passing(&self) -> impl Iterator<Item = (Known, &[u8], Span)> {
         let own = self.live().filter(|f| f.flags & HOP == 0);
-        own.map(|f| (f.known, self.name_of(f), self.value_of(f)))
+        own.map(|f| (f.known, self.name_of(f), Span { start: f.value, len: f.value_len }))
+    }
+
+    /// Not fewer than there are.
+    pub(crate) fn fields_at_most(&self) -> usize {
+        self.fields.len()
     }
 
     /// Adds a field after the others. Names and values with CR, LF or NUL are not representable on the wire: they are
