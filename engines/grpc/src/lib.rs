@@ -1,11 +1,26 @@
-//! Protobuf definitions: the `content` of a proto resource compiled to descriptors (apisix/plugins/grpc-transcode/proto.lua).
-//! The surprise: content is either `.proto` text or a `FileDescriptorSet` in base64, and nothing says which; the text is
+//! Protobuf definitions: the `content` of a proto resource compiled to descriptors (apisix/plugins/grpc-transcode/proto.lua), and
+//! what is done with them: messages from JSON and to JSON, the frames of gRPC. The surprise: content is either `.proto` text or a `FileDescriptorSet` in base64, and nothing says which; the text is
 //! tried first, and where neither holds the text's error counts.
+
+mod encode;
+mod frames;
+mod library;
+mod options;
+mod print;
+mod status;
+
+pub use encode::{EncodeError, Given};
+pub use frames::{FrameError, Frames, frame};
+pub use library::{Library, Proto};
+pub use options::{Defaults, Int64, Options};
+pub use print::PrintError;
+pub use status::{StatusError, status_details};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prost_reflect::{DescriptorPool, ServiceDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+use serde_json::{Map, Value};
 
 /// The name under which the text is compiled.
 const NAME: &str = "content.proto";
@@ -35,14 +50,42 @@ impl Definition {
         }
     }
 
-    /// All messages, enumerations and services.
-    pub fn pool(&self) -> &DescriptorPool {
-        &self.pool
+    /// A method by its service's full name, `helloworld.Greeter`, and its own.
+    pub fn method(&self, service: &str, method: &str) -> Option<Method> {
+        let service = self.pool.get_service_by_name(service)?;
+        let method = service.methods().find(|own| own.name() == method)?;
+        Some(Method { input: method.input(), output: method.output(), streams: method.is_server_streaming() })
     }
 
-    /// A service by its full name, `helloworld.Greeter`.
-    pub fn service(&self, name: &str) -> Option<ServiceDescriptor> {
-        self.pool.get_service_by_name(name)
+    /// A message by its full name.
+    pub(crate) fn message(&self, name: &str) -> Option<MessageDescriptor> {
+        self.pool.get_message_by_name(name.trim_start_matches('.'))
+    }
+}
+
+/// What a method takes and gives.
+#[derive(Clone, Debug)]
+pub struct Method {
+    input: MessageDescriptor,
+    output: MessageDescriptor,
+    streams: bool,
+}
+
+impl Method {
+    /// Whether it answers with any number of messages.
+    pub fn streams(&self) -> bool {
+        self.streams
+    }
+
+    /// The request's message of what a client sent. Fields that the message does not have are passed over.
+    pub fn encode(&self, fields: &Map<String, Value>, given: Given) -> Result<Vec<u8>, EncodeError> {
+        encode::message(&self.input, fields, given)
+    }
+
+    /// Writes an answer's message as JSON.
+    pub fn print(&self, message: &[u8], options: Options, out: &mut Vec<u8>) -> Result<(), PrintError> {
+        let message = DynamicMessage::decode(self.output.clone(), message).map_err(|error| PrintError(error.to_string()))?;
+        print::message(&message, options, out)
     }
 }
 
@@ -86,12 +129,13 @@ mod tests {
     #[test]
     fn text_and_descriptor_sets_are_compiled() {
         let compiled = Definition::compile(HELLO).unwrap();
-        let service = compiled.service("hello.Greeter").unwrap();
-        assert_eq!(service.methods().map(|method| method.name().to_owned()).collect::<Vec<_>>(), ["Greet"]);
-        let set = STANDARD.encode(compiled.pool().encode_to_vec());
+        assert!(compiled.method("hello.Greeter", "Greet").is_some());
+        assert!(compiled.method("hello.Greeter", "Part").is_none());
+        assert!(compiled.method("Greeter", "Greet").is_none());
+        let set = STANDARD.encode(compiled.pool.encode_to_vec());
         let again = Definition::compile(&set).unwrap();
-        assert!(again.service("hello.Greeter").is_some());
-        assert!(again.pool().get_message_by_name("hello.Request").is_some());
+        assert!(again.method("hello.Greeter", "Greet").is_some());
+        assert!(again.message(".hello.Request").is_some());
     }
 
     #[test]
