@@ -22,7 +22,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluice_engine_grpc::{Definition, FrameError, Frames, Library, Method, Options, Proto, frame, status_details};
-use sluice_http::Known;
 use sluice_plugin::{BodyChunk, BuildError, Context, Define, Env, Flow, Info, Phases, Plugin, Reply};
 use std::sync::Arc;
 

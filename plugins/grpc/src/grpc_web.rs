@@ -122,7 +122,7 @@ impl GrpcWeb {
                     let mut decoded = Vec::with_capacity(body.len() / 4 * 3);
                     let undecodable = |Undecodable| {
                         tracing::error!("failed to decode request body");
-                        400
+                        400u16
                     };
                     decoder.piece(body, true, &mut decoded).map_err(undecodable)?;
                     cx.upstream.body = Some(decoded);
