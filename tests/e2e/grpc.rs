@@ -103,7 +103,7 @@ async fn serve(
     while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).unwrap();
         answer.send_data(data.clone(), false).unwrap();
-        if head.uri.path() == "/t.T/Paced" {
+        if head.uri.path() == "/t.T/Paced" && !data.is_empty() {
             release.notified().await;
             answer.send_data(data, false).unwrap();
         }

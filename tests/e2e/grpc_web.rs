@@ -141,7 +141,7 @@ fn failures_are_told_in_the_head() {
     assert_eq!((failed.header("content-type"), &*failed.body), (Some("application/grpc-web"), &b""[..]));
     let bare = ask("/web/t.T/Bare");
     let end = frame(0x80, b"grpc-status:7\r\ngrpc-message:not you\r\n");
-    assert_eq!((bare.status, bare.header("grpc-status"), bare.body), (200, None, end));
+    assert_eq!((bare.status, bare.header("grpc-status"), &bare.body), (200, None, &end));
     let dead = ask("/dead/t.T/Echo");
     assert_eq!((dead.status, dead.header("grpc-status"), dead.header("grpc-message")), (502, Some("14"), Some("Bad Gateway")));
     assert_eq!((dead.header("content-type"), &*dead.body), (Some("application/grpc-web"), &b""[..]));
