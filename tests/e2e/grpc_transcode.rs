@@ -54,11 +54,13 @@ fn query_form_and_json_become_a_call_and_its_answer_json() {
         ("application/json", r#"{"text": "j", "n": "7"}"#, r#"{"text":"j","n":7}"#),
         ("application/x-www-form-urlencoded", "text=f", r#"{"text":"f","n":0}"#),
     ] {
-        let head = format!("POST /Echo HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /Echo HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len());
         assert_eq!(wire.request(head + body).unwrap().text(), text, "{kind}");
     }
     let body = r#"{"text": 5}"#;
-    let head = "PUT /Echo HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n".to_owned();
+    let head =
+        "PUT /Echo HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n".to_owned();
     assert_eq!(wire.request(head + body).unwrap().status, 400);
     // A body that nothing is read of does not follow the message.
     let ignored = "GET /Echo?text=g HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
@@ -79,7 +81,10 @@ fn failures_have_statuses_of_http() {
     let mut wire = gateway.connect().unwrap();
     for (path, status, code, message) in [("/Fail", 400, "9", "no good"), ("/Bare", 403, "7", "not you")] {
         let answer = wire.get(path).unwrap();
-        assert_eq!((answer.status, answer.header("grpc-status"), answer.header("grpc-message")), (status, Some(code), Some(message)));
+        assert_eq!(
+            (answer.status, answer.header("grpc-status"), answer.header("grpc-message")),
+            (status, Some(code), Some(message))
+        );
         assert_eq!((answer.header("content-type"), &*answer.body), (Some("application/json"), &b""[..]));
     }
     for (path, status) in [("/dead", 502), ("/Silent", 504)] {

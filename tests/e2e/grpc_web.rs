@@ -12,9 +12,7 @@ use sluice_testkit::{Gateway, ports::free_port};
 
 fn start(server: &Server) -> Gateway {
     let upstream = |node: String| json!({"scheme": "grpc", "nodes": {node: 1}});
-    let route = |id: &str, uri: &str, node: String| {
-        json!({"id": id, "uri": uri, "upstream": upstream(node), "plugins": {"grpc-web": {"max_req_body_size": 100000}}})
-    };
+    let route = |id: &str, uri: &str, node: String| json!({"id": id, "uri": uri, "upstream": upstream(node), "plugins": {"grpc-web": {"max_req_body_size": 100000}}});
     let dead = format!("127.0.0.1:{}", free_port());
     let routes = json!([route("1", "/web/*", server.addr.to_string()), route("2", "/dead/*", dead)]);
     gateway(&Value::Null, &json!({"routes": routes}))
@@ -53,7 +51,10 @@ fn binary_messages_pass_and_trailers_end_the_body() {
         request.extend(&message);
         let answer = wire.request(request).unwrap();
         assert_eq!((answer.status, answer.header("content-type")), (200, Some(&*format!("application/{kind}"))));
-        assert_eq!((answer.header("seen-path"), answer.header("seen-type")), (Some("/t.T/Echo"), Some("application/grpc")));
+        assert_eq!(
+            (answer.header("seen-path"), answer.header("seen-type")),
+            (Some("/t.T/Echo"), Some("application/grpc"))
+        );
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.body, [message.clone(), frame(0x80, END)].concat());
         assert!(answer.trailers.is_empty());
@@ -137,13 +138,19 @@ fn failures_are_told_in_the_head() {
     let mut wire = gateway.connect().unwrap();
     let mut ask = |path: &str| wire.request(head(path, "grpc-web", "Content-Length: 5") + "\0\0\0\0\0").unwrap();
     let failed = ask("/web/t.T/Fail");
-    assert_eq!((failed.status, failed.header("grpc-status"), failed.header("grpc-message")), (200, Some("9"), Some("no good")));
+    assert_eq!(
+        (failed.status, failed.header("grpc-status"), failed.header("grpc-message")),
+        (200, Some("9"), Some("no good"))
+    );
     assert_eq!((failed.header("content-type"), &*failed.body), (Some("application/grpc-web"), &b""[..]));
     let bare = ask("/web/t.T/Bare");
     let end = frame(0x80, b"grpc-status:7\r\ngrpc-message:not you\r\n");
     assert_eq!((bare.status, bare.header("grpc-status"), &bare.body), (200, None, &end));
     let dead = ask("/dead/t.T/Echo");
-    assert_eq!((dead.status, dead.header("grpc-status"), dead.header("grpc-message")), (502, Some("14"), Some("Bad Gateway")));
+    assert_eq!(
+        (dead.status, dead.header("grpc-status"), dead.header("grpc-message")),
+        (502, Some("14"), Some("Bad Gateway"))
+    );
     assert_eq!((dead.header("content-type"), &*dead.body), (Some("application/grpc-web"), &b""[..]));
     let options = wire.request("OPTIONS /web/t.T/Echo HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     assert_eq!((options.status, options.header("access-control-allow-methods")), (204, Some("POST")));

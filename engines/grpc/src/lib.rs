@@ -84,7 +84,8 @@ impl Method {
 
     /// Writes an answer's message as JSON.
     pub fn print(&self, message: &[u8], options: Options, out: &mut Vec<u8>) -> Result<(), PrintError> {
-        let message = DynamicMessage::decode(self.output.clone(), message).map_err(|error| PrintError(error.to_string()))?;
+        let message =
+            DynamicMessage::decode(self.output.clone(), message).map_err(|error| PrintError(error.to_string()))?;
         print::message(&message, options, out)
     }
 }

@@ -63,8 +63,7 @@ pub struct GrpcWeb {
 }
 
 impl Define for GrpcWeb {
-    const INFO: Info =
-        Info::new("grpc-web", 505, Phases::ACCESS.and(Phases::HEADER_FILTER).and(Phases::BODY_FILTER));
+    const INFO: Info = Info::new("grpc-web", 505, Phases::ACCESS.and(Phases::HEADER_FILTER).and(Phases::BODY_FILTER));
     type Config = Config;
 
     fn build(config: Config, _env: &Env) -> Result<Self, BuildError> {
@@ -170,7 +169,9 @@ impl Plugin for GrpcWeb {
             Ok(()) => Flow::Next,
             Err(status) => {
                 cx.insert(Refused);
-                Flow::reply(Reply::status(status))
+                let reply = Reply::status(status);
+                // The page has no charset there.
+                Flow::reply(if status == 204 { reply } else { reply.header("Content-Type", "text/html") })
             }
         }
     }

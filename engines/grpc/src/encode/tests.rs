@@ -40,8 +40,17 @@ fn json_goes_in_and_comes_out() {
 #[test]
 fn numbers_and_enumerations_may_be_text() {
     for (text, number) in [
-        ("1", 1), (" -3 ", -3), ("#123", 123), ("0xabF", 0xabf), ("#-0x123abcdef", -0x1_23ab_cdef), ("-#0x10", -16), ("--5", 5),
-        ("1e3", 1000), ("2.9", 2), ("", 0), ("9007199254740993", 9_007_199_254_740_993i64),
+        ("1", 1),
+        (" -3 ", -3),
+        ("#123", 123),
+        ("0xabF", 0xabf),
+        ("#-0x123abcdef", -0x1_23ab_cdef),
+        ("-#0x10", -16),
+        ("--5", 5),
+        ("1e3", 1000),
+        ("2.9", 2),
+        ("", 0),
+        ("9007199254740993", 9_007_199_254_740_993i64),
     ] {
         let out = echo(Given::Json, json!({"i64": text})).unwrap();
         assert_eq!(out.get("i64").and_then(Value::as_i64).unwrap_or(0), number, "{text}");
@@ -63,9 +72,18 @@ fn numbers_and_enumerations_may_be_text() {
 #[test]
 fn values_of_another_type_are_refused() {
     for fields in [
-        json!({"text": 1}), json!({"text": {"name": "John"}}), json!({"inner": "x"}), json!({"inners": {"a": 1}}),
-        json!({"texts": "lone"}), json!({"i64": true}), json!({"u64": []}), json!({"wide": "x"}), json!({"members": 1}),
-        json!({"names": {"x": "y"}}), json!({"i64": 1e300}), json!({"numbers": [{}]}),
+        json!({"text": 1}),
+        json!({"text": {"name": "John"}}),
+        json!({"inner": "x"}),
+        json!({"inners": {"a": 1}}),
+        json!({"texts": "lone"}),
+        json!({"i64": true}),
+        json!({"u64": []}),
+        json!({"wide": "x"}),
+        json!({"members": 1}),
+        json!({"names": {"x": "y"}}),
+        json!({"i64": 1e300}),
+        json!({"numbers": [{}]}),
     ] {
         assert!(echo(Given::Json, fields.clone()).is_err(), "{fields}");
     }

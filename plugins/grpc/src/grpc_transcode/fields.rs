@@ -77,7 +77,10 @@ mod tests {
         assert_eq!(read("PUT", "/?name=q", "application/json", Some("{")), query);
         assert_eq!(read("PUT", "/?name=q", "text/plain", json_body), query);
         assert_eq!(read("POST", "/?name=q", "", Some("name=f")), (json!({"name": "f"}), Given::Arguments));
-        assert_eq!(read("POST", "/?name=q", "application/json", Some("name=f")), (json!({"name": "f"}), Given::Arguments));
+        assert_eq!(
+            read("POST", "/?name=q", "application/json", Some("name=f")),
+            (json!({"name": "f"}), Given::Arguments)
+        );
         assert_eq!(read("POST", "/?name=q", "application/json", Some("[1]")), (json!({}), Given::Json));
         assert_eq!(read("POST", "/?name=q", "", None), (json!({}), Given::Arguments));
     }

@@ -121,7 +121,12 @@ fn answers_that_are_none_are_told() {
     let library = library();
     let own = plugin(&library, json!({"max_resp_body_size": 100}));
     let wrong = b"failed to decode response data by protobuf";
-    for pieces in [&[&b"\0\0\0\0\x02\x0a\x05"[..]][..], &[b"\0\0\0\0\x07\x0a"], &[b"\0\0\0\0\x65", b"rest", b""], &[b"\x01\0\0\0\0"]] {
+    for pieces in [
+        &[&b"\0\0\0\0\x02\x0a\x05"[..]][..],
+        &[b"\0\0\0\0\x07\x0a"],
+        &[b"\0\0\0\0\x65", b"rest", b""],
+        &[b"\x01\0\0\0\0"],
+    ] {
         assert_eq!(own.response(&mut request(&own, ""), pieces), wrong, "{pieces:?}");
     }
     // The gateway's own answers are none of the service.
@@ -137,7 +142,9 @@ fn answers_that_are_none_are_told() {
 fn calls_that_failed_have_a_status_of_http() {
     let library = library();
     let own = plugin(&library, json!({}));
-    for (code, status) in [("1", 499), ("3", 400), ("5", 404), ("8", 429), ("12", 501), ("14", 503), ("16", 401), ("77", 599)] {
+    for (code, status) in
+        [("1", 499), ("3", 400), ("5", 404), ("8", 429), ("12", 501), ("14", 503), ("16", 401), ("77", 599)]
+    {
         let mut cx = request(&own, "");
         cx.response.headers.append("grpc-status", code);
         cx.response.headers.append("grpc-status-details-bin", DETAILS);
@@ -163,7 +170,8 @@ fn calls_that_failed_have_a_status_of_http() {
 #[test]
 fn streams_are_lines() {
     let library = library();
-    let plugin = plugin(&library, json!({"method": "Many", "pb_option": ["no_default_values"], "show_status_in_body": true}));
+    let plugin =
+        plugin(&library, json!({"method": "Many", "pb_option": ["no_default_values"], "show_status_in_body": true}));
     let mut cx = request(&plugin, "");
     let mut trailers = Headers::default();
     trailers.append("grpc-status", "8");
@@ -178,7 +186,9 @@ fn streams_are_lines() {
 
 #[test]
 fn deadlines() {
-    for (millis, text) in [(500.0, "500m"), (0.5, "1m"), (99_999_999.0, "99999999m"), (1e8, "100000S"), (1e11, "1666667M")] {
+    for (millis, text) in
+        [(500.0, "500m"), (0.5, "1m"), (99_999_999.0, "99999999m"), (1e8, "100000S"), (1e11, "1666667M")]
+    {
         assert_eq!(timeout(millis).as_deref(), Some(text), "{millis}");
     }
     for none in [0.0, -1.0, f64::NAN, f64::INFINITY] {
