@@ -1,10 +1,11 @@
 //! JSON clients of gRPC services: what goes in and comes out, statuses, streams, deadlines, and protos that change.
 
+use crate::admin::patiently;
 use crate::grpc::Server;
 use crate::http2::{connect, get, run, whole};
 use crate::start::gateway;
 use serde_json::{Value, json};
-use sluice_testkit::{Gateway, ports::free_port};
+use sluice_testkit::{Gateway, Wire, ports::free_port};
 use std::time::Duration;
 
 const PROTO: &str = r#"
@@ -49,6 +50,7 @@ fn query_form_and_json_become_a_call_and_its_answer_json() {
     assert_eq!((answer.status, answer.text()), (200, r#"{"text":"a b","n":3}"#.to_owned()));
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!((answer.header("seen-path"), answer.header("seen-type")), (Some("/t.T/Echo"), Some("application/grpc")));
+    assert_eq!(answer.header_all("trailer"), ["grpc-status", "grpc-message"]);
     assert_eq!(answer.trailers[0], ("grpc-status".to_owned(), "0".to_owned()));
     for (kind, body, text) in [
         ("application/json", r#"{"text": "j", "n": "7"}"#, r#"{"text":"j","n":7}"#),
@@ -120,4 +122,44 @@ fn a_proto_that_changes_changes_its_routes_and_a_wrong_one_does_not() {
     gateway.dir().write_resources(&resources(&server, "message {")).unwrap();
     gateway.wait_for_log("invalid content", limit).unwrap();
     assert_eq!(wire.get("/Echo?word=b").unwrap().text(), r#"{"word":"b","n":0}"#);
+}
+
+#[test]
+fn the_admin_api_refuses_what_does_not_compile_and_keeps_what_is_used() {
+    let server = Server::start();
+    let admin = free_port();
+    let settings = json!({"deployment": {
+        "role": "traditional",
+        "role_traditional": {"config_provider": "etcd"},
+        "admin": {
+            "admin_key": [{"name": "admin", "key": "key", "role": "admin"}],
+            "admin_listen": {"ip": "127.0.0.1", "port": admin},
+        },
+    }});
+    let gateway = gateway(&settings, &json!({}));
+    let mut api = patiently(|| Wire::connect(("127.0.0.1", admin)));
+    let mut write = |method: &str, path: &str, body: Value| {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!(
+            "{method} /apisix/admin/{path} HTTP/1.1\r\nHost: a\r\nX-API-KEY: key\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let answer = api.request(head + &body).unwrap();
+        (answer.status, answer.json()["error_msg"].as_str().unwrap_or_default().to_owned())
+    };
+    let broken = "syntax = \"proto3\";\nmessage A { string a = 1; int32 b = 1; }";
+    let refused = "invalid content: content.proto:2:37: field number '1' is already used".to_owned();
+    assert_eq!(write("PUT", "protos/1", json!({"content": broken})), (400, refused));
+    assert_eq!(write("PUT", "protos/1", json!({"content": PROTO})).0, 201);
+    let mut route = resources(&server, PROTO)["routes"][0].clone();
+    route.as_object_mut().unwrap().remove("id");
+    assert_eq!(write("PUT", "routes/1?wait=true", route).0, 201);
+    let mut wire = gateway.connect().unwrap();
+    assert_eq!(wire.get("/Echo?text=a").unwrap().text(), r#"{"text":"a","n":0}"#);
+    let used = "can not delete this proto, route [1] is still using it now".to_owned();
+    assert_eq!(write("DELETE", "protos/1", Value::Null), (400, used));
+    assert_eq!(write("PUT", "protos/1?wait=true", json!({"content": PROTO.replace("text", "word")})).0, 200);
+    assert_eq!(wire.get("/Echo?word=a").unwrap().text(), r#"{"word":"a","n":0}"#);
+    assert_eq!(write("DELETE", "protos/1?force=true&wait=true", Value::Null).0, 200);
+    assert_eq!(wire.get("/Echo?word=a").unwrap().status, 503);
 }
