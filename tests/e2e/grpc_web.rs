@@ -9,13 +9,20 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 use sluice_testkit::{Gateway, ports::free_port};
+use std::time::{Duration, Instant};
 
 fn start(server: &Server) -> Gateway {
+    start_with(server, &Value::Null)
+}
+
+fn start_with(server: &Server, settings: &Value) -> Gateway {
     let upstream = |node: String| json!({"scheme": "grpc", "nodes": {node: 1}});
     let route = |id: &str, uri: &str, node: String| json!({"id": id, "uri": uri, "upstream": upstream(node), "plugins": {"grpc-web": {"max_req_body_size": 100000}}});
     let dead = format!("127.0.0.1:{}", free_port());
-    let routes = json!([route("1", "/web/*", server.addr.to_string()), route("2", "/dead/*", dead)]);
-    gateway(&Value::Null, &json!({"routes": routes}))
+    let mut half = route("3", "/half/*", server.addr.to_string());
+    half["upstream"]["nodes"][&dead] = json!(1);
+    let routes = json!([route("1", "/web/*", server.addr.to_string()), route("2", "/dead/*", dead), half]);
+    gateway(settings, &json!({"routes": routes}))
 }
 
 fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -167,4 +174,45 @@ fn failures_are_told_in_the_head() {
         assert_eq!((response.status().as_u16(), response.headers()["grpc-status"].to_str().unwrap()), (502, "14"));
         assert!(whole(response).await.unwrap().is_empty());
     });
+}
+
+#[test]
+fn a_body_in_base64_is_sent_to_another_node_from_its_beginning() {
+    let server = Server::start();
+    let gateway = start(&server);
+    let mut wire = gateway.connect().unwrap();
+    let message = frame(0, b"once more");
+    let text = STANDARD.encode(&message);
+    for _ in 0..4 {
+        let request = head("/half/t.T/Echo", "grpc-web-text", &format!("Content-Length: {}", text.len())) + &text;
+        let answer = wire.request(request).unwrap();
+        assert_eq!((answer.status, decode(&answer.body)), (200, [message.clone(), frame(0x80, END)].concat()));
+    }
+}
+
+#[test]
+fn trailers_can_be_logged() {
+    let server = Server::start();
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("access.log");
+    let format = "$upstream_trailer_grpc_status,$sent_trailer_grpc_status,$sent_http_grpc_status";
+    let gateway = start_with(
+        &server,
+        &json!({"nginx_config": {"http": {
+        "enable_access_log": true, "access_log": log, "access_log_buffer": 0, "access_log_format": format}}}),
+    );
+    let mut wire = gateway.connect().unwrap();
+    for path in ["/web/t.T/Bare", "/web/t.T/Fail"] {
+        wire.request(head(path, "grpc-web", "Content-Length: 5") + "\0\0\0\0\0").unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    let lines = loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.lines().count() == 2 {
+            break text;
+        }
+        assert!(Instant::now() < until, "{text}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(lines, "7,-,-\n-,-,9\n");
 }

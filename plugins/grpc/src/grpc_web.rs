@@ -206,9 +206,11 @@ impl Plugin for GrpcWeb {
         if !chunk.last || told {
             return;
         }
-        // They are a part of the body now.
-        let trailers = cx.response.trailers.take();
-        let frame = frame(trailers.as_deref());
+        let frame = frame(cx.response.trailers.as_deref());
+        // They are a part of the body now; logs may still want them.
+        if let Some(trailers) = &mut cx.response.trailers {
+            trailers.withhold();
+        }
         match text {
             true => chunk.data.extend_from_slice(STANDARD.encode(frame).as_bytes()),
             false => chunk.data.extend_from_slice(&frame),

@@ -1,6 +1,7 @@
 //! The plugin alone: what it makes of requests and answers. End to end: tests/e2e/grpc_web.rs.
 use super::*;
 use serde_json::{Value, json};
+use sluice_expr::{Lookup as _, Variable};
 use sluice_plugin::testing::{Harness, check};
 use sluice_plugin::{Scope, define};
 
@@ -105,7 +106,10 @@ fn trailers_end_the_body() {
     let body = plugin.response(&mut cx, &[b"one", b""]);
     assert_eq!(body, b"one\x80\0\0\0\x28grpc-status:0\r\ngrpc-message:\r\nx-more:m\r\n");
     assert_eq!((field(&cx, "content-type"), field(&cx, "content-length")), (Some("application/grpc-web"), None));
-    assert!(cx.response.trailers.is_none());
+    assert!(cx.response.trailers.as_ref().unwrap().is_withheld());
+    let variable = |name: &str| cx.variable(&Variable::parse(name)).map(|value| value.as_str().into_owned());
+    let (came, went) = (variable("upstream_trailer_grpc_status"), variable("sent_trailer_grpc_status"));
+    assert_eq!((came.as_deref(), went), (Some("0"), None));
 }
 
 #[test]
