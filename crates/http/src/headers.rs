@@ -355,6 +355,16 @@ impl Headers {
         }
     }
 
+    /// Keeps all fields from the other side; they can still be read.
+    pub fn withhold(&mut self) {
+        self.fields.iter_mut().for_each(|f| f.flags |= HOP);
+    }
+
+    /// Whether nothing of it passes to the other side.
+    pub fn is_withheld(&self) -> bool {
+        self.passing().next().is_none()
+    }
+
     /// Writes `name: value CRLF` for each field that may pass and that `skip` does not claim.
     #[inline]
     pub fn write_to(&self, out: &mut Vec<u8>, skip: impl Fn(Known) -> bool) {

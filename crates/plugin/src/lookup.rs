@@ -235,6 +235,11 @@ impl Context {
             Variable::UpstreamHttp(name) if !self.own_response => {
                 self.response.headers.joined_for_variable(name).map(Value::Bytes)
             }
+            Variable::SentTrailer(name) | Variable::UpstreamTrailer(name) => {
+                let sent = matches!(variable, Variable::SentTrailer(_));
+                let trailers = self.response.trailers.as_deref().filter(|own| !(sent && own.is_withheld()))?;
+                trailers.joined_for_variable(name).map(Value::Bytes)
+            }
             _ => None,
         }
     }
