@@ -35,7 +35,7 @@ impl Audit {
             Some(file) => {
                 file.push(line.as_bytes());
             }
-            None => tracing::info!(target: "coraza_audit", "{line}"),
+            None => tracing::info!(target: "coraza_audit", always = true, "{line}"),
         }
     }
 
