@@ -218,13 +218,14 @@ fn decisions_of_a_cache_are_explained() {
     upstream.on("/x", sluice_testkit::Behaviour::answer(200, "hello"));
     upstream.on("/gone", sluice_testkit::Behaviour::answer(503, "no"));
     let cache = json!({"cache_strategy": "memory", "cache_zone": "memory_cache", "cache_ttl": 60,
-        "cache_bypass": ["$arg_fresh"], "cache_key": ["$uri", "-", "$arg_token"]});
+        "cache_bypass": ["$arg_fresh"], "cache_key": ["$uri", "--", "$arg_token"]});
     let resources = json!({
         "global_rules": [{"id": "g", "plugins": {"debug-logger": {"key": KEY}}}],
         "routes": [{"id": "r", "uri": "/*", "plugins": {"proxy-cache": cache},
             "upstream": {"type": "roundrobin", "nodes": {upstream.addr().to_string(): 1}}}],
     });
-    let gateway = gateway(&Value::Null, &resources);
+    let zone = json!({"name": "memory_cache", "memory_size": "1m"});
+    let gateway = gateway(&json!({"apisix": {"proxy_cache": {"zones": [zone]}}}), &resources);
     let token = Command::new(binary()).arg("explain-token").env("SLUICE_EXPLAIN_KEY", KEY).output().unwrap();
     let token = String::from_utf8(token.stdout).unwrap();
     let mut wire = gateway.connect().unwrap();
@@ -235,9 +236,9 @@ fn decisions_of_a_cache_are_explained() {
     };
     let miss = ask("GET", "/x?token=hidden");
     let about = ["status", "why", "zone", "strategy", "key_rule", "key"].map(|name| miss[name].as_str().unwrap());
-    let key = "/x-***";
+    let key = "/x--***";
     let nothing = "nothing is stored under the key";
-    assert_eq!(about, ["MISS", nothing, "memory_cache", "memory", "$uri-$arg_token", key]);
+    assert_eq!(about, ["MISS", nothing, "memory_cache", "memory", "$uri--$arg_token", key]);
     assert_eq!(miss["store"], json!({"stored": true, "fresh_seconds": 60}));
     let hit = ask("GET", "/x?token=hidden");
     assert_eq!((&hit["status"], &hit["store"], &hit["key"]), (&json!("HIT"), &Value::Null, &json!(key)));
@@ -260,7 +261,7 @@ fn decisions_of_a_cache_are_explained() {
     let done =
         Command::new(binary()).args(["explain", "-c", config.to_str().unwrap(), "GET", target]).output().unwrap();
     let text = String::from_utf8(done.stdout).unwrap();
-    for line in ["zone: memory_cache", "key rule: $uri-$arg_token", "key: /x-***", "bypassed: cache_bypass is neither"]
+    for line in ["zone: memory_cache", "key rule: $uri--$arg_token", "key: /x--***", "bypassed: cache_bypass is neither"]
     {
         assert!(text.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {text}");
     }
