@@ -258,6 +258,45 @@ fn a_sink_that_hangs_costs_sound_ones_nothing() {
     }
 }
 
+/// Lines that a plugin was configured to write are all there, however fast they come; an error that repeats itself is told
+/// with how often it did.
+#[test]
+fn the_error_log_has_what_was_asked_for_and_counts_repetitions() {
+    const REQUESTS: usize = 60;
+    let upstream = Upstream::start().unwrap();
+    let rules =
+        ["SecRuleEngine DetectionOnly", "SecRule ARGS:q \"@contains attack\" \"id:77,phase:1,log,pass,msg:'seen'\""];
+    let closed = sluice_testkit::ports::free_port();
+    let plugins = json!({
+        "coraza": {"directives_map": {"d": rules}, "default_directives": "d"},
+        "debug-logger": {"sample_ratio": 1, "log_level": "warn"},
+        "tcp-logger": one_at_once(json!({"host": "127.0.0.1", "port": closed})),
+    });
+    let gateway = logging(json!({"nginx_config": {"error_log_level": "warn"}}), &upstream, plugins);
+    let mut wire = gateway.connect().unwrap();
+    (0..REQUESTS).for_each(|_| assert_eq!(wire.get("/a?q=attack").unwrap().status, 200));
+    let lines = |part: &str| gateway.log_text().lines().filter(|line| line.contains(part)).count();
+    let end = Instant::now() + LIMIT;
+    while lines("[id \"77\"]") < REQUESTS || lines("debug-logger: {") < REQUESTS {
+        assert!(Instant::now() < end, "{} and {}", lines("[id \"77\"]"), lines("debug-logger: {"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    wait_for_count(&gateway, "tcp-logger", "dropped", REQUESTS as u64);
+    let refused = "Batch Processor[tcp logger] failed to process entries";
+    let told = || {
+        let text = gateway.log_text();
+        let more = |line: &str| line.rsplit_once("suppressed=").map_or(0, |(_, n)| n.trim().parse::<usize>().unwrap());
+        text.lines().filter(|line| line.contains(refused)).map(|line| 1 + more(line)).sum::<usize>()
+    };
+    let end = Instant::now() + LIMIT;
+    while told() < REQUESTS {
+        assert!(Instant::now() < end, "{} of {REQUESTS} are told of: {}", told(), gateway.log_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(told(), REQUESTS);
+    gateway.wait_for_log("route=r", LIMIT).unwrap();
+}
+
 #[test]
 fn what_waits_is_sent_before_the_process_ends() {
     let (upstream, sink) = (Upstream::start().unwrap(), Upstream::start().unwrap());

@@ -261,7 +261,8 @@ fn decisions_of_a_cache_are_explained() {
     let done =
         Command::new(binary()).args(["explain", "-c", config.to_str().unwrap(), "GET", target]).output().unwrap();
     let text = String::from_utf8(done.stdout).unwrap();
-    for line in ["zone: memory_cache", "key rule: $uri--$arg_token", "key: /x--***", "bypassed: cache_bypass is neither"]
+    for line in
+        ["zone: memory_cache", "key rule: $uri--$arg_token", "key: /x--***", "bypassed: cache_bypass is neither"]
     {
         assert!(text.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {text}");
     }

@@ -204,14 +204,37 @@ fn explained(entry: &ChainEntry, cx: &Context) -> Value {
     about
 }
 
+/// Hides what a dotted path leads to; lists on the way are entered at each item.
+fn mask(value: &mut Value, path: &str) {
+    if let Value::Array(items) = value {
+        return items.iter_mut().for_each(|item| mask(item, path));
+    }
+    match path.split_once('.') {
+        Some((first, rest)) => value.get_mut(first).into_iter().for_each(|inner| mask(inner, rest)),
+        None => value.get_mut(path).into_iter().for_each(|secret| *secret = "***".into()),
+    }
+}
+
 /// The configuration without its secrets.
 fn masked(entry: &ChainEntry) -> Value {
     let mut config = entry.config.as_ref().clone();
-    for field in entry.info.secrets {
-        let pointer = format!("/{}", field.replace('.', "/"));
-        if let Some(value) = config.pointer_mut(&pointer) {
-            *value = "***".into();
-        }
-    }
+    entry.info.secrets.iter().for_each(|path| mask(&mut config, path));
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_lists_are_hidden() {
+        let mut config =
+            json!({"brokers": [{"host": "a", "sasl_config": {"password": "p"}}, {"host": "b"}], "auth": {"x": 1}});
+        mask(&mut config, "brokers.sasl_config.password");
+        mask(&mut config, "auth");
+        mask(&mut config, "none.such");
+        let hidden =
+            json!({"brokers": [{"host": "a", "sasl_config": {"password": "***"}}, {"host": "b"}], "auth": "***"});
+        assert_eq!(config, hidden);
+    }
 }
