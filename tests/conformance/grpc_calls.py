@@ -256,6 +256,20 @@ async def many_streams(c):
     await asyncio.gather(*(channel.close() for channel in channels))
 
 
+@case("40 streams whose clients do not read hold up nobody else", once=True)
+async def stalled_readers(c):
+    channels = [c.open_channel() for _ in range(4)]
+    stalled = [channels[i % 4].unary_stream("/conform.Server/Flood")(b"64", timeout=30) for i in range(40)]
+    for call in stalled:
+        expect(len(await call.read()) == 16384, "another message")
+    for _ in range(5):
+        await c.unary("Unary", b"hello", timeout=5)
+    expect(len([1 async for _ in stalled[0]]) == 63, "the stalled stream lost messages")
+    for call in stalled[1:]:
+        call.cancel()
+    await asyncio.gather(*(channel.close() for channel in channels))
+
+
 @case("the server dies within a stream", once=True)
 async def dying_server(c):
     call = c.chat(service="mortal.Server")

@@ -100,6 +100,13 @@ async def large(request, context):
     return b"m" * int(request)
 
 
+async def flood(request, context):
+    """More than anybody has windows for."""
+    begun(context)
+    for _ in range(int(request)):
+        await context.write(bytes(16384))
+
+
 async def tell(request, context):
     return json.dumps(seen.get(request.decode(), {})).encode()
 
@@ -119,6 +126,7 @@ async def main():
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
         "Sleep": grpc.unary_unary_rpc_method_handler(sleep),
         "Large": grpc.unary_unary_rpc_method_handler(large),
+        "Flood": grpc.unary_stream_rpc_method_handler(flood),
         "Seen": grpc.unary_unary_rpc_method_handler(tell),
     }
     names = "conform.Server", "mortal.Server"
