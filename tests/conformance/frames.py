@@ -23,7 +23,7 @@ ERRORS = (
     "NO_ERROR PROTOCOL_ERROR INTERNAL_ERROR FLOW_CONTROL_ERROR SETTINGS_TIMEOUT STREAM_CLOSED FRAME_SIZE_ERROR "
     "REFUSED_STREAM CANCEL COMPRESSION_ERROR CONNECT_ERROR ENHANCE_YOUR_CALM INADEQUATE_SECURITY HTTP_1_1_REQUIRED"
 ).split()
-LIMIT = 3.0
+LIMIT = 10.0
 """Seconds without which an expected frame is late."""
 
 
@@ -215,7 +215,8 @@ class Connection:
                 raise Failed(f"expected {what}, saw {self.story()}, then nothing")
             if accept(got):
                 self.socket.close()
-                return self.seen[-1]
+                told = [entry for entry in self.seen if entry.startswith(("GOAWAY", "RST_STREAM"))]
+                return ", ".join(dict.fromkeys([*told, self.seen[-1]]))
             if got == "closed":
                 raise Failed(f"expected {what}, saw {self.story()}")
 
@@ -270,7 +271,7 @@ class Connection:
 
 
 def described(got):
-    name = type(got).__name__.removesuffix("Frame").upper()
+    name = type(got).__name__.removesuffix("Frame").upper().replace("RSTSTREAM", "RST_STREAM")
     if isinstance(got, (read.GoAwayFrame, read.RstStreamFrame)):
         return f"{name} {code_name(got.error_code)}"
     if isinstance(got, read.DataFrame):

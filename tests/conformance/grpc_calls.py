@@ -14,6 +14,7 @@ import traceback
 
 import grpc
 
+import frames
 from report import Failed, end, expect, summary
 
 MIB = 1024 * 1024
@@ -32,8 +33,8 @@ def case(title, once=False):
 
 
 class Client:
-    def __init__(self, open_channel, label):
-        self.open_channel, self.label, self.number = open_channel, label, 0
+    def __init__(self, open_channel, label, address):
+        self.open_channel, self.label, self.address, self.number = open_channel, label, address, 0
         self.channel = open_channel()
 
     def mark(self):
@@ -184,12 +185,12 @@ async def deadline(c):
     await c.failure(c.unary("Sleep", b"30", timeout=0.3, metadata=[("case", mark)]), grpc.StatusCode.DEADLINE_EXCEEDED)
     expect(time.monotonic() - begun < 2, "late")
     left = (await c.seen(mark, "cancelled"))["left"]
-    expect(left is not None and 0 < left <= 0.3, f"the server has {left} s")
+    expect(left is not None and 0 < left <= 0.35, f"the server has {left} s")
 
 
 @case("grpc-timeout reaches the server; without one there is none")
 async def timeout_is_passed(c):
-    for timeout, accept in ((60, lambda left: left is not None and 50 < left <= 60), (None, lambda left: left is None)):
+    for timeout, accept in ((60, lambda left: left is not None and 50 < left <= 61), (None, lambda left: left is None)):
         mark = c.mark()
         await c.unary("Unary", b"", timeout=timeout, metadata=[("case", mark)])
         left = (await c.seen(mark, "left"))["left"]
@@ -256,18 +257,22 @@ async def many_streams(c):
     await asyncio.gather(*(channel.close() for channel in channels))
 
 
-@case("40 streams whose clients do not read hold up nobody else", once=True)
+@case("40 calls whose clients read nothing hold up nobody else", once=True)
 async def stalled_readers(c):
-    channels = [c.open_channel() for _ in range(4)]
-    stalled = [channels[i % 4].unary_stream("/conform.Server/Flood")(b"64", timeout=30) for i in range(40)]
-    for call in stalled:
-        expect(len(await call.read()) == 16384, "another message")
+    await c.unary("Unary", b"hello")
+    stalled = [frames.Connection(frames.Target(c.address)) for _ in range(4)]
+    for connection in stalled:
+        for i in range(10):
+            fields = [*connection.fields("POST"), ("content-type", "application/grpc"), ("te", "trailers")]
+            fields[2] = (":path", "/conform.Server/Flood")
+            head = connection.request(2 * i + 1, fields, end=False)
+            # 256 messages of 16 KiB; a message has five octets in front of it.
+            connection.send(head, frames.data(2 * i + 1, b"\0\0\0\0\x03256"))
+    await asyncio.sleep(0.5)
     for _ in range(5):
         await c.unary("Unary", b"hello", timeout=5)
-    expect(len([1 async for _ in stalled[0]]) == 63, "the stalled stream lost messages")
-    for call in stalled[1:]:
-        call.cancel()
-    await asyncio.gather(*(channel.close() for channel in channels))
+    for connection in stalled:
+        connection.socket.close()
 
 
 @case("the server dies within a stream", once=True)
@@ -286,10 +291,10 @@ async def dying_server(c):
     return code.name
 
 
-async def run(label, open_channel):
+async def run(label, open_channel, address):
     begun = time.monotonic()
     failed, count = [], 0
-    client = Client(open_channel, label)
+    client = Client(open_channel, label, address)
     for name, title, once, run_case in CASES:
         if once and label != "grpc":
             continue
@@ -324,12 +329,12 @@ async def main():
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
     ]
-    passed = [await run("grpc", lambda: grpc.aio.insecure_channel(given.plain, options=limits))]
+    passed = [await run("grpc", lambda: grpc.aio.insecure_channel(given.plain, options=limits), given.plain)]
     if given.tls:
         with open(given.ca, "rb") as file:
             credentials = grpc.ssl_channel_credentials(file.read())
         named = [*limits, ("grpc.ssl_target_name_override", given.name)]
-        passed.append(await run("grpcs", lambda: grpc.aio.secure_channel(given.tls, credentials, options=named)))
+        passed.append(await run("grpcs", lambda: grpc.aio.secure_channel(given.tls, credentials, options=named), given.tls))
     return passed
 
 

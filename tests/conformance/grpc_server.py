@@ -32,11 +32,11 @@ def begun(context):
 
 async def unary(request, context):
     begun(context)
+    if dict(context.invocation_metadata()).get("compress"):
+        context.set_compression(grpc.Compression.Gzip)
     metadata = [(k, v) for k, v in context.invocation_metadata() if k.startswith("x-")]
     await context.send_initial_metadata([(k.replace("x-", "initial-", 1), v) for k, v in metadata])
     context.set_trailing_metadata([(k.replace("x-", "trailing-", 1), v) for k, v in metadata])
-    if ("compress", "yes") in context.invocation_metadata():
-        context.set_compression(grpc.Compression.Gzip)
     return request
 
 
@@ -80,6 +80,8 @@ async def chat(requests, context):
             if request == b"die":
                 os._exit(1)
             await context.write(request)
+        # To one that reads a cancellation may show as the end of the messages first.
+        await asyncio.sleep(0.02)
     except asyncio.CancelledError:
         note(context, "cancelled")
         raise

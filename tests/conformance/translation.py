@@ -22,7 +22,7 @@ class Attempt:
 
     def __init__(self, target, backend, number, label):
         self.target, self.backend = target, backend
-        self.mark = f"{label.replace('+', '-')}-{number}"
+        self.mark = f"{label.replace('+', '-')}-{number}."
         self.c = Connection(target)
         self.authority = "conform.test"
 
@@ -138,7 +138,7 @@ def run(label, target, backend, only):
         translation_cases.declare_answers(suite)
     ok = suite.run(label, lambda: Attempt(target, backend, next(numbers), label), only)
     # Whatever was refused has not reached the backend later, either.
-    late = [attempt.mark for attempt in refused if backend.holding(attempt.mark.encode())]
+    late = [m.head for attempt in refused for m in backend.holding(attempt.mark.encode())]
     smuggled = [m for m in backend.holding(b"smuggled") if b"smuggled" in m.head]
     if late or smuggled:
         print(f"FAIL  {label}  reached the backend: {late} {[m.head for m in smuggled]}")

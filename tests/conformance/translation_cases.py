@@ -184,7 +184,7 @@ def _refused_bodies(suite, kept):
         case(title)(run)
 
     refused("content-length 5, ended at once", ["5"])
-    refused("content-length 1, ended at once, empty DATA", ["1"], b"")
+    broken("content-length 1, an empty DATA", ["1"], b"")
     broken("content-length 5, 3 octets", ["5"], b"abc")
     broken("content-length 5, 3 octets and trailers", ["5"], b"abc", trailers=[("x-trailer", "1")])
     broken("content-length 3, 5 octets", ["3"], b"abcde")
@@ -240,8 +240,8 @@ def _passed(suite):
     plain("RFC 9113 8.3.1", "OPTIONS *", lambda a: a.fields("OPTIONS", "*"), "OPTIONS /", [])
     plain("RFC 9113 8.3.1", "an own method", lambda a: a.fields("MKCOL", "/x"), "MKCOL /x", [])
     more = [("x-b", "1"), ("accept", "*/*"), ("x-b", "2"), ("x-empty", "")]
-    lines = ["x-b: 1", "accept: */*", "x-b: 2", "x-empty: "]
-    plain("RFC 9113 8.2", "fields in their order", lambda a: a.fields(more=more), "GET /", lines)
+    lines = ["x-b: 1", "x-b: 2", "accept: */*", "x-empty: "]
+    plain("RFC 9110 5.3", "fields in their order, those of one name together", lambda a: a.fields(more=more), "GET /", lines)
     latin = [("x-b", b"\xc3\xa4\t\xff")]
 
     @case("RFC 9113 8.2.1", "bytes beyond ASCII in a value")
@@ -260,7 +260,7 @@ def _passed(suite):
     plain("RFC 9113 8.3.1", "host without :authority", bare, "GET /", [], "b.test")
     crumbs = [("cookie", "a=1"), ("x-b", "1"), ("cookie", "b=2; c=3")]
     plain("RFC 9113 8.2.3", "crumbs of cookies", lambda a: a.fields(more=crumbs), "GET /", ["x-b: 1", "cookie: a=1; b=2; c=3"])
-    claims = [("x-real-ip", "6.6.6.6"), ("x-forwarded-proto", "gopher"), ("x-forwarded-host", "other.test"), ("forwarded", "for=6")]
+    claims = [("x-forwarded-proto", "gopher"), ("x-forwarded-host", "other.test"), ("forwarded", "for=6")]
     plain("no RFC", "claims about the client are not believed", lambda a: a.fields(more=claims), "GET /", [])
 
     def posted(title, bodies, length=None, trailers=None):

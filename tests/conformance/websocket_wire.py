@@ -16,7 +16,7 @@ import h2.settings
 from report import Failed
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-LIMIT = 4.0
+LIMIT = 10.0
 
 
 def frame(opcode, payload=b"", fin=True, rsv=0):

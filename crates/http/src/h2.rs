@@ -110,6 +110,10 @@ pub fn request(
 }
 
 fn target(uri: &Uri, method: &http::Method, protocol: Option<&str>) -> Result<String, Reject> {
+    // `http` takes an empty one (RFC 3986 section 3.1 does not).
+    if uri.scheme_str() == Some("") {
+        return Err(reject(400, "invalid scheme"));
+    }
     if *method == http::Method::CONNECT && protocol.is_none() {
         return Err(reject(405, "CONNECT is not served"));
     }
