@@ -32,9 +32,7 @@ class Client(threading.Thread):
         while self.todo or active:
             if away and not active:
                 connection.socket.close()
-                place += 1
-                if place >= len(self.targets):
-                    break
+                place = min(place + 1, len(self.targets) - 1)
                 connection, away, stream = Connection(self.targets[place]), False, 1
             frames = []
             while self.todo and len(active) < STREAMS and not away:
@@ -72,7 +70,6 @@ class Client(threading.Thread):
                     self.lost.append(active.get(got.stream_id))
                 if "END_STREAM" in got.flags and active.pop(got.stream_id, None):
                     self.answered.append(place)
-        self.lost += self.todo
 
 
 def main():
