@@ -47,6 +47,19 @@ fn h2spec() {
 }
 
 #[test]
+fn h2spec_of_a_node() {
+    let port = free_port();
+    let mut upstream = to_port(port);
+    upstream["scheme"] = json!("grpc");
+    upstream["retries"] = json!(0);
+    // Cases break their connections: none may be another's.
+    upstream["keepalive_pool"] = json!({"size": 1, "idle_timeout": 60, "requests": 1});
+    let gateway = gateway(&Value::Null, &json!({"routes": [{"id": "all", "uri": "/*", "upstream": upstream}]}));
+    let all = args(&["--plain", &gateway.addr().to_string(), "--node", &port.to_string()]);
+    drivers().run("h2spec_node.py", &all, &[("node", 85)]);
+}
+
+#[test]
 fn translation_to_http_1() {
     let port = free_port();
     let mut resources = json!({"routes": [{"id": "all", "uri": "/*", "enable_websocket": true, "upstream": to_port(port)}]});
