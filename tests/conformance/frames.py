@@ -187,7 +187,9 @@ class Connection:
             return "closed"
         got.wire_length = length
         if isinstance(got, (read.HeadersFrame, read.PushPromiseFrame)):
-            got.fields = self.decoder.decode(got.data) if "END_HEADERS" in got.flags else None
+            ended = "END_HEADERS" in got.flags
+            fields = self.decoder.decode(got.data, raw=True) if ended else ()
+            got.fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in fields]
         self.seen.append(described(got))
         return got
 
@@ -277,6 +279,6 @@ def described(got):
     if isinstance(got, read.DataFrame):
         return f"DATA({got.wire_length}{' end' if 'END_STREAM' in got.flags else ''})"
     if isinstance(got, read.HeadersFrame) and got.fields:
-        status = dict((str(n), str(v)) for n, v in got.fields).get(":status")
+        status = dict(got.fields).get(":status")
         return f"HEADERS {status}"
     return name

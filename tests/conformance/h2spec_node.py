@@ -1,5 +1,5 @@
-"""The other side of h2spec: its 57 cases for clients of HTTP/2, asked of the gateway as the client of a node; and answers that no client may be
-given.
+"""The other side of h2spec: its 57 cases for clients of HTTP/2, asked of the gateway as the client of a node; answers that no client may be
+given; and what becomes of a request of HTTP/1 on its way to such a node.
 
     python3 tests/conformance/h2spec_node.py --plain 127.0.0.1:9080 --node 1980
 
@@ -42,8 +42,13 @@ class Node(Connection):
         # In one piece with the acknowledgement, so that nothing of this side's is still to come.
         self.send(settings((INITIAL_WINDOW, 65535)), frame(SETTINGS, ACK, 0))
         request = self.wait(read.HeadersFrame)
-        self.wait(read.SettingsFrame, lambda got: "ACK" in got.flags)
-        self.asked = {str(n): str(v) for n, v in request.fields}
+        # A body may come before the acknowledgement.
+        self.early = []
+        while not (isinstance(got := self.event(), read.SettingsFrame) and "ACK" in got.flags):
+            expect(got not in (None, "closed"), f"no acknowledgement: {self.story()}")
+            self.early.append(got)
+        self.asked = request.fields
+        self.ended = "END_STREAM" in request.flags
 
     def fields(self, more=()):
         return [(":status", "200"), *more]
@@ -54,23 +59,24 @@ class Opened:
 
     def __init__(self, gateway, nodes, number):
         self.gateway, self.nodes, self.path = gateway, nodes, f"/case/{number}"
-        self.answer = queue.Queue()
+        self.answer, self.arrived = queue.Queue(), threading.Event()
 
-    def hello(self, unfinished=False):
-        """`unfinished`: the request's body does not come to its end."""
-        self.unfinished = unfinished
+    def hello(self, unfinished=False, raw=None):
+        """`unfinished`: the request's body does not come to its end; `raw`: bytes of a whole request of HTTP/1, with `x-case: CASE`."""
+        self.unfinished, self.raw = unfinished, raw
         self.nodes.expected[self.path] = arrived = queue.Queue()
         threading.Thread(target=self._ask, daemon=True).start()
         try:
             got = arrived.get(timeout=LIMIT)
         except queue.Empty:
             raise Failed("the request does not come") from None
-        if isinstance(got, Exception):
-            raise got
+        self.arrived.set()
         return got
 
     def _ask(self):
         host, port = self.gateway.rsplit(":", 1)
+        if self.raw is not None:
+            return self._say(host, int(port))
         client = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
         try:
             if self.unfinished:
@@ -83,6 +89,17 @@ class Opened:
             self.answer.put((answer.status, answer.getheaders(), answer.read()))
         except (OSError, http.client.HTTPException) as error:
             self.answer.put(type(error).__name__)
+        client.close()
+
+    def _say(self, host, port):
+        client = socket.create_connection((host, port), timeout=LIMIT)
+        client.sendall(self.raw.replace(b"CASE", self.path.encode()))
+        if self.unfinished:
+            self.arrived.wait(LIMIT)
+            client.close()
+            return
+        source = client.makefile("rb")
+        self.answer.put((source.readline() + source.read(1)).decode())
         client.close()
 
     def told(self):
@@ -107,8 +124,9 @@ class Nodes:
     def _serve(self, stream):
         try:
             node = Node(stream)
-            self.expected[node.asked[":path"]].put(node)
-        except (OSError, KeyError, Failed) as error:
+            case = dict(node.asked)
+            self.expected[case.get("x-case") or case[":path"]].put(node)
+        except Exception as error:
             print(f"a connection without request: {error}", flush=True)
             stream.close()
 

@@ -1,4 +1,6 @@
-"""The cases of h2spec_node.py. `client/` are h2spec's; `answer/` are our own: malformed answers, of which no client may get a whole one."""
+"""The cases of h2spec_node.py. `client/` are h2spec's; `answer/` are our own: malformed answers, of which no client may get a whole
+one; and so are `request/`: what a request of HTTP/1 becomes.
+"""
 
 from hyperframe import frame as read
 
@@ -44,6 +46,7 @@ def declare(suite):
     _streams(suite)
     _frames(suite)
     _answers(suite)
+    _requests(suite)
 
 
 def _connections(suite):
@@ -230,3 +233,62 @@ def _answers(suite):
     late = lambda c: c.send(c.request(end=False), data(1, b"abc", False), c.request(fields=[("x-t", "1")]))
     passed("8.1", "trailers stay here for HTTP/1 without te", late, 200, b"abc")
     passed("6.8", "GOAWAY that lets the request end", lambda c: c.send(goaway(1, 0), c.request()), 200, b"")
+
+
+def _requests(suite):
+    number = 0
+
+    def case(section, title, raw, wanted, body=b"", method="GET", path="/", authority="conform.test", unfinished=False):
+        """`wanted`: the fields that the node gets beside pseudo-fields, `x-case` and `te`."""
+        nonlocal number
+        number += 1
+
+        def run(opened):
+            c = opened.hello(raw=raw, unfinished=unfinished)
+            pseudo = [(":method", method), (":scheme", "http"), (":authority", authority), (":path", path)]
+            expect(sorted(c.asked[:4]) == sorted(pseudo), f"the node got {c.asked[:4]}")
+            own = [("x-case", opened.path), *wanted]
+            got = [field for field in c.asked[4:] if field != ("te", "trailers")]
+            expect(sorted(got) == sorted(own), f"the node got {got}, not {own}")
+            if unfinished:
+                c.wait(read.RstStreamFrame)
+                return c.story()
+            received, ended = b"", c.ended
+            while not ended:
+                early = [got for got in c.early if isinstance(got, read.DataFrame)]
+                c.early = early[1:]
+                piece = early[0] if early else c.wait(read.DataFrame)
+                received, ended = received + piece.data, "END_STREAM" in piece.flags
+            expect(received == body, f"the node got the body {received!r}")
+            c.send(c.request())
+            told = opened.told()
+            expect(told.startswith("HTTP/1.1 200 "), f"the client got {told!r}")
+            return None
+
+        suite.case(f"request/{number}", f"RFC 9113 {section}", title)(run)
+
+    def head(*lines, line="GET / HTTP/1.1", host="conform.test"):
+        return "\r\n".join([line, f"Host: {host}", "x-case: CASE", *lines]).encode("latin-1") + b"\r\n\r\n"
+
+    case("8.3.1", "GET", head(), [])
+    case("8.3.1", "a query, escapes, dots", head(line="GET /a/../%2e/b?c=%20&d HTTP/1.1"), [], path="/a/../%2e/b?c=%20&d")
+    case("8.3.1", "a port, a name in upper case", head(host="Conform.TEST:81"), [], authority="Conform.TEST:81")
+    case("8.2.1", "names in upper case, bytes beyond ASCII", head("X-A: \xe4\tb", "x-A: 2"), [("x-a", "\xe4\tb"), ("x-a", "2")])
+    hops = "Connection: X-Hop, keep-alive", "X-Hop: 1", "Keep-Alive: 5", "Proxy-Connection: x", "TE: gzip", "X-Own: 1"
+    case("8.2.2", "fields of the connection stay here", head(*hops), [("x-own", "1")])
+    upgrade = "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"
+    case("8.2.2", "an upgrade to h2c stays here", head(*upgrade), [])
+    post = "POST / HTTP/1.1"
+    length = head("Content-Length: 5", line=post) + b"hello"
+    case("8.1.1", "a body of a length", length, [("content-length", "5")], b"hello", "POST")
+    chunks = head("Transfer-Encoding: chunked", line=post) + b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+    case("8.1", "chunks", chunks, [], b"hello", "POST")
+    inner = b"\0\0\x05\1\5\0\0\0\3\x82\x86\x84\x41\0"
+    framed = head(f"Content-Length: {len(inner)}", line=post) + inner
+    case("8.1", "a frame within a body stays there", framed, [("content-length", str(len(inner)))], inner, "POST")
+    waits = head("Content-Length: 5", "Expect: 100-continue", line=post) + b"hello"
+    case("8.1", "Expect stays here", waits, [("content-length", "5")], b"hello", "POST")
+    cut = head("Content-Length: 9", line=post) + b"hello"
+    case("8.1", "a body that breaks off is reset", cut, [("content-length", "9")], b"", "POST", unfinished=True)
+    cut = head("Transfer-Encoding: chunked", line=post) + b"9\r\nhello"
+    case("8.1", "chunks that break off are reset", cut, [], b"", "POST", unfinished=True)

@@ -58,7 +58,7 @@ class Attempt:
             if isinstance(got, (read.GoAwayFrame, read.RstStreamFrame)) and got.error_code:
                 return self.c.seen[-1]
             if isinstance(got, read.HeadersFrame):
-                own = [(str(n), str(v)) for n, v in got.fields]
+                own = got.fields
                 if status is None:
                     code = int(dict(own)[":status"])
                     if code >= 200:

@@ -56,7 +56,7 @@ fn h2spec_of_a_node() {
     upstream["keepalive_pool"] = json!({"size": 1, "idle_timeout": 60, "requests": 1});
     let gateway = gateway(&Value::Null, &json!({"routes": [{"id": "all", "uri": "/*", "upstream": upstream}]}));
     let all = args(&["--plain", &gateway.addr().to_string(), "--node", &port.to_string()]);
-    drivers().run("h2spec_node.py", &all, &[("node", 85)]);
+    drivers().run("h2spec_node.py", &all, &[("node", 97)]);
 }
 
 #[test]
