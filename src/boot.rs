@@ -220,7 +220,6 @@ fn proxy_settings(settings: &Settings) -> ProxySettings {
         keepalive_timeout: http.keepalive_timeout,
         send_timeout: http.send_timeout,
         keepalive_requests: limits.requests_per_connection,
-        h2_requests: limits.http2_requests_per_connection,
         server: Some(server.into()),
         trusted_addresses: apisix.trusted_addresses.clone(),
         show_upstream_status: apisix.show_upstream_status_in_response_header,

@@ -48,11 +48,6 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("sluice.wakeup_batching", "", "microseconds a worker gathers events when its last turn was small"),
     ("sluice.limits.requests_per_connection", "", "requests on one connection before it is closed"),
     (
-        "sluice.limits.http2_requests_per_connection",
-        "",
-        "the same of a connection that speaks HTTP/2; 0: no bound",
-    ),
-    (
         "nginx_config.worker_processes",
         "`auto`",
         "`auto` is one per core; also from the environment variable `APISIX_WORKER_PROCESSES`",

@@ -261,7 +261,7 @@ fn a_drain_lets_requests_end_and_says_good_bye() {
 #[test]
 fn a_bound_of_requests_ends_a_connection_in_order() {
     let upstream = Upstream::start().unwrap();
-    let settings = json!({"sluice": {"limits": {"http2_requests_per_connection": 5}}});
+    let settings = json!({"sluice": {"limits": {"requests_per_connection": 5}}});
     let gateway = gateway(&settings, &all_to(&upstream));
     run(async {
         let client = connect(gateway.addr()).await;

@@ -116,7 +116,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
                 let (guard, worker) = (ActiveGuard(active.clone()), worker.clone());
                 let counted = worker.drain.clone();
                 let connection = connection.clone();
-                let most = worker.settings.h2_requests;
+                let most = worker.settings.keepalive_requests;
                 if !leaving && most != 0 && connection.requests.get() + 1 >= most {
                     leaving = true;
                     streams.graceful_shutdown();

@@ -25,8 +25,6 @@ pub struct ProxySettings {
     pub send_timeout: Duration,
     /// Requests on one connection (`keepalive_requests`).
     pub keepalive_requests: u64,
-    /// The same in HTTP/2. 0: no bound.
-    pub h2_requests: u64,
     /// The value of the `Server` field; None leaves the upstream's.
     pub server: Option<Box<str>>,
     /// `apisix.trusted_addresses`: peers whose `X-Forwarded-*` are believed. None: no boundary configured.
@@ -53,7 +51,6 @@ impl Default for ProxySettings {
             keepalive_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(10),
             keepalive_requests: 1000,
-            h2_requests: 0,
             server: None,
             trusted_addresses: None,
             show_upstream_status: false,

@@ -44,8 +44,6 @@ pub struct RequestLimits {
     pub header_count: u64,
     /// Requests on one connection before it is closed (nginx `keepalive_requests`).
     pub requests_per_connection: u64,
-    /// The same of a connection that speaks HTTP/2, which is told so (GOAWAY). 0: no bound.
-    pub http2_requests_per_connection: u64,
     /// Bytes of an answer's head.
     pub response_header_bytes: u64,
     /// Bytes of a connection that plugins on stream routes may wait for (nginx `preread_buffer_size`).
@@ -83,8 +81,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             request_line_bytes: limits.size("request_line_bytes", 8 << 10).clamp(64, 1 << 20),
             header_bytes: limits.size("header_bytes", 32 << 10).clamp(256, 1 << 20),
             header_count: limits.integer("header_count", 1..=1024, 100),
-            requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1000),
-            http2_requests_per_connection: limits.integer("http2_requests_per_connection", 0..=u64::MAX, 0),
+            requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1_000_000),
             response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
             stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),
