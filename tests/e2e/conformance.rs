@@ -62,7 +62,8 @@ fn h2spec_of_a_node() {
 #[test]
 fn translation_to_http_1() {
     let port = free_port();
-    let mut resources = json!({"routes": [{"id": "all", "uri": "/*", "enable_websocket": true, "upstream": to_port(port)}]});
+    let mut resources =
+        json!({"routes": [{"id": "all", "uri": "/*", "enable_websocket": true, "upstream": to_port(port)}]});
     secured(&mut resources);
     let gateway = gateway(&Value::Null, &resources);
     let more = args(&["--backend", &port.to_string()]);
@@ -130,7 +131,9 @@ fn h2load(url: &str, to: &str, requests: usize) -> Child {
 fn all_succeed(load: Child, requests: usize) {
     let out = load.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
-    let wanted = format!("requests: {requests} total, {requests} started, {requests} done, {requests} succeeded, 0 failed, 0 errored, 0 timeout");
+    let wanted = format!(
+        "requests: {requests} total, {requests} started, {requests} done, {requests} succeeded, 0 failed, 0 errored, 0 timeout"
+    );
     assert!(said.contains(&wanted), "{said}\n{}", String::from_utf8_lossy(&out.stderr));
 }
 
