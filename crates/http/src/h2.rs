@@ -34,6 +34,10 @@ pub fn request(
     let (mut length, mut cookies, mut total) = (None, 0, target.len());
     for (name, value) in &head.headers {
         total += name.as_str().len() + value.len() + 4;
+        // RFC 9113 section 8.2.1. A parser of HTTP/1 would strip it, and see another value than the gateway's plugins did.
+        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
+            return Err(reject(400, "white space around a field's value"));
+        }
         let known = Known::from_name(name.as_str().as_bytes());
         match known {
             Known::ContentLength => match (length, content_length(value.as_bytes())) {
@@ -108,6 +112,10 @@ pub fn request(
 }
 
 fn target<'a>(uri: &'a Uri, method: &http::Method, protocol: Option<&str>) -> Result<&'a str, Reject> {
+    // `http` takes an empty one (RFC 3986 section 3.1 does not).
+    if uri.scheme_str() == Some("") {
+        return Err(reject(400, "invalid scheme"));
+    }
     if *method == http::Method::CONNECT && protocol.is_none() {
         return Err(reject(405, "CONNECT is not served"));
     }

@@ -3,7 +3,7 @@
 //! The surprise: a connection is never taken out to be used; requests share it until it is full, old, idle for too long or
 //! broken, and those under way on it end undisturbed.
 use super::gathered::Gathered;
-use super::{CONNECTION_WINDOW, SEND_BUFFER, WINDOW};
+use super::{SEND_BUFFER, WINDOW};
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 use h2::client::{self, SendRequest};
@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+/// What all streams of a connection may hold unread: no limit but their own windows. With one, a few clients that do not read would hold
+/// up everybody whose requests share the connection.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// Requests at once on a connection, until its peer says how many it takes.
 const STREAMS: usize = 100;
 /// Connections to one node, beyond which requests wait for a place.
