@@ -19,6 +19,8 @@ impl Check {
             let mut compiler = crate::boot::compiler(settings, crate::boot::Services::default())?;
             let applied = compiler.replace_all(crate::source::objects(raw));
             found.errors.extend(crate::source::errors(raw, &applied.problems));
+            let broken = crate::certificates::check(&settings.apisix.ssl, &applied.snapshot)?;
+            found.errors.extend(crate::source::errors(raw, &broken));
         }
         match self.output {
             Output::Text => print!("{found}"),

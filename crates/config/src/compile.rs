@@ -24,8 +24,9 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
+use sluice_net::tls::SniMap;
 use sluice_parts::Parts;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, HttpClient, HttpOptions, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -80,6 +81,8 @@ pub struct CompileSettings {
     pub workers: u16,
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
+    /// `apisix.ssl.ssl_protocols`: of ssl objects that name none.
+    pub protocols: sluice_net::tls::Protocols,
     pub resolver: Option<Arc<dyn Resolve>>,
     /// The registries of `discovery`.
     pub discovery: Option<Arc<dyn Discover>>,
@@ -103,6 +106,7 @@ impl Default for CompileSettings {
             pool: PoolSettings::default(),
             workers: 1,
             trusted_certificates: None,
+            protocols: sluice_net::tls::Protocols::default(),
             resolver: None,
             discovery: None,
             health_checks: false,
@@ -191,6 +195,7 @@ impl Compiler {
             consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
             certificates: Parts::default(),
+            ssl_names: SniMap::default(),
             mutual: Arc::default(),
             skip_mtls: Parts::default(),
         });
@@ -255,6 +260,11 @@ impl Compiler {
     /// What is remembered of every node, and what health checks have found.
     pub fn states(&self) -> &Arc<NodeStates> {
         &self.states
+    }
+
+    /// A client as plugins have it, for what is fetched beside requests.
+    pub fn http_client(&self, options: &HttpOptions) -> HttpClient {
+        self.env.http_client(options)
     }
 
     /// The stored form of a resource.
@@ -412,6 +422,7 @@ impl Compiler {
             consumer_groups: self.snapshot.consumer_groups.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
+            ssl_names: self.snapshot.ssl_names.clone(),
             mutual: self.snapshot.mutual.clone(),
             skip_mtls: self.snapshot.skip_mtls.clone(),
         };

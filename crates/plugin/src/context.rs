@@ -29,6 +29,8 @@ pub struct TlsInfo {
     pub client_certificate: Option<Vec<u8>>,
     /// The ssl object that served the handshake.
     pub ssl_id: Arc<str>,
+    /// The protocol that was agreed on: `h2`.
+    pub alpn: Option<Box<str>>,
 }
 
 /// The client's connection.

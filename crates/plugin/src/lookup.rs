@@ -185,6 +185,8 @@ impl Context {
             Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
             Variable::SslProtocol => text(tls?.protocol),
             Variable::SslCipher => text(&tls?.cipher),
+            Variable::SslAlpnProtocol => tls?.alpn.as_deref().map(Value::str),
+            Variable::SslEarlyData => tls.map(|_| Value::str("")),
             Variable::SslSessionReused => text(if tls?.session_reused { "r" } else { "." }),
             Variable::SslClientVerify => text(&tls?.client_verify),
             Variable::SslClientRawCert
@@ -192,11 +194,16 @@ impl Context {
             | Variable::SslClientEscapedCert
             | Variable::SslClientSDn
             | Variable::SslClientIDn
+            | Variable::SslClientSDnLegacy
+            | Variable::SslClientIDnLegacy
             | Variable::SslClientSerial
             | Variable::SslClientFingerprint
             | Variable::SslClientVStart
-            | Variable::SslClientVEnd => {
-                crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable)
+            | Variable::SslClientVEnd
+            | Variable::SslClientVRemain => {
+                let now = self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let now = i64::try_from(now).unwrap_or(i64::MAX);
+                crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable, now)
             }
             _ => None,
         }

@@ -73,6 +73,32 @@ pub fn certificate_expiry(pem: &str) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp())
 }
 
+/// What there is to tell of a certificate. Times are unix time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    pub subject: String,
+    pub issuer: String,
+    /// `RSA 2048`, `EC 256`.
+    pub key: String,
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// Of the first certificate of a PEM text; `None` where it cannot be read.
+pub fn certificate_facts(pem: &str) -> Option<CertificateFacts> {
+    use x509_parser::public_key::PublicKey;
+    let chain = certificates(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let key = match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(point)) => format!("EC {}", point.key_size()),
+        _ => "other".to_owned(),
+    };
+    let (subject, issuer) = (certificate.subject().to_string(), certificate.issuer().to_string());
+    let (from, to) = (certificate.validity().not_before, certificate.validity().not_after);
+    Some(CertificateFacts { subject, issuer, key, not_before: from.timestamp(), not_after: to.timestamp() })
+}
+
 /// Whether a PEM text holds a private key that can be used.
 pub fn check_private_key(pem: &str) -> Result<(), String> {
     let der = key(pem).map_err(|e| e.to_string())?;
