@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sluice_config::settings::apisix::Ssl;
 use sluice_config::{Problem, Snapshot};
 use sluice_model::Kind;
+use sluice_model::secret::is_reference;
 use sluice_net::tls::{CertConfig, CertError, PemError, ServerTls, certificate_facts};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,9 +30,15 @@ fn problem(error: &CertError) -> Problem {
     }
 }
 
-/// What is wrong with the certificates of a configuration that is not in force.
+/// What is wrong with the certificates of a configuration that is not in force. Those whose secrets are not fetched yet are
+/// passed over.
 pub fn check(settings: &Ssl, snapshot: &Snapshot) -> Result<Vec<Problem>, PemError> {
-    let all: Vec<_> = snapshot.certificates.iter().map(|(_, config)| config.clone()).collect();
+    let is_whole = |config: &CertConfig| {
+        let ca = config.client.iter().map(|client| &client.ca_pem);
+        !config.certs.iter().flat_map(|(cert, key)| [cert, key]).chain(ca).any(|text| is_reference(text))
+    };
+    let all = snapshot.certificates.iter().map(|(_, config)| config.clone());
+    let all: Vec<_> = all.filter(|config| is_whole(config)).collect();
     Ok(crate::listen::server_tls(settings)?.replace(&all).iter().map(problem).collect())
 }
 
