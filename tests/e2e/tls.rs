@@ -174,7 +174,7 @@ fn sessions_are_resumed_on_every_worker_with_and_without_tickets() {
             let kinds = (0..6).map(|_| {
                 let mut wire = Wire::connect_tls(addr, name, client.clone()).unwrap();
                 let subject = wire.get("/").unwrap().json()["headers"]["x-subject"].clone();
-                assert_eq!(subject, if name == "mtls.test" { json!("CN=anna") } else { json!("") }, "{name}");
+                assert_eq!(subject == "CN=anna", name == "mtls.test", "{name}: {subject}");
                 assert_eq!(wire.tls().unwrap().protocol_version().unwrap().as_str().unwrap().contains("1_3"), protocols.len() > 8);
                 wire.tls().unwrap().handshake_kind()
             });
@@ -248,4 +248,45 @@ fn certificates_that_cannot_be_used_are_found_by_the_check() {
     assert!(told.contains("a client certificate may be shown"), "{told}");
     let (_, told) = check(&["explain", "GET", "https://a.test/"]);
     assert!(told.contains("no ssl object has this name"), "{told}");
+}
+
+#[test]
+fn who_is_connected_has_to_meet_what_is_asked_for_since() {
+    let upstream = Upstream::start().unwrap();
+    let (authority, people) = (Authority::new("servers").unwrap(), Authority::new("people").unwrap());
+    let server = authority.server(&["api.test"]).unwrap();
+    let mut resources = all_to(&upstream);
+    resources["ssls"] = json!([{"id": 1, "sni": "api.test", "cert": server.cert, "key": server.key}]);
+    let gateway = gateway(&Value::Null, &resources);
+    let addr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let client = authority.client_config(None).unwrap();
+    let mut wire = Wire::connect_tls(addr, "api.test", client.clone()).unwrap();
+    let ask = |wire: &mut Wire| wire.request("GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").map(|a| a.status).ok();
+    assert_eq!(ask(&mut wire), Some(200));
+    // Another certificate does not touch the connection.
+    let other = authority.server(&["api.test"]).unwrap();
+    resources["ssls"][0]["cert"] = json!(other.cert);
+    resources["ssls"][0]["key"] = json!(other.key);
+    gateway.dir().write_resources(&resources).unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        let fresh = Wire::connect_tls(addr, "api.test", authority.client_config(None).unwrap()).unwrap();
+        let shown = fresh.tls().unwrap().peer_certificates().unwrap()[0].to_vec();
+        if other.is(&shown) {
+            break;
+        }
+        assert!(Instant::now() < until, "the new certificate is not shown");
+    }
+    assert_eq!(ask(&mut wire), Some(200));
+    // What is asked for now is asked of all.
+    resources["ssls"][0]["client"] = json!({"ca": people.pem()});
+    gateway.dir().write_resources(&resources).unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    let refused = loop {
+        match ask(&mut wire) {
+            Some(200) => assert!(Instant::now() < until, "an old connection goes on without a certificate"),
+            other => break other,
+        }
+    };
+    assert_eq!(refused, Some(400));
 }

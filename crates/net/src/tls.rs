@@ -19,7 +19,8 @@ use std::sync::{Arc, LazyLock};
 pub use client::{ClientTls, ClientTlsConfig, system_roots};
 pub use ocsp::{CertStatus, OcspAnswer, OcspError, OcspSubject};
 pub use pem::{
-    CertificateFacts, PemError, certificate_expiry, certificate_facts, check_certificate, check_private_key,
+    CertificateFacts, PemError, certificate_covers, certificate_expiry, certificate_facts, check_certificate,
+    check_private_key,
 };
 pub use server::{
     AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings, StapleKey, Stapling,

@@ -1,10 +1,11 @@
 //! mTLS beyond the handshake (apisix/init.lua `verify_https_client`): paths that need no certificate, and requests whose host
 //! belongs to an ssl object that asks for one while the handshake was for another name.
-//! The surprise: in HTTP/2 the latter get 421 where APISIX answers 400. Browsers send requests for several names over one
-//! connection if its certificate covers them, and after 421 they open another (RFC 9110, 15.5.20).
+//! The surprise: in HTTP/2 the latter get 421 instead of APISIX's 400 where the handshake's certificate covers the host. Then
+//! browsers send requests for several names over one connection, and open another after 421 (RFC 9110, 15.5.20).
 use crate::rescue::Trouble;
 use sluice_config::Snapshot;
 use sluice_http::Version;
+use sluice_net::tls::certificate_covers;
 use sluice_plugin::{Context, TlsInfo};
 
 /// Whether the client may go on. Cheap where no ssl object asks for client certificates.
@@ -28,7 +29,10 @@ pub fn check(cx: &Context, snapshot: &Snapshot) -> Result<(), Trouble> {
         Some(of_host) if !is_for(tls, host, &of_host.id) => {
             let sni = tls.server_name.as_deref().unwrap_or_default();
             tracing::error!("client certificate verified with SNI {sni}, but the host is {host}");
-            Err(if cx.request.version == Version::Http2 { Trouble::Misdirected } else { Trouble::ClientCertificate })
+            let shown = snapshot.certificates.get(&tls.ssl_id);
+            let covers = || shown.is_some_and(|c| c.certs.iter().any(|(pem, _)| certificate_covers(pem, host)));
+            let may_be_shared = cx.request.version == Version::Http2 && covers();
+            Err(if may_be_shared { Trouble::Misdirected } else { Trouble::ClientCertificate })
         }
         _ => Ok(()),
     }

@@ -35,6 +35,11 @@ impl Pair {
         Ok(Arc::new(config))
     }
 
+    /// Whether this is the certificate, in DER.
+    pub fn is(&self, der: &[u8]) -> bool {
+        self.der().is_ok_and(|(chain, _)| chain.first().is_some_and(|first| first.as_ref() == der))
+    }
+
     /// The same, and clients are to show a certificate of this authority.
     pub fn server_config_for(&self, clients: &Authority) -> anyhow::Result<Arc<rustls::ServerConfig>> {
         let (chain, key) = self.der()?;
