@@ -87,7 +87,8 @@ impl Certificates {
     /// All certificates that clients see: `{id, snis, client_ca, certificates: [{subject, issuer, not_before, not_after, …}]}`, the
     /// next to end first. Reads all of them: not for a request's path.
     pub fn reports(&self, snapshot: &Snapshot) -> Vec<Value> {
-        let mut all: Vec<(i64, Value)> = snapshot.certificates.iter().map(|(id, config)| self.report(id, config)).collect();
+        let mut all: Vec<(i64, Value)> =
+            snapshot.certificates.iter().map(|(id, config)| self.report(id, config)).collect();
         all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one["id"].as_str().cmp(&other["id"].as_str())));
         all.into_iter().map(|(_, report)| report).collect()
     }

@@ -155,8 +155,7 @@ impl Job {
     async fn ask(&self, subject: &OcspSubject) -> Result<(Vec<u8>, Option<OcspAnswer>), Refused> {
         let Ok(_seat) = self.seats.acquire().await else { return Err(Refused::Unheard("it ends".into())) };
         let unheard = |text: String| Refused::Unheard(text);
-        let question =
-            subject.request().map_err(|error| unheard(format!("failed to create ocsp request: {error}")))?;
+        let question = subject.request().map_err(|error| unheard(format!("failed to create ocsp request: {error}")))?;
         let request = HttpRequest::new("POST", subject.responder())
             .header("Content-Type", "application/ocsp-request")
             .body(question)
@@ -200,8 +199,10 @@ impl Job {
                 Some(again)
             }
             Err(Refused::Status(status)) => {
-                let text =
-                    format!("failed to validate ocsp response: certificate status \"{}\" in the OCSP response", status.name());
+                let text = format!(
+                    "failed to validate ocsp response: certificate status \"{}\" in the OCSP response",
+                    status.name()
+                );
                 tracing::error!("no ocsp response send: {text}");
                 self.tls.staple(&self.key, None);
                 *state = State { over: false, stapled: None, error: Some(text) };

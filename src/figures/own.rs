@@ -137,13 +137,19 @@ const ROWS: &[Row] = &[
         Kind::Gauge,
         certificates,
     ),
-    ("sluice_ocsp_responses", "OCSP responses to staple: those that are, and those that cannot be had", &["state"], Kind::Gauge, {
-        |own, out| {
-            let (stapled, wanted) = own.configuration.certificates().stapled();
-            out.push(&["stapled"], stapled as f64);
-            out.push(&["missing"], wanted.saturating_sub(stapled) as f64);
-        }
-    }),
+    (
+        "sluice_ocsp_responses",
+        "OCSP responses to staple: those that are, and those that cannot be had",
+        &["state"],
+        Kind::Gauge,
+        {
+            |own, out| {
+                let (stapled, wanted) = own.configuration.certificates().stapled();
+                out.push(&["stapled"], stapled as f64);
+                out.push(&["missing"], wanted.saturating_sub(stapled) as f64);
+            }
+        },
+    ),
     ("sluice_access_log_lines_total", "Lines of the access log by what became of them", &["result"], Kind::Counter, {
         |own, out| {
             if let Some(log) = &own.access_log {

@@ -164,7 +164,9 @@ fn sessions_are_resumed_on_every_worker_with_and_without_tickets() {
         {"id": 2, "sni": "mtls.test", "cert": server.cert, "key": server.key, "client": {"ca": people.pem()}},
     ]);
     let anna = people.client("anna").unwrap();
-    for (tickets, protocols) in [(true, "TLSv1.2 TLSv1.3"), (false, "TLSv1.2 TLSv1.3"), (true, "TLSv1.2"), (false, "TLSv1.2")] {
+    for (tickets, protocols) in
+        [(true, "TLSv1.2 TLSv1.3"), (false, "TLSv1.2 TLSv1.3"), (true, "TLSv1.2"), (false, "TLSv1.2")]
+    {
         let settings = json!({"nginx_config": {"worker_processes": 4},
             "apisix": {"ssl": {"ssl_session_tickets": tickets, "ssl_protocols": protocols}}});
         let gateway = gateway(&settings, &resources);
@@ -175,7 +177,10 @@ fn sessions_are_resumed_on_every_worker_with_and_without_tickets() {
                 let mut wire = Wire::connect_tls(addr, name, client.clone()).unwrap();
                 let subject = wire.get("/").unwrap().json()["headers"]["x-subject"].clone();
                 assert_eq!(subject == "CN=anna", name == "mtls.test", "{name}: {subject}");
-                assert_eq!(wire.tls().unwrap().protocol_version().unwrap().as_str().unwrap().contains("1_3"), protocols.len() > 8);
+                assert_eq!(
+                    wire.tls().unwrap().protocol_version().unwrap().as_str().unwrap().contains("1_3"),
+                    protocols.len() > 8
+                );
                 wire.tls().unwrap().handshake_kind()
             });
             let resumed = kinds.filter(|kind| *kind == Some(HandshakeKind::Resumed)).count();
@@ -232,7 +237,11 @@ fn certificates_that_cannot_be_used_are_found_by_the_check() {
     let resources = json!({"ssls": [{"id": "mixed", "sni": "a.test", "cert": one.cert, "key": other.key}]});
     let dir = sluice_testkit::ConfigDir::new(&Value::Null, &resources).unwrap();
     let check = |arguments: &[&str]| {
-        let out = std::process::Command::new(crate::start::binary()).args(arguments).arg("-c").arg(dir.config_file()).output();
+        let out = std::process::Command::new(crate::start::binary())
+            .args(arguments)
+            .arg("-c")
+            .arg(dir.config_file())
+            .output();
         let out = out.unwrap();
         (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
     };

@@ -80,7 +80,9 @@ fn certificates(all: &[Value], now: u64) -> Value {
             let Some(end) = certificate["not_after"].as_i64() else { continue };
             let left = end.saturating_sub_unsigned(now);
             if left < SOON.cast_signed() && ending.len() < 100 {
-                ending.push(json!({"id": ssl["id"], "snis": ssl["snis"], "not_after": end, "days": left.div_euclid(86_400)}));
+                ending.push(
+                    json!({"id": ssl["id"], "snis": ssl["snis"], "not_after": end, "days": left.div_euclid(86_400)}),
+                );
             }
         }
     }

@@ -80,7 +80,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
         "client": cx.client_ip().to_string(),
     });
     let global: Vec<Value> = snapshot.global.entries().iter().map(plugin).collect();
-    let tls = cx.connection.tls.as_ref().map(|_| tls::describe(snapshot, cx.request.host(), Some(cx.request.path_bytes())));
+    let tls =
+        cx.connection.tls.as_ref().map(|_| tls::describe(snapshot, cx.request.host(), Some(cx.request.path_bytes())));
     if let Some(reason) = refused {
         let refused = format!("400: {reason}");
         return Ok(json!({

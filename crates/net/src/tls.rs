@@ -5,6 +5,7 @@ mod client;
 mod ocsp;
 mod pem;
 mod server;
+mod sessions;
 mod single;
 mod sni;
 mod verifier;
@@ -23,7 +24,8 @@ pub use pem::{
     check_private_key,
 };
 pub use server::{
-    AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings, StapleKey, Stapling,
+    AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings, StapleKey,
+    Stapling,
 };
 pub use single::single_server;
 pub use sni::SniMap;

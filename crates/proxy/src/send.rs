@@ -684,7 +684,8 @@ impl Exchange<'_> {
 
 /// The name that a TLS handshake with a node asks for, without port.
 fn tls_name<'a>(cx: &'a Context, upstream: &'a Upstream, host: Option<&'a str>) -> &'a str {
-    let of_request = || cx.upstream.host.as_deref().and_then(|h| std::str::from_utf8(h).ok()).unwrap_or(cx.request.host());
+    let of_request =
+        || cx.upstream.host.as_deref().and_then(|h| std::str::from_utf8(h).ok()).unwrap_or(cx.request.host());
     let name = upstream.tls.sni.as_deref().or(host).unwrap_or_else(of_request);
     sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(name)
 }

@@ -45,7 +45,8 @@ impl Pair {
         let (chain, key) = self.der()?;
         let mut roots = rustls::RootCertStore::empty();
         roots.add(clients.issuer.der().clone())?;
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
         let config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)

@@ -10,7 +10,9 @@ pub(super) fn describe(snapshot: &Snapshot, name: &str, path: Option<&[u8]>) -> 
         return json!({"server_name": name, "error": "no ssl object has this name: the handshake fails"});
     };
     let certificates = config.certs.iter().map(|(pem, _)| match certificate_facts(pem) {
-        Some(facts) => json!({"subject": facts.subject, "issuer": facts.issuer, "key": facts.key, "not_after": facts.not_after}),
+        Some(facts) => {
+            json!({"subject": facts.subject, "issuer": facts.issuer, "key": facts.key, "not_after": facts.not_after})
+        }
         None => json!({"error": "it cannot be read"}),
     });
     let versions = [(config.protocols.tls12, "TLSv1.2"), (config.protocols.tls13, "TLSv1.3")];

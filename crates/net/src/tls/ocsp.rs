@@ -123,7 +123,8 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, OcspErr
 impl OcspSubject {
     /// From a chain in PEM, leaf first, its issuer next.
     pub fn from_pem(chain: &str) -> Result<OcspSubject, OcspError> {
-        let chain = super::pem::certificates(chain).map_err(|e| OcspError::Certificate(PemError::Cert(e).to_string()))?;
+        let chain =
+            super::pem::certificates(chain).map_err(|e| OcspError::Certificate(PemError::Cert(e).to_string()))?;
         let mut chain = chain.into_iter();
         let leaf = chain.next().ok_or(OcspError::NoIssuer)?;
         let responder = responder(&parse(&leaf)?).ok_or(OcspError::NoResponder)?;
@@ -244,13 +245,18 @@ impl OcspSubject {
         };
         for _ in 0..MAX_SIGNERS {
             let Some(der) = list.optional(SEQUENCE) else { break };
-            let (_, signer) = X509Certificate::from_der(der.whole).map_err(|e| OcspError::Certificate(e.to_string()))?;
+            let (_, signer) =
+                X509Certificate::from_der(der.whole).map_err(|e| OcspError::Certificate(e.to_string()))?;
             if !named(&signer)? {
                 continue;
             }
             let may_sign = signer.extended_key_usage().ok().flatten().is_some_and(|usage| usage.value.ocsp_signing);
             let (from, to) = (signer.validity().not_before.timestamp(), signer.validity().not_after.timestamp());
-            if !may_sign || signer.issuer().as_raw() != issuer.subject().as_raw() || now < from - SKEW || now > to + SKEW {
+            if !may_sign
+                || signer.issuer().as_raw() != issuer.subject().as_raw()
+                || now < from - SKEW
+                || now > to + SKEW
+            {
                 return Err(OcspError::Signer);
             }
             let issued = Signed::read(&mut Reader::of(der))?;

@@ -2,6 +2,7 @@
 //! rest. The one surprise: an object with client certificates has tickets and session cache of its own, for a session
 //! begun before mTLS was asked for must not be resumed past it.
 use super::pem::certified_key;
+use super::sessions::Sessions;
 use super::sni::{Certificates, SniMap};
 use super::verifier::DepthVerifier;
 use super::{ClientVerify, PemError, ServerTlsStream, provider, provider_with};
@@ -11,7 +12,7 @@ use arc_swap::ArcSwap;
 use foldhash::{HashMap, HashSet};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use sluice_parts::Parts;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,9 +83,9 @@ pub struct CertConfig {
 impl CertConfig {
     /// Whose OCSP answers it staples, one for each certificate.
     pub fn staples(&self) -> impl Iterator<Item = StapleKey> {
-        self.stapling.into_iter().flat_map(|stapling| {
-            self.certs.iter().map(move |(chain, _)| StapleKey { chain: chain.clone(), stapling })
-        })
+        self.stapling
+            .into_iter()
+            .flat_map(|stapling| self.certs.iter().map(move |(chain, _)| StapleKey { chain: chain.clone(), stapling }))
     }
 }
 
@@ -108,7 +109,7 @@ pub struct ServerTlsSettings {
     pub session_tickets: bool,
     /// Sessions kept in memory, for all objects without mTLS together.
     pub session_cache: usize,
-    /// Sessions kept in memory by each object with mTLS.
+    /// Sessions kept in memory for all objects with mTLS together.
     pub mtls_session_cache: usize,
     /// TLS 1.2 suites by OpenSSL's names (`ssl_ciphers`); all that rustls has when None.
     pub ciphers: Option<String>,
@@ -122,7 +123,7 @@ impl Default for ServerTlsSettings {
             handshake_timeout: Duration::from_secs(60),
             session_tickets: true,
             session_cache: 16_384,
-            mtls_session_cache: 64,
+            mtls_session_cache: 4096,
             ciphers: None,
         }
     }
@@ -172,23 +173,6 @@ struct SslObject {
 /// OCSP answers that are stapled now, those that no object uses yet or any more included.
 type Staples = HashMap<StapleKey, Arc<[u8]>>;
 
-/// Sessions of every object without mTLS: shared by all workers and kept across changes.
-#[derive(Debug)]
-struct Sessions {
-    ticketer: Option<Arc<dyn ProducesTickets>>,
-    cache: Arc<dyn StoresServerSessions>,
-}
-
-impl Sessions {
-    fn new(tickets: bool, cache: usize) -> Result<Self, PemError> {
-        let ticketer = tickets.then(rustls::crypto::aws_lc_rs::Ticketer::new).transpose();
-        Ok(Self {
-            ticketer: ticketer.map_err(|e| PemError::Config(e.to_string()))?,
-            cache: ServerSessionMemoryCache::new(cache),
-        })
-    }
-}
-
 /// The ssl objects of one moment.
 #[derive(Clone, Debug)]
 pub struct ServerCerts {
@@ -236,7 +220,9 @@ impl ServerCerts {
 #[derive(Debug)]
 pub struct ServerTls {
     settings: ServerTlsSettings,
+    /// Of every object without mTLS, kept across changes.
     sessions: Sessions,
+    mtls_sessions: Arc<dyn StoresServerSessions>,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<ServerCerts>,
     /// Held while objects change, so that no answer is missed.
@@ -247,9 +233,17 @@ impl ServerTls {
     /// Without any object yet.
     pub fn new(settings: ServerTlsSettings) -> Result<Self, PemError> {
         let sessions = Sessions::new(settings.session_tickets, settings.session_cache)?;
+        let mtls_sessions = ServerSessionMemoryCache::new(settings.mtls_session_cache);
         let none = ServerCerts { names: SniMap::default(), objects: Parts::default() };
         let provider = settings.ciphers.as_deref().map_or_else(provider, provider_with);
-        Ok(Self { settings, sessions, provider, current: ArcSwap::from_pointee(none), staples: Mutex::default() })
+        Ok(Self {
+            settings,
+            sessions,
+            mtls_sessions,
+            provider,
+            current: ArcSwap::from_pointee(none),
+            staples: Mutex::default(),
+        })
     }
 
     /// Staples an answer to the certificates it is for, from the next handshake on; `None`: nothing any more.
@@ -347,16 +341,13 @@ impl ServerTls {
         let mut base = b.with_cert_resolver(certificates.clone());
         // `ssl_prefer_server_ciphers on` (apisix/cli/ngx_tpl.lua)
         base.ignore_client_order = self.settings.ciphers.is_some();
-        let own;
-        let sessions = if verifier.is_some() {
-            own = Sessions::new(self.settings.session_tickets, self.settings.mtls_session_cache)?;
-            &own
-        } else {
-            &self.sessions
+        let sessions = match verifier {
+            Some(_) => Sessions::apart(self.settings.session_tickets, &self.mtls_sessions)?,
+            None => self.sessions.clone(),
         };
-        base.session_storage = sessions.cache.clone();
-        if let Some(t) = &sessions.ticketer {
-            base.ticketer = t.clone();
+        base.session_storage = sessions.cache;
+        if let Some(ticketer) = sessions.ticketer {
+            base.ticketer = ticketer;
         }
         let configs = self.settings.alpn.iter().map(|alpn| {
             let mut c = base.clone();

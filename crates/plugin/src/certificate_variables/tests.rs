@@ -50,7 +50,9 @@ fn numbers_and_times() {
 fn the_certificate_itself() {
     assert_eq!(of(&Variable::SslClientRawCert), PEM);
     let lines = of(&Variable::SslClientCert);
-    assert!(lines.starts_with("-----BEGIN CERTIFICATE-----\n\tMII") && lines.ends_with("\n\t-----END CERTIFICATE-----"));
+    assert!(
+        lines.starts_with("-----BEGIN CERTIFICATE-----\n\tMII") && lines.ends_with("\n\t-----END CERTIFICATE-----")
+    );
     let escaped = of(&Variable::SslClientEscapedCert);
     assert!(escaped.starts_with("-----BEGIN%20CERTIFICATE-----%0AMII"), "{escaped}");
     assert!(!escaped.contains(['+', '/', '=', '\n']), "{escaped}");
