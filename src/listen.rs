@@ -5,7 +5,7 @@ use sluice_net::socket::Socket;
 use sluice_net::tls::{PemError, ServerTls, ServerTlsSettings};
 use sluice_net::worker::spawn_connection;
 use sluice_net::{Address, Drain, Listener, Stream};
-use sluice_plugin::{Connection, TlsInfo};
+use sluice_plugin::{Alpn, Connection, TlsInfo};
 use sluice_proxy::{StreamFigures, Worker};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -135,7 +135,7 @@ async fn open(
                 client_verify: info.client_verify.to_string().into(),
                 client_certificate: info.peer_certs.first().map(|c| c.to_vec()),
                 ssl_id: info.ssl_id,
-                alpn: info.alpn.map(|name| String::from_utf8_lossy(&name).into()),
+                alpn: info.alpn.as_deref().and_then(Alpn::parse),
             });
             Some((stream, connection))
         }

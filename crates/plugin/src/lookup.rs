@@ -1,5 +1,5 @@
 //! Request variables: nginx's and APISIX's names answered from the [`Context`] (apisix/core/ctx.lua).
-use crate::context::{Attempt, Context};
+use crate::context::{Alpn, Attempt, Context};
 use sluice_expr::{Lookup, Value, Variable};
 use sluice_http::{Known, target};
 use sluice_telemetry::time_format;
@@ -185,7 +185,7 @@ impl Context {
             Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
             Variable::SslProtocol => text(tls?.protocol),
             Variable::SslCipher => text(&tls?.cipher),
-            Variable::SslAlpnProtocol => tls?.alpn.as_deref().map(Value::str),
+            Variable::SslAlpnProtocol => text(tls?.alpn.map_or("", Alpn::name)),
             Variable::SslEarlyData => tls.map(|_| Value::str("")),
             Variable::SslSessionReused => text(if tls?.session_reused { "r" } else { "." }),
             Variable::SslClientVerify => text(&tls?.client_verify),
