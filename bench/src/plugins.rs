@@ -128,6 +128,11 @@ const ROWS: &[Row] = &[
     row("tcp-logger", |s| json!({"tcp-logger": {"host": "127.0.0.1", "port": s.tcp, "inactive_timeout": 1}})),
     row("udp-logger", |s| json!({"udp-logger": {"host": "127.0.0.1", "port": s.udp, "inactive_timeout": 1}})),
     row("syslog", |s| json!({"syslog": {"host": "127.0.0.1", "port": s.tcp, "inactive_timeout": 1}})),
+    row(
+        "opentelemetry, 1 %",
+        |_| json!({"opentelemetry": {"sampler": {"name": "trace_id_ratio", "options": {"fraction": 0.01}}}}),
+    )
+    .goal(0.3),
 ];
 
 /// Plugins whose queues take more than usual, so that the full way of every entry is measured, not its discarding.
@@ -167,12 +172,14 @@ fn configure(site: &Site, rows: &[&Row], sinks: &Sinks, ports: &Ports) -> Result
     }
     let credentials =
         json!({"key-auth": {"key": "key-of-the-benchmark"}, "basic-auth": {"username": "bench", "password": "secret"}});
+    let mut metadata = LOGGERS.map(|id| json!({"id": id, "max_pending_entries": 1_000_000})).to_vec();
+    metadata.push(json!({"id": "opentelemetry", "collector": {"address": format!("127.0.0.1:{}", sinks.http)}}));
     let resources = json!({
         "routes": routes,
         "upstreams": [{"id": "u", "type": "roundrobin", "nodes": {node: 1},
             "keepalive_pool": {"size": 256, "idle_timeout": 300, "requests": 100_000_000}}],
         "consumers": [{"username": "bench", "plugins": credentials}],
-        "plugin_metadata": LOGGERS.map(|id| json!({"id": id, "max_pending_entries": 1_000_000})),
+        "plugin_metadata": metadata,
     });
     let config = json!({
         "apisix": {"node_listen": [{"ip": "127.0.0.1", "port": ports.http}], "ssl": {"enable": false}, "enable_control": false,
@@ -180,7 +187,7 @@ fn configure(site: &Site, rows: &[&Row], sinks: &Sinks, ports: &Ports) -> Result
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
         "nginx_config": {"worker_processes": 1, "http": {"enable_access_log": false, "keepalive_timeout": "300s"}},
         "plugin_attr": {"prometheus": {"export_addr": {"ip": "127.0.0.1", "port": ports.metrics}}},
-        "sluice": {"limits": {"log_pending_bytes": 1 << 30}},
+        "sluice": {"limits": {"log_pending_bytes": 1 << 30, "requests_per_connection": 100_000_000}},
     });
     std::fs::write(folder.join("config.yaml"), serde_json::to_string_pretty(&config)?)?;
     std::fs::write(folder.join("apisix.yaml"), format!("{resources}\n#END\n"))?;

@@ -95,6 +95,7 @@ impl Workload {
     pub fn request(&self) -> Vec<u8> {
         let path = match (self.setup, &self.request) {
             (Setup::Routes(n), _) => route_path(n / 2),
+            (Setup::Cached, _) => "/keep/api/v1/users/12345?fields=id".to_owned(),
             (_, Request::Large) => "/64k/api/v1/users/12345".to_owned(),
             _ => "/api/v1/users/12345?fields=id".to_owned(),
         };

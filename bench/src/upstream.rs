@@ -1,5 +1,5 @@
-//! The constant upstream: one of two prepared answers to whatever is asked, hosted by the generator's own loop so that no
-//! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, everything else 1 KiB. Not a general server: it reads
+//! The constant upstream: one of three prepared answers to whatever is asked, hosted by the generator's own loop so that no
+//! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, `/keep…` 1 KiB that may be kept, everything else 1 KiB. Not a general server: it reads
 //! Content-Length bodies only, which is what proxies send here.
 
 use std::io::{ErrorKind, Read, Write};
@@ -9,10 +9,10 @@ use memchr::memmem;
 
 const INPUT: usize = 16 * 1024;
 
-fn prepared(length: usize) -> Vec<u8> {
+fn prepared(length: usize, cache_control: &str) -> Vec<u8> {
     let mut answer = format!(
         "HTTP/1.1 200 OK\r\nServer: constant\r\nDate: Mon, 23 Nov 2026 11:00:00 GMT\r\nContent-Type: application/json; charset=utf-8\r\n\
-         Content-Length: {length}\r\nCache-Control: no-cache, private\r\nETag: \"5f2b1a7c9d\"\r\n\
+         Content-Length: {length}\r\nCache-Control: {cache_control}\r\nETag: \"5f2b1a7c9d\"\r\n\
          X-Upstream-Id: 0f3c1f6e-7a0b-4c39-b1c7-1d2e3f4a5b6c\r\nVary: Accept-Encoding\r\n\r\n"
     )
     .into_bytes();
@@ -23,6 +23,14 @@ fn prepared(length: usize) -> Vec<u8> {
 pub struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
+    kept: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Small,
+    Large,
+    Kept,
 }
 
 pub struct Connection {
@@ -30,14 +38,15 @@ pub struct Connection {
     input: Vec<u8>,
     /// Body bytes of the request still to be dropped.
     skip: usize,
-    large: bool,
+    which: Which,
     /// What has been sent of the current answer; `None` when none is due.
     sent: Option<usize>,
 }
 
 impl Answers {
     pub fn new() -> Self {
-        Self { small: prepared(1024), large: prepared(65536) }
+        let private = "no-cache, private";
+        Self { small: prepared(1024, private), large: prepared(65536, private), kept: prepared(1024, "max-age=86400") }
     }
 
     /// Reads, answers, and says whether the connection is to be kept.
@@ -72,7 +81,12 @@ impl Answers {
             } else {
                 let Some(end) = memmem::find(&c.input, b"\r\n\r\n") else { return c.input.len() < INPUT };
                 let head = c.input.get(..end).unwrap_or_default();
-                c.large = memmem::find(head.get(..40.min(head.len())).unwrap_or_default(), b" /64k").is_some();
+                let line = head.get(..40.min(head.len())).unwrap_or_default();
+                c.which = match () {
+                    () if memmem::find(line, b" /64k").is_some() => Which::Large,
+                    () if memmem::find(line, b" /keep").is_some() => Which::Kept,
+                    () => Which::Small,
+                };
                 c.skip = if head.starts_with(b"P") { content_length(head).unwrap_or(0) } else { 0 };
                 c.input.drain(..end + 4);
                 if c.skip > 0 {
@@ -88,7 +102,11 @@ impl Answers {
     }
 
     fn flush(&self, c: &mut Connection) -> bool {
-        let answer = if c.large { &self.large } else { &self.small };
+        let answer = match c.which {
+            Which::Small => &self.small,
+            Which::Large => &self.large,
+            Which::Kept => &self.kept,
+        };
         while let Some(sent) = c.sent {
             match c.stream.write(answer.get(sent..).unwrap_or_default()) {
                 Ok(n) if sent + n >= answer.len() => c.sent = None,
@@ -105,7 +123,7 @@ pub fn accept(listener: &TcpListener) -> Option<Connection> {
     let (stream, _) = listener.accept().ok()?;
     stream.set_nonblocking(true).ok()?;
     stream.set_nodelay(true).ok()?;
-    Some(Connection { stream, input: Vec::new(), skip: 0, large: false, sent: None })
+    Some(Connection { stream, input: Vec::new(), skip: 0, which: Which::Small, sent: None })
 }
 
 /// The value of Content-Length in a head, by any case of its name.

@@ -113,6 +113,7 @@ fn sluice(name: &'static str, plan: &Plan<'_>, home: &Path) -> Result<Peer> {
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
         "nginx_config": {"worker_processes": 1, "error_log": "operator.log", "error_log_level": "warn",
             "http": {"enable_access_log": false, "keepalive_timeout": "300s"}},
+        "sluice": {"limits": {"requests_per_connection": 100_000_000}},
         "plugin_attr": {"prometheus": {"enable_export_server": false}},
     });
     let mut route = json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": {}});

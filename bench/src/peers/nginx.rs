@@ -1,4 +1,4 @@
-//! nginx with what the others have too: keep-alive to the upstream, no access log, X-Forwarded-For.
+//! nginx with what the others have too: keep-alive to the upstream, no access log, X-Forwarded-For. `/keep…` goes through its cache.
 
 use anyhow::{Context, Result};
 
@@ -17,12 +17,13 @@ http {{
   proxy_buffer_size 8k; proxy_buffers 16 8k; client_body_buffer_size 64k;
   ssl_session_cache shared:s:1m; ssl_protocols TLSv1.3; ssl_certificate {cert}; ssl_certificate_key {key};
   upstream u {{ server 127.0.0.1:{UPSTREAM}; keepalive 256; keepalive_requests 100000000; keepalive_timeout 300s; }}
+  proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_cache_path {root}/cache keys_zone=kept:1m; open_file_cache max=1000;
   server {{
     listen 127.0.0.1:8011; listen 127.0.0.1:8411 ssl;
-    location / {{
-      proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    }}
+    location / {{ proxy_pass http://u; }}
+    location /keep {{ proxy_cache kept; proxy_pass http://u; }}
   }}
 }}
 ",

@@ -44,7 +44,11 @@ pub fn write(home: &Path, resources: &Value) -> Result<()> {
             "status": {"ip": "127.0.0.1", "port": 8515},
         },
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
-        "nginx_config": {"worker_processes": 1, "http": {"enable_access_log": false, "keepalive_timeout": "300s"}},
+        "nginx_config": {"worker_processes": 1, "http": {
+            "enable_access_log": false, "keepalive_timeout": "300s",
+            "upstream": {"keepalive": 256, "keepalive_requests": 100_000_000, "keepalive_timeout": "300s"},
+        }},
+        "sluice": {"limits": {"requests_per_connection": 100_000_000}},
         "plugin_attr": {"prometheus": {"export_addr": {"ip": "127.0.0.1", "port": 8516}}},
     });
     std::fs::write(home.join("conf/config.yaml"), serde_json::to_string_pretty(&config)?)?;

@@ -436,11 +436,14 @@ impl Exchange<'_> {
         if let Some(timings) = cx.timings() {
             timings.begin("apisix.phase.header_filter", true);
         }
-        for encoders in [false, true] {
-            if self.skip != u64::MAX {
-                self.snapshot.global.header_filter(encoders, self.skip, cx);
+        let global = &self.snapshot.global;
+        if global.has(Phase::HeaderFilter) || self.chain.has(Phase::HeaderFilter) || cx.trace.is_some() {
+            for encoders in [false, true] {
+                if self.skip != u64::MAX {
+                    global.header_filter(encoders, self.skip, cx);
+                }
+                self.chain.header_filter(encoders, 0, cx);
             }
-            self.chain.header_filter(encoders, 0, cx);
         }
         self.debug_call("http_header_filter_phase", cx);
         self.debug_report(cx);

@@ -81,7 +81,7 @@ pub(super) fn read(s: Section<'_>) -> Sluice {
             request_line_bytes: limits.size("request_line_bytes", 8 << 10).clamp(64, 1 << 20),
             header_bytes: limits.size("header_bytes", 32 << 10).clamp(256, 1 << 20),
             header_count: limits.integer("header_count", 1..=1024, 100),
-            requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1000),
+            requests_per_connection: limits.integer("requests_per_connection", 1..=u64::MAX, 1_000_000),
             response_header_bytes: limits.size("response_header_bytes", 64 << 10).clamp(1024, 1 << 20),
             stream_preread_bytes: limits.size("stream_preread_bytes", 16 << 10).clamp(64, 1 << 20),
             stream_preread_timeout: limits.time("stream_preread_timeout", Duration::from_secs(30)),

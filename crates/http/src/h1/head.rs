@@ -1,14 +1,13 @@
-//! Request and response heads (RFC 9112 sections 2 to 6): parsed in place by `httparse`, kept as offsets.
+//! Request and response heads (RFC 9112 sections 2 to 6): read once, from left to right, and kept as offsets.
 //!
-//! `httparse` is lenient where old clients were; a gateway must not be (request smuggling). This file refuses bare LF,
-//! obs-fold, ambiguous framing, several or missing `Host`, and what does not belong into a target.
+//! There is no leniency towards old clients, as it is what request smuggling lives on: this file refuses bare LF, obs-fold,
+//! ambiguous framing, several or missing `Host`, and what does not belong into a target.
 use super::body::Framing;
+use super::tokens::{target_end, token_end, value_end};
 use crate::headers::{Headers, Known, Span};
 use crate::method::Method;
 use crate::request::{Request, Version};
 use crate::response::Response;
-use httparse::{Header, Status};
-use std::mem::MaybeUninit;
 
 /// Bounds of a head. Defaults are nginx's `large_client_header_buffers 4 8k`.
 #[derive(Clone, Copy, Debug)]
@@ -40,56 +39,46 @@ pub struct Reject {
 #[error("{0}")]
 pub struct BadResponse(pub &'static str);
 
+/// Fields of a response.
 const MAX_FIELDS: usize = 128;
 
 pub(crate) const fn reject(status: u16, reason: &'static str) -> Reject {
     Reject { status, reason }
 }
 
+/// The method, the target, where the fields begin, and whether the version is 1.1.
+type RequestLine = (Span, Span, usize, bool);
+
 /// Parses a request head from the start of `data`. `Ok(None)`: more bytes are needed. `Ok(Some(n))`: the head took `n`
 /// bytes and `request` describes it.
 pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Result<Option<usize>, Reject> {
-    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut []);
-    let n = match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, data, &mut fields) {
-        Ok(Status::Complete(n)) => n,
-        Ok(Status::Partial) => return incomplete(data, limits),
-        Err(httparse::Error::TooManyHeaders) => return Err(reject(431, "too many header fields")),
-        Err(httparse::Error::Version) if names_a_version(data) => {
-            return Err(reject(505, "HTTP version not supported"));
-        }
-        Err(_) => return Err(reject(400, "malformed request head")),
-    };
-    let (Some(method), Some(path), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(reject(400, "malformed request line"));
-    };
-    if path.len() + method.len() + 11 > limits.request_line {
+    let Some((method, target, fields, http11)) = request_line(data)? else { return incomplete(data, limits) };
+    if method.len as usize + target.len as usize + 11 > limits.request_line {
         return Err(reject(414, "request line too long"));
     }
+    request.clear();
+    let scan = match scan_fields(data, fields, http11, limits.fields, &mut request.headers) {
+        Ok(Some(scan)) => scan,
+        Ok(None) => return incomplete(data, limits),
+        Err(TOO_MANY) => return Err(reject(431, TOO_MANY)),
+        Err(reason) => return Err(reject(400, reason)),
+    };
+    let n = scan.end;
     if n > limits.head {
         return Err(reject(431, "request head too large"));
     }
-    if parsed.headers.len() > limits.fields {
-        return Err(reject(431, "too many header fields"));
-    }
-    let base = data.as_ptr() as usize;
-    let at = |s: &[u8]| Span::of(s.as_ptr() as usize - base, s.len());
-    request.clear();
     request.headers.buf.extend_from_slice(&data[..n]);
-    request.method = Method::from_token(method.as_bytes());
-    request.method_text = at(method.as_bytes());
-    request.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    request.received = n as u64;
-    let target = at(path.as_bytes());
-    let first_line_end = target.start as usize + path.len() + " HTTP/1.1".len();
-    if data.get(first_line_end..first_line_end + 2) != Some(b"\r\n") || data.first() == Some(&b'\n') {
-        return Err(reject(400, "request line must end with CR LF"));
+    if scan.nominated {
+        request.headers.drop_nominated();
     }
-    let scan = scan_fields(data, n, parsed.headers, minor == 1, &mut request.headers).map_err(|r| reject(400, r))?;
-    adopt_request_target(path, target, request)?;
-    match (scan.hosts, minor) {
-        (0, 0) => {}
-        (0, _) => return Err(reject(400, "missing Host")),
+    request.method = Method::from_token(method.get(data));
+    request.method_text = method;
+    request.version = if http11 { Version::Http11 } else { Version::Http10 };
+    request.received = n as u64;
+    adopt_request_target(target.get(data), target, request)?;
+    match (scan.hosts, http11) {
+        (0, false) => {}
+        (0, true) => return Err(reject(400, "missing Host")),
         // An absolute-form target's host stands in for the field's (RFC 9112 section 3.2.2).
         (1, _) if request.host.len == 0 && !request.adopt_host_at(scan.host) => {
             return Err(reject(400, "invalid Host"));
@@ -97,7 +86,7 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
         (1, _) => {}
         _ => return Err(reject(400, "several Host fields")),
     }
-    if scan.chunked && minor == 0 {
+    if scan.chunked && !http11 {
         return Err(reject(400, "Transfer-Encoding in HTTP/1.0"));
     }
     request.framing = match (scan.chunked, scan.length) {
@@ -107,9 +96,52 @@ pub fn parse_request(data: &[u8], limits: &Limits, request: &mut Request) -> Res
         (false, _) => Framing::None,
     };
     request.keep_alive = scan.keep_alive;
-    request.upgrade = scan.upgrade && scan.connection_upgrade && minor == 1;
-    request.expects_continue = scan.expects_continue && minor == 1;
+    request.upgrade = scan.upgrade && scan.connection_upgrade && http11;
+    request.expects_continue = scan.expects_continue && http11;
     Ok(Some(n))
+}
+
+/// `None`: it is not whole yet.
+#[inline]
+fn request_line(data: &[u8]) -> Result<Option<RequestLine>, Reject> {
+    let malformed = reject(400, "malformed request line");
+    let mut start = 0;
+    // A server should overlook empty lines in front (RFC 9112 section 2.2).
+    while data.get(start) == Some(&b'\r') {
+        match data.get(start + 1) {
+            Some(b'\n') => start += 2,
+            Some(_) => return Err(malformed),
+            None => return Ok(None),
+        }
+    }
+    let method = token_end(data, start);
+    match data.get(method) {
+        None => return Ok(None),
+        Some(b' ') if method > start => {}
+        Some(_) => return Err(malformed),
+    }
+    let target = target_end(data, method + 1);
+    match data.get(target) {
+        None => return Ok(None),
+        Some(b' ') if target > method + 1 => {}
+        Some(b'#' | 0..=0x20 | 0x7f) if target > method + 1 => {
+            return Err(reject(400, "illegal character in the request target"));
+        }
+        Some(_) => return Err(malformed),
+    }
+    let line = data.get(target + 1..).unwrap_or_default();
+    let http11 = match line {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b'\r', b'\n', ..] => true,
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b'\r', b'\n', ..] => false,
+        _ if b"HTTP/1.1\r\n".starts_with(line) || b"HTTP/1.0\r\n".starts_with(line) => return Ok(None),
+        _ if line.starts_with(b"HTTP/1.1") || line.starts_with(b"HTTP/1.0") => {
+            return Err(reject(400, "request line must end with CR LF"));
+        }
+        _ if names_a_version(data) => return Err(reject(505, "HTTP version not supported")),
+        _ => return Err(malformed),
+    };
+    let span = |from: usize, to: usize| Span::of(from, to - from);
+    Ok(Some((span(start, method), span(method + 1, target), target + 11, http11)))
 }
 
 /// Whether the request line has three parts of which the last is some `HTTP/1.2`: an unknown version, not garbage.
@@ -131,13 +163,12 @@ fn incomplete(data: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
     Ok(None)
 }
 
-fn adopt_request_target(path: &str, span: Span, request: &mut Request) -> Result<(), Reject> {
-    let raw = path.as_bytes();
-    if raw.iter().any(|b| *b <= b' ' || *b == 0x7f || *b == b'#') {
-        return Err(reject(400, "illegal character in the request target"));
+fn adopt_request_target(raw: &[u8], span: Span, request: &mut Request) -> Result<(), Reject> {
+    let bad = reject(400, "invalid request target");
+    if !raw.is_ascii() && std::str::from_utf8(raw).is_err() {
+        return Err(bad);
     }
     request.target = span;
-    let bad = reject(400, "invalid request target");
     if raw.first() == Some(&b'/') {
         return if request.adopt_target(raw) { Ok(()) } else { Err(bad) };
     }
@@ -171,34 +202,22 @@ pub fn parse_response(
     to_head: bool,
     response: &mut Response,
 ) -> Result<Option<usize>, BadResponse> {
-    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let n = match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, data, &mut fields) {
-        Ok(Status::Complete(n)) => n,
-        Ok(Status::Partial) if data.len() <= max_head => return Ok(None),
-        Ok(Status::Partial) => return Err(BadResponse("response head too large")),
-        Err(_) => return Err(BadResponse("malformed response head")),
+    let Some((code, reason, fields, http11)) = status_line(data)? else {
+        return response_incomplete(data, max_head);
     };
-    let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
-        return Err(BadResponse("malformed status line"));
-    };
-    if code < 100 {
-        return Err(BadResponse("invalid status"));
-    }
-    // `httparse` takes empty lines before the status line, and a bare LF at its end.
-    let line_end = memchr::memchr(b'\n', data).unwrap_or(0);
-    if !data.starts_with(b"HTTP/") || line_end.checked_sub(1).and_then(|i| data.get(i)) != Some(&b'\r') {
-        return Err(BadResponse("status line must end with CR LF"));
-    }
-    let base = data.as_ptr() as usize;
     response.clear();
+    let scan = scan_fields(data, fields, http11, MAX_FIELDS, &mut response.headers).map_err(BadResponse)?;
+    let Some(scan) = scan else { return response_incomplete(data, max_head) };
+    let n = scan.end;
     response.headers.buf.extend_from_slice(&data[..n]);
-    response.status = code;
-    response.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    if let Some(reason) = parsed.reason.filter(|r| !r.is_empty()) {
-        response.reason = Span::of(reason.as_ptr() as usize - base, reason.len());
+    if scan.nominated {
+        response.headers.drop_nominated();
     }
-    let scan = scan_fields(data, n, parsed.headers, minor == 1, &mut response.headers).map_err(BadResponse)?;
+    response.status = code;
+    response.version = if http11 { Version::Http11 } else { Version::Http10 };
+    if reason.len > 0 && reason.get(data).is_ascii() {
+        response.reason = reason;
+    }
     if scan.chunked && scan.length.is_some() {
         return Err(BadResponse("both Content-Length and Transfer-Encoding"));
     }
@@ -215,12 +234,55 @@ pub fn parse_response(
     };
     // Chunks from a node of HTTP/1.0: nobody on its way need have understood them, so the connection is not used again
     // (RFC 9112 section 6.1).
-    response.keep_alive = scan.keep_alive && response.framing != Framing::Close && !(scan.chunked && minor == 0);
+    response.keep_alive = scan.keep_alive && response.framing != Framing::Close && (http11 || !scan.chunked);
     Ok(Some(n))
 }
 
+fn response_incomplete(data: &[u8], max_head: usize) -> Result<Option<usize>, BadResponse> {
+    if data.len() <= max_head { Ok(None) } else { Err(BadResponse("response head too large")) }
+}
+
+/// The status, the reason, where the fields begin, and whether the version is 1.1. `None`: the line is not whole yet.
+#[inline]
+fn status_line(data: &[u8]) -> Result<Option<(u16, Span, usize, bool)>, BadResponse> {
+    let malformed = BadResponse("malformed status line");
+    let digit = |b: u8| b.is_ascii_digit().then(|| u16::from(b - b'0')).ok_or(malformed);
+    let (minor, a, b, c) = match *data {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor, b' ', a, b, c, _, ..] => (minor, a, b, c),
+        _ if data.len() < 13 && b"HTTP/1.".starts_with(data.get(..7).unwrap_or(data)) => return Ok(None),
+        _ => return Err(malformed),
+    };
+    let http11 = match minor {
+        b'1' => true,
+        b'0' => false,
+        _ => return Err(malformed),
+    };
+    let code = digit(a)? * 100 + digit(b)? * 10 + digit(c)?;
+    if code < 100 {
+        return Err(BadResponse("invalid status"));
+    }
+    let start = match data.get(12) {
+        Some(b' ') => 13,
+        _ => 12,
+    };
+    let end = value_end(data, start);
+    match (data.get(end), data.get(end + 1)) {
+        (Some(b'\r'), Some(b'\n')) if start == 13 || end == 12 => {
+            Ok(Some((code, Span::of(start, end - start), end + 2, http11)))
+        }
+        (None, _) | (Some(b'\r'), None) => Ok(None),
+        _ => Err(BadResponse("status line must end with CR LF")),
+    }
+}
+
+const TOO_MANY: &str = "too many header fields";
+
 #[derive(Default)]
 struct Scan {
+    /// Bytes up to the end of the head.
+    end: usize,
+    /// `Connection` names fields.
+    nominated: bool,
     length: Option<u64>,
     chunked: bool,
     keep_alive: bool,
@@ -231,50 +293,68 @@ struct Scan {
     expects_continue: bool,
 }
 
-/// One pass over the fields: line ends, framing, hop-by-hop, connection options.
+/// One pass over the fields: names, values, line ends, framing, hop-by-hop, connection options. `None`: more bytes are needed.
+/// Spans are those of `data`; the fields' buffer is the caller's to fill.
 #[inline]
 fn scan_fields(
     data: &[u8],
-    head: usize,
-    fields: &[Header<'_>],
+    mut at: usize,
     http11: bool,
+    most: usize,
     headers: &mut Headers,
-) -> Result<Scan, &'static str> {
-    let base = data.as_ptr() as usize;
+) -> Result<Option<Scan>, &'static str> {
     let mut scan = Scan { keep_alive: http11, ..Scan::default() };
-    let (mut nominated, mut closing) = (false, false);
-    for (i, field) in fields.iter().enumerate() {
-        let name = Span::of(field.name.as_ptr() as usize - base, field.name.len());
-        let value_start = match field.value.len() {
-            0 => name.start as usize + field.name.len() + 1,
-            _ => field.value.as_ptr() as usize - base,
-        };
-        let value = Span::of(value_start, field.value.len());
-        let line_end = match fields.get(i + 1) {
-            Some(next) => next.name.as_ptr() as usize - base,
-            None => head - 2,
-        };
-        // Between the value and the next line stand only white space and the line end: it must be CR LF, once.
-        let tail = data.get(value_start + field.value.len()..line_end).ok_or("malformed header field")?;
-        if !tail.ends_with(b"\r\n")
-            || tail.len() > 2 && tail[..tail.len() - 2].iter().any(|b| matches!(b, b'\r' | b'\n'))
-        {
-            return Err("header field must end with CR LF");
+    let (mut count, mut closing) = (0, false);
+    loop {
+        let name_end = token_end(data, at);
+        if name_end == at {
+            match (data.get(at), data.get(at + 1)) {
+                (Some(b'\r'), Some(b'\n')) => break,
+                (None, _) | (Some(b'\r'), None) => return Ok(None),
+                (Some(b'\r' | b'\n'), _) => return Err("head must end with CR LF"),
+                _ => return Err("malformed header field"),
+            }
         }
-        if field.name.len() > usize::from(u16::MAX) {
+        match data.get(name_end) {
+            Some(b':') => {}
+            None => return Ok(None),
+            Some(_) => return Err("malformed header field"),
+        }
+        let mut start = name_end + 1;
+        while matches!(data.get(start), Some(b' ' | b'\t')) {
+            start += 1;
+        }
+        let line = value_end(data, start);
+        match (data.get(line), data.get(line + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {}
+            (None, _) | (Some(b'\r'), None) => return Ok(None),
+            (Some(b'\r' | b'\n'), _) => return Err("header field must end with CR LF"),
+            _ => return Err("malformed header field"),
+        }
+        count += 1;
+        if count > most {
+            return Err(TOO_MANY);
+        }
+        let (Some(name), Some(mut value)) = (data.get(at..name_end), data.get(start..line)) else { return Ok(None) };
+        while let [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
+        }
+        if name.len() > usize::from(u16::MAX) {
             return Err("header name too long");
         }
-        let known = Known::from_name(field.name.as_bytes());
+        let (name_at, value_at) = (Span::of(at, name.len()), Span::of(start, value.len()));
+        at = line + 2;
+        let known = Known::from_name(name);
         let mut hop = false;
         match known {
             Known::Host => {
                 scan.hosts += 1;
-                scan.host = value;
+                scan.host = value_at;
             }
-            Known::Connection if http11 && matches!(field.value, b"keep-alive" | b"Keep-Alive") => hop = true,
+            Known::Connection if http11 && matches!(value, b"keep-alive" | b"Keep-Alive") => hop = true,
             Known::Connection => {
                 hop = true;
-                for token in field.value.split(|b| *b == b',').map(|t| t.trim_ascii()) {
+                for token in value.split(|b| *b == b',').map(|t| t.trim_ascii()) {
                     if token.eq_ignore_ascii_case(b"close") {
                         closing = true;
                     } else if token.eq_ignore_ascii_case(b"upgrade") {
@@ -282,7 +362,7 @@ fn scan_fields(
                     } else if token.eq_ignore_ascii_case(b"keep-alive") {
                         scan.keep_alive |= !http11;
                     } else if !token.is_empty() {
-                        nominated = true;
+                        scan.nominated = true;
                     }
                 }
             }
@@ -293,35 +373,30 @@ fn scan_fields(
             }
             Known::Expect => {
                 hop = true;
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err("unknown expectation");
                 }
                 scan.expects_continue = true;
             }
-            Known::ContentLength => match (scan.length, content_length(field.value)) {
+            Known::ContentLength => match (scan.length, content_length(value)) {
                 (None, Some(n)) => scan.length = Some(n),
                 _ => return Err("invalid Content-Length"),
             },
             Known::TransferEncoding => {
                 hop = true;
-                if scan.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                if scan.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err("invalid Transfer-Encoding");
                 }
                 scan.chunked = true;
             }
             _ => {}
         }
-        headers.push_wire(name, value, line_end, known, hop);
+        headers.push_wire(name_at, value_at, at, known, hop);
     }
-    if data.get(head - 2..head) != Some(b"\r\n") {
-        return Err("head must end with CR LF");
-    }
+    scan.end = at + 2;
     // Whatever another line says: whoever wants to close, closes.
     scan.keep_alive &= !closing;
-    if nominated {
-        headers.drop_nominated();
-    }
-    Ok(scan)
+    Ok(Some(scan))
 }
 
 /// Digits only, at most 18 of them: no sign, no list, no space (RFC 9112 section 6.3, item 5).

@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod head;
+mod tokens;
 pub mod write;
 
 pub use body::{BodyReader, Framing};

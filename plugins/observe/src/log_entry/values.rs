@@ -41,11 +41,34 @@ impl<'a> Object<'a> {
         self.out
     }
     /// As [`Object::key`], in lower case.
+    #[inline]
     fn lower_key(&mut self, name: &[u8]) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
         let before = self.out.len();
-        self.key(name);
-        // What an escape holds has no capitals but those of the name.
-        self.out.get_mut(before..).unwrap_or_default().make_ascii_lowercase();
+        self.out.reserve(name.len() + 12);
+        self.out.push(b'"');
+        let (words, rest) = name.as_chunks::<8>();
+        let mut last = [b' '; 8];
+        for (place, byte) in last.iter_mut().zip(rest) {
+            *place = *byte;
+        }
+        let mut plain = true;
+        for word in words.iter().chain(std::iter::once(&last)) {
+            let word = u64::from_le_bytes(*word);
+            plain &= is_plain(word);
+            self.out.extend_from_slice(&lower(word).to_le_bytes());
+        }
+        self.out.truncate(before + 1 + name.len());
+        if !plain {
+            // What an escape holds has no capitals but those of the name.
+            self.out.truncate(before);
+            text(&name.to_ascii_lowercase(), self.out);
+            return self.out.push(b':');
+        }
+        self.out.extend_from_slice(b"\":");
     }
     pub fn close(self) {
         self.out.push(b'}');
@@ -71,10 +94,23 @@ fn special(word: u64) -> bool {
     (below_space | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')))) & HIGH != 0
 }
 
+/// Whether all of eight bytes are ASCII and need no escape.
+#[inline]
+fn is_plain(word: u64) -> bool {
+    !special(word) && word & HIGH == 0
+}
+
+/// Eight bytes of ASCII in lower case.
+#[inline]
+fn lower(word: u64) -> u64 {
+    let from_a = word.wrapping_add(ONES * u64::from(0x80 - b'A'));
+    let beyond_z = word.wrapping_add(ONES * u64::from(0x7f - b'Z'));
+    word | ((from_a & !beyond_z & HIGH) >> 2)
+}
+
 /// How many bytes at the start are ASCII and need no escape: nearly always all of them.
 #[inline]
 fn plain(bytes: &[u8]) -> usize {
-    let is_plain = |word: u64| !special(word) && word & HIGH == 0;
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         if !is_plain(u64::from_le_bytes(*word)) {
