@@ -63,7 +63,9 @@ impl Certificates {
         }
         changed.sort_by(|a, b| a.id.cmp(&b.id));
         let errors = self.tls.update(&changed, &gone);
-        if let Some(stapler) = &self.stapler {
+        let staples = |snapshot: &Snapshot, id: &Arc<str>| snapshot.certificates.get(id).is_some_and(|c| c.stapling.is_some());
+        let touched = changed.iter().map(|c| &c.id).chain(&gone).any(|id| staples(before, id) || staples(now, id));
+        if let Some(stapler) = self.stapler.as_ref().filter(|_| touched) {
             stapler.follow(new.iter().flat_map(|(_, config)| config.staples()));
         }
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
