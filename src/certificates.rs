@@ -63,7 +63,8 @@ impl Certificates {
         }
         changed.sort_by(|a, b| a.id.cmp(&b.id));
         let errors = self.tls.update(&changed, &gone);
-        let staples = |snapshot: &Snapshot, id: &Arc<str>| snapshot.certificates.get(id).is_some_and(|c| c.stapling.is_some());
+        let staples =
+            |snapshot: &Snapshot, id: &Arc<str>| snapshot.certificates.get(id).is_some_and(|c| c.stapling.is_some());
         let touched = changed.iter().map(|c| &c.id).chain(&gone).any(|id| staples(before, id) || staples(now, id));
         if let Some(stapler) = self.stapler.as_ref().filter(|_| touched) {
             stapler.follow(new.iter().flat_map(|(_, config)| config.staples()));
@@ -86,16 +87,17 @@ impl Certificates {
         self.stapler.as_ref().map_or((0, 0), Stapler::counts)
     }
 
-    /// All certificates that clients see: `{id, snis, client_ca, certificates: [{subject, issuer, not_before, not_after, …}]}`, the
+    /// All certificates of ssl objects: `{id, type, snis, certificates: [{subject, issuer, key, not_before, not_after, …}], …}`, the
     /// next to end first. Reads all of them: not for a request's path.
     pub fn reports(&self, snapshot: &Snapshot) -> Vec<Value> {
-        let mut all: Vec<(i64, Value)> =
-            snapshot.certificates.iter().map(|(id, config)| self.report(id, config)).collect();
+        let server = snapshot.certificates.iter().map(|(id, config)| self.report(id, "server", config));
+        let client = snapshot.client_certificates.iter().map(|(id, config)| self.report(id, "client", config));
+        let mut all: Vec<(i64, Value)> = server.chain(client).collect();
         all.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one["id"].as_str().cmp(&other["id"].as_str())));
         all.into_iter().map(|(_, report)| report).collect()
     }
 
-    fn report(&self, id: &str, config: &CertConfig) -> (i64, Value) {
+    fn report(&self, id: &str, purpose: &str, config: &CertConfig) -> (i64, Value) {
         let mut ends = i64::MAX;
         let staples: Vec<_> = config.staples().collect();
         let chain = |(place, (pem, _)): (usize, &(String, String))| {
@@ -113,7 +115,7 @@ impl Certificates {
         let certificates: Vec<Value> = config.certs.iter().enumerate().map(chain).collect();
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = json!({
-            "id": id, "snis": config.snis, "asks_for_certificate": config.client.is_some(), "certificates": certificates,
+            "id": id, "type": purpose, "snis": config.snis, "asks_for_certificate": config.client.is_some(), "certificates": certificates,
         });
         if let Some(error) = broken.get(id) {
             report["error"] = error.cause.to_string().into();

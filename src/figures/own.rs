@@ -257,7 +257,7 @@ fn certificates(own: &Sources, out: &mut Samples<'_>) {
     let mut known = own.expiries.lock().unwrap_or_else(PoisonError::into_inner);
     known.retain(|_, (certificate, _)| certificate.strong_count() > 0);
     let mut all: Vec<(i64, &Arc<str>, &Arc<CertConfig>)> = Vec::new();
-    for (id, certificate) in snapshot.certificates.iter() {
+    for (id, certificate) in snapshot.certificates.iter().chain(snapshot.client_certificates.iter()) {
         let before = known.get(id).filter(|(seen, _)| seen.as_ptr() == Arc::as_ptr(certificate)).map(|(_, end)| *end);
         let end = match before {
             Some(end) => Some(end),

@@ -103,7 +103,9 @@ pub struct Snapshot {
     pub upstreams: Upstreams,
     /// Certificates of clients' connections.
     pub certificates: Parts<Arc<CertConfig>>,
-    /// The same by server name.
+    /// Those that upstreams are shown (ssl objects of type client), for who watches when they end.
+    pub client_certificates: Parts<Arc<CertConfig>>,
+    /// Those of clients' connections by server name.
     pub ssl_names: SniMap<Arc<CertConfig>>,
     /// Those of them that ask clients for one, too, in the order of their ids.
     pub mutual: Arc<BTreeMap<Arc<str>, Arc<CertConfig>>>,

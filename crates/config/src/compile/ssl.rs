@@ -21,6 +21,7 @@ impl Compiler {
             for name in next.certificates.remove(id).iter().flat_map(|old| &old.snis) {
                 next.ssl_names.remove(name, id);
             }
+            next.client_certificates.remove(id);
             next.skip_mtls.remove(id);
             if next.mutual.contains_key(id) {
                 Arc::make_mut(&mut next.mutual).remove(id);
@@ -43,6 +44,10 @@ impl Compiler {
             self.ssls.insert(id.clone(), ssl.clone());
             if ssl.is_client || !ssl.enabled {
                 take_out(next, &id);
+                if ssl.is_client {
+                    let config = self.certificate(&id, &ssl, work).0;
+                    next.client_certificates.insert(id, Arc::new(config));
+                }
                 continue;
             }
             let (config, skip) = self.certificate(&id, &ssl, work);
