@@ -47,8 +47,16 @@ fn delegate(issuer: &CertifiedIssuer<'static, KeyPair>, purpose: ExtendedKeyUsag
     (params.signed_by(&key, issuer).unwrap().der().to_vec(), key)
 }
 
+/// A responder by its name.
 fn name_of(der: &[u8]) -> Vec<u8> {
-    X509Certificate::from_der(der).unwrap().1.subject().as_raw().to_vec()
+    encode(context(1), &[X509Certificate::from_der(der).unwrap().1.subject().as_raw()])
+}
+
+/// A responder by its key.
+fn key_of(der: &[u8]) -> Vec<u8> {
+    let (_, certificate) = X509Certificate::from_der(der).unwrap();
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, PublicKey::of(&certificate).unwrap().key);
+    encode(context(2), &[&encode(OCTETS, &[hash.as_ref()])])
 }
 
 /// An answer about `subject` by `signer`: `status` is the tag of its choice.
@@ -70,10 +78,7 @@ fn answer(
     };
     let next = times.1.map(|t| encode(context(0), &[&encode(TIME, &[t.as_bytes()])])).unwrap_or_default();
     let single = encode(SEQUENCE, &[&id, &status, &encode(TIME, &[times.0.as_bytes()]), &next]);
-    let data = encode(
-        SEQUENCE,
-        &[&encode(context(1), &[responder]), &encode(TIME, &[b"20261124000000Z"]), &encode(SEQUENCE, &[&single])],
-    );
+    let data = encode(SEQUENCE, &[responder, &encode(TIME, &[b"20261124000000Z"]), &encode(SEQUENCE, &[&single])]);
     let signature = key.sign(&data).unwrap();
     let certificates = match certificates {
         [] => Vec::new(),
@@ -105,6 +110,8 @@ fn the_issuer_answers() {
         let read = subject.read(&answer(&subject, tag, DAY, &by, issuer.key(), &[]), NOW).unwrap();
         assert_eq!(read, OcspAnswer { status, this_update: NOW - 7384, next_update: Some(NOW + 79_016) });
     }
+    let by_key = key_of(issuer.der());
+    assert!(subject.read(&answer(&subject, 0, DAY, &by_key, issuer.key(), &[]), NOW).is_ok());
     let open = answer(&subject, 0, (DAY.0, None), &by, issuer.key(), &[]);
     assert_eq!(subject.read(&open, NOW + 1_000_000).unwrap().next_update, None);
 }
@@ -115,6 +122,7 @@ fn a_delegate_answers_if_the_issuer_has_made_it_one() {
     let (der, key) = delegate(&issuer, ExtendedKeyUsagePurpose::OcspSigning);
     let by = name_of(&der);
     assert!(subject.read(&answer(&subject, 0, DAY, &by, &key, &der), NOW).is_ok());
+    assert!(subject.read(&answer(&subject, 0, DAY, &key_of(&der), &key, &der), NOW).is_ok());
     let refused = |by: &[u8], key: &KeyPair, der: &[u8]| subject.read(&answer(&subject, 0, DAY, by, key, der), NOW);
     assert_eq!(refused(&by, &key, &[]), Err(OcspError::Signer), "not shown");
     let (server, its_key) = delegate(&issuer, ExtendedKeyUsagePurpose::ServerAuth);
