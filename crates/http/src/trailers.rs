@@ -50,7 +50,7 @@ pub fn last_chunk(trailers: &Headers, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     for (known, name, value) in trailers.passing() {
         if may_trail(known, name) {
-            crate::h1::write::field(name, value, out);
+            crate::h1::write::field(name, value.get(&trailers.buf), out);
         }
     }
     out.extend_from_slice(b"\r\n");

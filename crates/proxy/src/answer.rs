@@ -496,8 +496,8 @@ impl Exchange<'_> {
             write::chunk(&chunk.data, out);
             if chunk.last {
                 match &cx.response.trailers {
-                    Some(own) if trailers::are_read(&cx.request.headers) => trailers::last_chunk(own, out),
-                    _ => write::last_chunk(out),
+                    Some(own) => trailers::last_chunk(own, out),
+                    None => write::last_chunk(None, out),
                 }
             }
         } else {

@@ -7,11 +7,11 @@ mod answer;
 mod answered;
 mod asked;
 mod flood;
+mod gathered;
 mod incoming;
 mod inlet;
 mod outlet;
 pub(crate) mod pool;
-mod rewound;
 mod sending;
 
 use crate::client::Client;
@@ -33,7 +33,7 @@ use std::time::Duration;
 
 pub(crate) use answer::Handle;
 pub(crate) use asked::Asked;
-use rewound::Rewound;
+use gathered::Gathered;
 pub(crate) use sending::{head_h2, to_tunnel};
 
 /// How long streams may take to say good-bye once the drain's time is over.
@@ -82,10 +82,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         .max_pending_accept_reset_streams(limits.pending_resets)
         .max_local_error_reset_streams(Some(limits.local_resets))
         .enable_connect_protocol();
-    let mut handshake =
-        pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream, limits.control_frames, flooded.clone())));
+    let io = Gathered::new(first, stream).watched(limits.control_frames, flooded.clone());
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io.clone()));
     let begun = poll_fn(|task| match handshake.as_mut().poll(task) {
-        Poll::Pending => timeout.poll(task).map(|()| None),
+        Poll::Pending => match io.poll_send(task) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => timeout.poll(task).map(|()| None),
+        },
         Poll::Ready(begun) => Poll::Ready(begun.ok()),
     });
     // A preface that is none, or too slow in coming, is nobody to talk to.
@@ -96,8 +99,25 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let (mut leaving, mut forced) = (false, false);
     loop {
         let event = poll_fn(|task| {
-            if let Poll::Ready(accepted) = streams.poll_accept(task) {
-                return Poll::Ready(Event::Accepted(accepted.map(|own| own.map(Box::new))));
+            while let Poll::Ready(accepted) = streams.poll_accept(task) {
+                // The connection is over, or was broken by the client.
+                let Some(Ok((request, respond))) = accepted else { return Poll::Ready(Event::Over) };
+                timeout.arm(keepalive);
+                let most = worker.settings.keepalive_requests;
+                if !leaving && most != 0 && connection.requests.get() + 1 >= most {
+                    leaving = true;
+                    streams.graceful_shutdown();
+                }
+                active.count.set(active.count.get() + 1);
+                let (guard, worker, connection) = (ActiveGuard(active.clone()), worker.clone(), connection.clone());
+                let counted = worker.drain.clone();
+                sluice_net::worker::spawn_connection(&counted, async move {
+                    let _guard = guard;
+                    exchange(&worker, connection, request, respond).await;
+                });
+            }
+            if matches!(io.poll_send(task), Poll::Ready(Err(_))) {
+                return Poll::Ready(Event::Over);
             }
             if flooded.get() {
                 return Poll::Ready(Event::Flooded);
@@ -106,7 +126,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
                 return Poll::Ready(Event::Forced);
             }
             if forced && active.count.get() == 0 {
-                return Poll::Ready(Event::Idle);
+                return Poll::Ready(Event::Leave);
             }
             if !leaving && worker.drain.is_draining() {
                 return Poll::Ready(Event::Leave);
@@ -117,38 +137,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
                     timeout.arm(keepalive);
                 }
             }
-            timeout.poll(task).map(|()| Event::Idle)
+            timeout.poll(task).map(|()| Event::Leave)
         });
         match event.await {
-            Event::Accepted(Some(Ok(accepted))) => {
-                let (request, respond) = *accepted;
-                timeout.arm(keepalive);
-                active.count.set(active.count.get() + 1);
-                let (guard, worker) = (ActiveGuard(active.clone()), worker.clone());
-                let counted = worker.drain.clone();
-                let connection = connection.clone();
-                let most = worker.settings.keepalive_requests;
-                if !leaving && most != 0 && connection.requests.get() + 1 >= most {
-                    leaving = true;
-                    streams.graceful_shutdown();
-                }
-                sluice_net::worker::spawn_connection(&counted, async move {
-                    let _guard = guard;
-                    exchange(&worker, connection, request, respond).await;
-                });
-            }
-            // The connection is over, or was broken by the client.
-            Event::Accepted(None | Some(Err(_))) => return,
-            Event::Flooded => return leave(&mut streams, &timeout, Reason::ENHANCE_YOUR_CALM).await,
+            Event::Over => return,
+            Event::Flooded => return leave(&mut streams, &io, &timeout, Reason::ENHANCE_YOUR_CALM).await,
             // Each request under way ends itself; what they say last is still to go out.
             Event::Forced => {
                 forced = true;
                 timeout.arm(LAST_WORDS);
             }
-            Event::Idle if forced => return leave(&mut streams, &timeout, Reason::NO_ERROR).await,
+            Event::Leave if forced => return leave(&mut streams, &io, &timeout, Reason::NO_ERROR).await,
             // Nobody asks for anything: say good-bye, wait a moment for it to be read.
-            Event::Idle if leaving => return,
-            Event::Idle | Event::Leave => {
+            Event::Leave if leaving => return,
+            Event::Leave => {
                 leaving = true;
                 streams.graceful_shutdown();
                 timeout.arm(keepalive);
@@ -157,13 +159,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     }
 }
 
-type Accepted = Option<Result<Box<(Request<h2::RecvStream>, SendResponse<Bytes>)>, h2::Error>>;
-
 enum Event {
-    Accepted(Accepted),
-    /// Idle for too long.
-    Idle,
-    /// The gateway drains: no more requests.
+    /// Nothing more can be said or heard.
+    Over,
+    /// It was idle for too long, or the gateway drains: no more requests.
     Leave,
     /// The drain's time is over.
     Forced,
@@ -172,12 +171,15 @@ enum Event {
 }
 
 /// Ends a connection at once, as far as its client reads what is left to say.
-async fn leave(streams: &mut server::Connection<Rewound, Bytes>, timeout: &Timeout, reason: Reason) {
+async fn leave(streams: &mut server::Connection<Gathered, Bytes>, io: &Gathered, timeout: &Timeout, reason: Reason) {
     streams.abrupt_shutdown(reason);
     timeout.arm(LAST_WORDS);
-    poll_fn(|task| match streams.poll_closed(task) {
-        Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => timeout.poll(task),
+    poll_fn(|task| {
+        let closed = streams.poll_closed(task).is_ready();
+        match io.poll_send(task) {
+            Poll::Ready(sent) if closed || sent.is_err() => Poll::Ready(()),
+            _ => timeout.poll(task),
+        }
     })
     .await;
 }

@@ -63,8 +63,6 @@ fn trailers_pass_between_versions_and_never_become_fields() {
     assert_eq!((&seen["body"], &seen["trailers"]), (&json!("abc"), &json!({"x-sum": "1"})));
     assert!(seen["headers"].get("x-sum").is_none() && seen["headers"].get("authorization").is_none(), "{seen}");
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "abc".to_owned())]);
-    let unread = gateway.connect().unwrap().get("/trailers").unwrap();
-    assert_eq!((unread.status, unread.trailers.len()), (200, 0), "who does not read them gets none");
     run(async {
         let client = connect(gateway.addr()).await;
         let mut sender = client.clone().ready().await.unwrap();

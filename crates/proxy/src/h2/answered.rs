@@ -34,7 +34,7 @@ impl Exchange<'_> {
             scratch::with(|scratch| self.pass_interim(task, cx, &mut scratch.out))?;
             self.client.timeout.arm(self.timeouts(cx, upstream).read);
         }
-        let (head, ended) = match asked.poll_head(task) {
+        let (head, ended) = match asked.poll_head(task, cx.upstream.awaits_message) {
             Poll::Pending => {
                 return match self.poll_waiting(task) {
                     Poll::Ready(e) => Poll::Ready(Err(e)),

@@ -3,6 +3,7 @@
 use super::answer::Handle;
 use super::inlet::Inlet;
 use super::outlet::broken;
+use bytes::Bytes;
 use h2::RecvStream;
 use sluice_net::{Readable, Substream};
 use std::io;
@@ -18,7 +19,7 @@ pub(super) struct Exchanged {
 
 impl Exchanged {
     pub fn new(body: RecvStream, answer: Handle) -> Exchanged {
-        Exchanged { body: Inlet::new(body), answer }
+        Exchanged { body: Inlet::new(Bytes::new(), body), answer }
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! The surprise: a connection is never taken out to be used; requests share it until it is full, old, idle for too long or
 //! broken, and those under way on it end undisturbed.
+use super::gathered::Gathered;
 use crate::settings::Http2Settings;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 use h2::client::{self, SendRequest};
 use sluice_upstream::pool::{PoolKey, PoolSettings, Pooled};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How long it is remembered that a node does not agree to HTTP/2.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// What all streams of a connection may hold unread: no limit but their own windows. With one, a few clients that do not read would hold
+/// up everybody whose requests share the connection.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 struct Held {
     /// Counts up: a newer connection has a larger one.
@@ -155,17 +161,25 @@ pub(crate) async fn open(
     let mut builder = client::Builder::new();
     builder
         .initial_window_size(settings.window)
-        .initial_connection_window_size(settings.connection_window)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(settings.send_buffer)
         .initial_max_send_streams(settings.upstream_streams)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .enable_push(false);
     let Pooled { stream, open, .. } = connection;
-    let (sender, mut connection) = builder.handshake::<_, Bytes>(stream).await?;
+    let io = Gathered::new(Vec::new(), stream);
+    let (sender, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await?;
     let ping = hears.then(|| connection.ping_pong()).flatten();
     tokio::task::spawn_local(async move {
         let _open = open;
-        if let Err(error) = connection.await {
+        let ended = poll_fn(|task| match Pin::new(&mut connection).poll(task) {
+            Poll::Pending => match io.poll_send(task) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+                _ => Poll::Pending,
+            },
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(|error| error.to_string())),
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "a connection to an upstream ended");
         }
     });

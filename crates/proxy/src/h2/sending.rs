@@ -171,18 +171,23 @@ pub(crate) fn head_h2(
     let host = host_field(cx, host);
     let mut head = sluice_http::h2::request_head(request.method_text(), scheme.is_tls(), host, cx.upstream_target())?;
     let fields = head.headers_mut();
-    let replaced = own_length.is_some();
+    let replaced = own_length.is_some() || cx.upstream.decoder.is_some();
+    let kind = cx.upstream.content_type;
     let call = scheme.is_grpc();
     sluice_http::h2::fields(&request.headers, fields, |known| match known {
         Known::Host | Known::Expect => true,
         Known::XRealIp | Known::XForwardedFor => !call,
         Known::ContentLength => replaced,
+        Known::ContentType => kind.is_some(),
         _ => false,
     });
     if !call {
         let mut added = Vec::with_capacity(256);
         forwarded::write(cx, &mut added);
         sluice_http::h2::append_lines(&added, fields);
+    }
+    if let Some(kind) = kind {
+        fields.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     }
     if let Some(length) = own_length {
         fields.insert(http::header::CONTENT_LENGTH, length.into());
