@@ -1,19 +1,29 @@
-//! A stream of which some bytes were read to find out what is spoken on it. Surprise: writes go to the socket as they are.
-use sluice_net::Stream;
+//! A stream of which some bytes were read to find out what is spoken on it. Writes go to the socket as they are.
+//!
+//! The surprise: closing takes a while. A socket that is closed while the client still sends (it always does: windows,
+//! acknowledgements) is reset, and answers that have not been read yet are lost with it. So what comes is read until the client
+//! has closed, too (nginx: lingering_close).
+use sluice_net::{Stream, Timeout};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-#[derive(Debug)]
+/// How long a client may take to close after us, and how much it may send meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+
 pub(super) struct Rewound {
     first: Vec<u8>,
     stream: Stream,
+    /// Our side is closed; bytes that came since.
+    lingering: Option<Box<(Timeout, usize)>>,
 }
 
 impl Rewound {
     pub fn new(first: Vec<u8>, stream: Stream) -> Rewound {
-        Rewound { first, stream }
+        Rewound { first, stream, lingering: None }
     }
 }
 
@@ -52,6 +62,26 @@ impl AsyncWrite for Rewound {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(task)
+        let own = &mut *self;
+        let (timeout, total) = &mut **match &mut own.lingering {
+            Some(lingering) => lingering,
+            closing => {
+                ready!(Pin::new(&mut own.stream).poll_shutdown(task))?;
+                let lingering = closing.insert(Box::new((Timeout::new(), 0)));
+                lingering.0.arm(LINGER);
+                lingering
+            }
+        };
+        loop {
+            let mut bytes = [0; 4096];
+            let mut part = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut own.stream).poll_read(task, &mut part) {
+                Poll::Ready(Ok(())) if !part.filled().is_empty() && *total < LINGER_BYTES => {
+                    *total += part.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return timeout.poll(task).map(Ok),
+            }
+        }
     }
 }
