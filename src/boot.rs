@@ -1,6 +1,8 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
+use crate::certificates::Certificates;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::stapling::Stapler;
 use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
@@ -14,10 +16,10 @@ use sluice_config::{CompileSettings, Compiler};
 use sluice_discovery::Registries;
 use sluice_engine_cache::Zones;
 use sluice_net::dns::{DnsSettings, Resolver};
-use sluice_net::tls::{ServerTls, ServerTlsSettings};
+use sluice_net::tls::{Protocols, ServerTls};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::record::Explained;
-use sluice_plugin::{Clock, Env, Registry};
+use sluice_plugin::{Clock, Env, HttpOptions, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, StreamFigures, Worker};
@@ -120,7 +122,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
         .with_logs(services.logs)
-        .with_explained(services.explained);
+        .with_explained(services.explained)
+        .with_part(Arc::<sluice_engine_grpc::Library>::default());
     env = match services.zones {
         Some(zones) => env.with_part(zones),
         None => env.with_part(Arc::new(crate::cache::declared(settings)?)),
@@ -152,6 +155,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         },
         workers: worker_count(settings) as u16,
         trusted_certificates,
+        protocols: Protocols { tls12: settings.apisix.ssl.tls12, tls13: settings.apisix.ssl.tls13 },
         resolver: services.resolver,
         discovery: is_configured.then_some(discovery as Arc<dyn sluice_upstream::Discover>),
         health_checks: !settings.apisix.disable_upstream_healthcheck,
@@ -239,7 +243,7 @@ pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
         }
     };
     let log = open_operator_log(&settings, &prefix(config))?;
-    settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
+    settings.notices.iter().for_each(|n| tracing::warn!(always = true, "{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sluice-control")
@@ -294,7 +298,7 @@ fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
 
 fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<OperatorLog> {
     let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
-    /// Equal lines of one place per second before they are only counted.
+    /// Lines of a kind per second before they are only counted.
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
@@ -449,6 +453,7 @@ impl Gateway {
         crate::figures::register_discovery(&metrics, &registries)?;
         let zones = Arc::new(crate::cache::open(settings, &prefix, &control)?);
         crate::cache::register(&metrics, &zones)?;
+        let control_threads = control.clone();
         let services = Services {
             control: Some(control),
             discovery: Some(registries.clone()),
@@ -461,13 +466,8 @@ impl Gateway {
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
-        let ssl = &settings.apisix.ssl;
-        let tls = Arc::new(ServerTls::new(ServerTlsSettings {
-            alpn: crate::listen::alpn(),
-            fallback_sni: ssl.fallback_sni.clone(),
-            session_tickets: ssl.ssl_session_tickets,
-            ..ServerTlsSettings::default()
-        })?);
+        let tls = Arc::new(crate::listen::server_tls(&settings.apisix.ssl)?);
+        let stapler = Stapler::new(tls.clone(), compiler.http_client(&HttpOptions::default()), control_threads);
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
         let listeners = bind(settings, &prefix, workers)?;
@@ -502,7 +502,7 @@ impl Gateway {
             settings: Arc::new(proxy),
             configuration: Arc::new(Configuration::new(
                 compiler,
-                tls.clone(),
+                Certificates::new(tls.clone(), Some(stapler)),
                 resolver,
                 configuration::enabled(&settings.plugins),
             )),
@@ -594,7 +594,7 @@ impl Gateway {
                 match source.load() {
                     Ok(update) => self.configuration.update(source, update, true).await,
                     Err(errors) => {
-                        errors.iter().for_each(|error| tracing::error!("{error}"));
+                        errors.iter().for_each(|error| tracing::error!(always = true, "{error}"));
                         self.configuration.source_is_unreadable();
                     }
                 }
@@ -678,6 +678,13 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let told = log.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                told.tell_suppressed();
+            }
+        });
         let followed = self.configuration.clone();
         tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
@@ -709,7 +716,7 @@ impl Gateway {
                     }
                     Some(Change::Broken(errors)) => {
                         self.configuration.source_is_unreadable();
-                        errors.iter().for_each(|e| tracing::error!("{e}"));
+                        errors.iter().for_each(|e| tracing::error!(always = true, "{e}"));
                         tracing::error!("the running configuration stays in force");
                     }
                     None => watch = None,
@@ -743,6 +750,7 @@ impl Gateway {
         if left > 0 {
             tracing::warn!("{left} log entries were not delivered: worker_shutdown_timeout is over");
         }
+        log.tell_all_suppressed();
         Ok(())
     }
 }

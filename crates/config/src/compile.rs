@@ -22,10 +22,12 @@ use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
+use sluice_engine_grpc::Library;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
+use sluice_net::tls::SniMap;
 use sluice_parts::Parts;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, HttpClient, HttpOptions, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -80,6 +82,8 @@ pub struct CompileSettings {
     pub workers: u16,
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
+    /// `apisix.ssl.ssl_protocols`: of ssl objects that name none.
+    pub protocols: sluice_net::tls::Protocols,
     pub resolver: Option<Arc<dyn Resolve>>,
     /// The registries of `discovery`.
     pub discovery: Option<Arc<dyn Discover>>,
@@ -103,6 +107,7 @@ impl Default for CompileSettings {
             pool: PoolSettings::default(),
             workers: 1,
             trusted_certificates: None,
+            protocols: sluice_net::tls::Protocols::default(),
             resolver: None,
             discovery: None,
             health_checks: false,
@@ -191,6 +196,8 @@ impl Compiler {
             consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
             certificates: Parts::default(),
+            client_certificates: Parts::default(),
+            ssl_names: SniMap::default(),
             mutual: Arc::default(),
             skip_mtls: Parts::default(),
         });
@@ -255,6 +262,11 @@ impl Compiler {
     /// What is remembered of every node, and what health checks have found.
     pub fn states(&self) -> &Arc<NodeStates> {
         &self.states
+    }
+
+    /// A client as plugins have it, for what is fetched beside requests.
+    pub fn http_client(&self, options: &HttpOptions) -> HttpClient {
+        self.env.http_client(options)
     }
 
     /// The stored form of a resource.
@@ -412,11 +424,16 @@ impl Compiler {
             consumer_groups: self.snapshot.consumer_groups.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
+            client_certificates: self.snapshot.client_certificates.clone(),
+            ssl_names: self.snapshot.ssl_names.clone(),
             mutual: self.snapshot.mutual.clone(),
             skip_mtls: self.snapshot.skip_mtls.clone(),
         };
         if kinds.contains(&Kind::PluginMetadata) {
             self.collect_metadata();
+        }
+        if kinds.contains(&Kind::Proto) {
+            self.set_protos(&mut work);
         }
         if kinds.contains(&Kind::Ssl) {
             self.compile_ssls(&mut work, &mut next);
@@ -468,6 +485,19 @@ impl Compiler {
     fn collect_metadata(&mut self) {
         let all = self.accepted(Kind::PluginMetadata).into_iter().map(|(id, value)| (id.to_string(), value)).collect();
         self.env = self.env.clone().with_metadata(Arc::new(all));
+    }
+
+    /// What uses a proto resource sees it change in its place: nothing is compiled anew for it.
+    fn set_protos(&self, work: &mut Work) {
+        let Some(library) = self.env.part::<Library>() else { return };
+        for (id, body) in work.changed_of(Kind::Proto) {
+            if let Err(error) = library.set(&id, body["content"].as_str().unwrap_or_default()) {
+                work.problem(Kind::Proto, &id, "/content", error.0);
+            }
+        }
+        for id in work.deleted_of(Kind::Proto) {
+            library.remove(&id);
+        }
     }
 }
 
@@ -566,8 +596,8 @@ impl Parsers for Bridge<'_> {
     fn private_key(&self, pem: &str) -> Result<(), String> {
         ssl::check_private_key(pem)
     }
-    fn proto(&self, _content: &str) -> Result<(), String> {
-        Ok(())
+    fn proto(&self, content: &str) -> Result<(), String> {
+        sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
     }
     fn lua(&self, purpose: validate::Lua, source: &str) -> Result<(), String> {
         match self.scripts {

@@ -33,8 +33,8 @@ pub use answer_tap::{Answer, AnswerTap, Background, BodySource};
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
-    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, RouteObjects, TlsInfo, UpstreamRef,
-    UpstreamRequest,
+    Alpn, Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, RouteObjects, TlsInfo,
+    UpstreamRef, UpstreamRequest,
 };
 pub use control::{ControlEndpoint, ControlRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};
@@ -50,5 +50,5 @@ pub use reply::Reply;
 pub use scripts::{NamedPlugin, Scripts};
 pub use source::Source;
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
-pub use tap::RequestTap;
+pub use tap::{BodyDecoder, RequestTap, Undecodable};
 pub use trace::Trace;

@@ -187,7 +187,8 @@ impl Exchange<'_> {
     /// Ends the answer's stream: in order, or so that the client does not take what it has for whole.
     fn end_h2(&self, cx: &Context, whole: bool) {
         let Some(answer) = &self.client.h2 else { return };
-        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+        let trailers = cx.response.trailers.as_ref().filter(|own| !own.is_withheld());
+        let trailers = trailers.map(|own| sluice_http::h2::trailer_map(own));
         if !whole || answer.get().finish(trailers).is_err() {
             answer.get().abort();
         }
@@ -200,8 +201,8 @@ impl Exchange<'_> {
             self.observed = self.worker.settings.debug.begin(cx);
             self.debug_call("http_access_phase", cx);
         }
-        if !crate::client_certificate::accepted(cx, &self.snapshot) {
-            let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
+        if let Err(trouble) = crate::client_certificate::check(cx, &self.snapshot) {
+            let reply = rescue::reply(&trouble).ok_or(Gone)?;
             return self.reply(cx, Box::new(reply)).await;
         }
         let verdict = self.request_phases(cx).await;
