@@ -60,13 +60,7 @@ pub fn run(args: &Args, sluice: PathBuf) -> Result<()> {
 }
 
 /// All instructions of one run of the proxy that answers this many requests.
-fn instructions(
-    args: &Args,
-    valgrind: &PathBuf,
-    sluice: &PathBuf,
-    workload: &Workload,
-    requests: usize,
-) -> Result<u64> {
+fn instructions(args: &Args, valgrind: &PathBuf, sluice: &PathBuf, workload: &Workload, requests: usize) -> Result<u64> {
     let site = crate::certificate()?;
     let home = site.home("home")?;
     let out = home.join("callgrind.out");

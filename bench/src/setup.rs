@@ -75,7 +75,13 @@ pub const WORKLOADS: &[Workload] = &[
         tls: false,
         request: Request::Http2,
     },
-    Workload { name: "h2tls", what: "h2 over TLS 1.3", setup: Setup::Http2, tls: true, request: Request::Http2 },
+    Workload {
+        name: "h2tls",
+        what: "h2 over TLS 1.3",
+        setup: Setup::Http2,
+        tls: true,
+        request: Request::Http2,
+    },
     Workload {
         name: "grpc",
         what: "gRPC call of 32 bytes each way, HTTP/2 on both sides",
@@ -231,7 +237,8 @@ pub fn route_path(i: usize) -> String {
 pub fn resources(setup: Setup, upstream: u16, cert: &str, key: &str) -> Value {
     let node = format!("127.0.0.1:{upstream}");
     let pool = json!({"size": 256, "idle_timeout": 300, "requests": 100_000_000});
-    let mut upstreams = vec![json!({"id": "u", "type": "roundrobin", "nodes": {node: 1}, "keepalive_pool": pool})];
+    let mut upstreams =
+        vec![json!({"id": "u", "type": "roundrobin", "nodes": {node: 1}, "keepalive_pool": pool})];
     if matches!(setup, Setup::Http2 | Setup::Rsa) {
         let node = format!("127.0.0.1:{}", crate::peers::CALLS);
         upstreams.push(json!({"id": "g", "scheme": "grpc", "nodes": {node: 1}, "keepalive_pool": pool}));

@@ -48,11 +48,7 @@ pub struct Connection {
 impl Answers {
     pub fn new() -> Self {
         let private = "no-cache, private";
-        Self {
-            small: prepared(SMALL, private),
-            large: prepared(65536, private),
-            kept: prepared(SMALL, "max-age=86400"),
-        }
+        Self { small: prepared(SMALL, private), large: prepared(65536, private), kept: prepared(SMALL, "max-age=86400") }
     }
 
     /// Reads, answers, and says whether the connection is to be kept.
