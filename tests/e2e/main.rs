@@ -8,6 +8,7 @@ mod balancing;
 mod breakage;
 mod breaker;
 mod cache;
+mod conformance;
 mod control;
 mod debug;
 mod declarative;

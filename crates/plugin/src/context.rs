@@ -359,6 +359,10 @@ impl Context {
             None => self.connection.peer.ip().to_canonical(),
         }
     }
+    /// The route's id, or nothing where none matched: the field `route` of lines in the operator's log.
+    pub fn route_id(&self) -> &str {
+        self.route.as_ref().map_or("", |route| &route.route_id)
+    }
     /// [`Context::client_ip`] as text.
     pub fn client_ip_text(&self) -> &str {
         match &self.client {
