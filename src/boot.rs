@@ -120,7 +120,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
         .with_logs(services.logs)
-        .with_explained(services.explained);
+        .with_explained(services.explained)
+        .with_part(Arc::<sluice_engine_grpc::Library>::default());
     env = match services.zones {
         Some(zones) => env.with_part(zones),
         None => env.with_part(Arc::new(crate::cache::declared(settings)?)),

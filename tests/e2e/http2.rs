@@ -259,6 +259,23 @@ fn a_drain_lets_requests_end_and_says_good_bye() {
 }
 
 #[test]
+fn a_bound_of_requests_ends_a_connection_in_order() {
+    let upstream = Upstream::start().unwrap();
+    let settings = json!({"sluice": {"limits": {"requests_per_connection": 5}}});
+    let gateway = gateway(&settings, &all_to(&upstream));
+    run(async {
+        let client = connect(gateway.addr()).await;
+        for _ in 0..5 {
+            assert_eq!(ask(&client, get(&gateway, "/")).await.0, 200);
+        }
+        while client.clone().ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(upstream.requests(), 5);
+}
+
+#[test]
 fn websockets_over_http_2() {
     let upstream = Upstream::start().unwrap();
     upstream.on("/chat", Behaviour::Upgrade);

@@ -35,8 +35,10 @@ pub const NEEDED: &[(&str, &str)] = &[
     // aws-lc-sys is C and some assembler; its build wants both.
     ("cc", "gcc"),
     ("cmake", "cmake"),
-    // The Kafka broker comes by it.
+    // The Kafka broker and the packages of tests/conformance come by it.
     ("pip3", "python3-pip"),
+    ("python3", "python3"),
+    ("h2load", "nghttp2-client"),
 ];
 
 pub fn run(args: &Args) -> Result<()> {
@@ -59,13 +61,17 @@ pub fn tests(rest: &[&str]) -> Result<String> {
         (vec!["test", "--workspace", "--no-fail-fast", "--"], "test result")
     };
     let args: Vec<&str> = args.into_iter().chain(rest.iter().copied()).collect();
-    let variables = match kafka_broker() {
+    let mut variables = match kafka_broker() {
         Ok(binary) => vec![("SLUICE_TEST_TANSU", binary)],
         Err(error) => {
             eprintln!("no Kafka broker, its tests are skipped: {error:#}");
             Vec::new()
         }
     };
+    match python_packages() {
+        Ok(folder) => variables.push(("SLUICE_TEST_PYTHONPATH", folder)),
+        Err(error) => eprintln!("the packages of tests/conformance are not there, its tests will fail: {error:#}"),
+    }
     let (passed, summary) = process::run_watching(&cargo, &args, &variables, mark)?;
     let summary = summary.unwrap_or_else(|| (if passed { "all tests passed" } else { "no summary" }).to_owned());
     if !passed {
@@ -92,6 +98,26 @@ fn kafka_broker() -> Result<PathBuf> {
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&binary, executable).with_context(|| format!("{BROKER} has no {}", binary.display()))?;
     Ok(binary)
+}
+
+/// What the drivers of `tests/conformance` import, fetched into the target directory when their list changes; `SLUICE_TEST_PYTHONPATH`
+/// names another folder.
+fn python_packages() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("SLUICE_TEST_PYTHONPATH") {
+        return Ok(named.into());
+    }
+    const LIST: &str = "tests/conformance/requirements.txt";
+    let wanted = std::fs::read_to_string(process::root().join(LIST)).context(LIST)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let folder = process::root().join(target).join("tools/python");
+    let mark = folder.join("requirements.txt");
+    if std::fs::read_to_string(&mark).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    let shown = folder.to_string_lossy();
+    process::run("pip3", &["install", "--quiet", "--no-deps", "--upgrade", "--target", &shown, "-r", LIST])?;
+    std::fs::write(&mark, wanted).with_context(|| mark.display().to_string())?;
+    Ok(folder)
 }
 
 /// Installs missing programs as root on Debian; elsewhere names them all at once.

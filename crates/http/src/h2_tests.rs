@@ -53,6 +53,8 @@ fn what_could_be_misread_is_refused() {
         ("GET", "http://a/", &[("content-length", "+1")], "invalid Content-Length"),
         ("GET", "http://a/", &[("content-length", "1"), ("content-length", "1")], "invalid Content-Length"),
         ("GET", "/", &[("host", "a b")], "invalid Host"),
+        ("GET", "http://a/", &[("x", " 1")], "white space around a field's value"),
+        ("GET", "http://a/", &[("x", "1\t")], "white space around a field's value"),
         ("GET", "http://a/../..", &[], "invalid request target"),
         ("CONNECT", "a:80", &[], "CONNECT is not served"),
     ] {
