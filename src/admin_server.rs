@@ -52,6 +52,9 @@ impl Gateway for Running {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         Some(self.configuration.published().load().1)
     }
+    fn certificates(&self) -> Vec<Value> {
+        self.configuration.certificate_reports()
+    }
     fn problems(&self) -> Vec<Problem> {
         self.configuration.problems()
     }

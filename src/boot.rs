@@ -1,6 +1,8 @@
 //! Wiring: the one file that names every part of the gateway and hands it its inputs.
+use crate::certificates::Certificates;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::stapling::Stapler;
 use crate::{admin_server, control_server};
 use anyhow::Context as _;
 use sluice_config::check::standalone_path;
@@ -14,10 +16,10 @@ use sluice_config::{CompileSettings, Compiler};
 use sluice_discovery::Registries;
 use sluice_engine_cache::Zones;
 use sluice_net::dns::{DnsSettings, Resolver};
-use sluice_net::tls::{ServerTls, ServerTlsSettings};
+use sluice_net::tls::{Protocols, ServerTls};
 use sluice_net::{Address, BoundListener, Drain, ListenConfig, WorkerSettings, Workers, timer};
 use sluice_plugin::record::Explained;
-use sluice_plugin::{Clock, Env, Registry};
+use sluice_plugin::{Clock, Env, HttpOptions, Registry};
 use sluice_plugins_observe::prometheus::{self, ExportServer};
 use sluice_plugins_serverless::LuaScripts;
 use sluice_proxy::{AccessLogSink, Figures, ProxySettings, StreamFigures, Worker};
@@ -153,6 +155,7 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         },
         workers: worker_count(settings) as u16,
         trusted_certificates,
+        protocols: Protocols { tls12: settings.apisix.ssl.tls12, tls13: settings.apisix.ssl.tls13 },
         resolver: services.resolver,
         discovery: is_configured.then_some(discovery as Arc<dyn sluice_upstream::Discover>),
         health_checks: !settings.apisix.disable_upstream_healthcheck,
@@ -450,6 +453,7 @@ impl Gateway {
         crate::figures::register_discovery(&metrics, &registries)?;
         let zones = Arc::new(crate::cache::open(settings, &prefix, &control)?);
         crate::cache::register(&metrics, &zones)?;
+        let control_threads = control.clone();
         let services = Services {
             control: Some(control),
             discovery: Some(registries.clone()),
@@ -462,13 +466,8 @@ impl Gateway {
         };
         let compiler = compiler(settings, services)?;
         let states = compiler.states().clone();
-        let ssl = &settings.apisix.ssl;
-        let tls = Arc::new(ServerTls::new(ServerTlsSettings {
-            alpn: crate::listen::alpn(),
-            fallback_sni: ssl.fallback_sni.clone(),
-            session_tickets: ssl.ssl_session_tickets,
-            ..ServerTlsSettings::default()
-        })?);
+        let tls = Arc::new(crate::listen::server_tls(&settings.apisix.ssl)?);
+        let stapler = Stapler::new(tls.clone(), compiler.http_client(&HttpOptions::default()), control_threads);
         let workers = worker_count(settings);
         let control_ports = control_server::bind(settings)?;
         let listeners = bind(settings, &prefix, workers)?;
@@ -503,7 +502,7 @@ impl Gateway {
             settings: Arc::new(proxy),
             configuration: Arc::new(Configuration::new(
                 compiler,
-                tls.clone(),
+                Certificates::new(tls.clone(), Some(stapler)),
                 resolver,
                 configuration::enabled(&settings.plugins),
             )),

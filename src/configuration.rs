@@ -1,5 +1,6 @@
 //! The configuration in force: changes of a source compiled, resolved, published. Files and stores alike end here.
 //! The surprise: a change never waits long for DNS; nodes whose names have no addresses yet get them afterwards.
+use crate::certificates::Certificates;
 use anyhow::Context as _;
 use serde_json::Value;
 use sluice_config::settings::plugins::Plugins;
@@ -7,7 +8,6 @@ use sluice_config::standalone::{StandaloneSource, Update};
 use sluice_config::{Applied, ChangeSet, Compiler, Enabled, Object, Problem, Published, RouteUpstream, Snapshot};
 use sluice_model::{Body, Kind};
 use sluice_net::timer;
-use sluice_net::tls::ServerTls;
 use sluice_plugin::Registry;
 use sluice_store::key::PLUGINS;
 use sluice_store::{Batch, Event, Source, State, Store, Watch};
@@ -34,7 +34,7 @@ pub struct Configuration {
     compiler: Mutex<Compiler>,
     /// Held from compiling to publishing, so that no older snapshot follows a newer one.
     turn: tokio::sync::Mutex<()>,
-    tls: Arc<ServerTls>,
+    certificates: Certificates,
     resolver: Option<Arc<dyn Resolve>>,
     /// `plugins` and `stream_plugins` of config.yaml; a list in the source stands before them.
     enabled: Mutex<Enabled>,
@@ -87,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Configuration {
     pub fn new(
         compiler: Compiler,
-        tls: Arc<ServerTls>,
+        certificates: Certificates,
         resolver: Option<Arc<dyn Resolve>>,
         enabled: Enabled,
     ) -> Configuration {
@@ -95,7 +95,7 @@ impl Configuration {
             published: Arc::new(Published::new(compiler.snapshot().clone())),
             compiler: Mutex::new(compiler),
             turn: tokio::sync::Mutex::default(),
-            tls,
+            certificates,
             resolver,
             enabled: Mutex::new(enabled),
             in_force: watch::Sender::new(0),
@@ -150,7 +150,19 @@ impl Configuration {
 
     /// Objects that are left out or kept at their last good form.
     pub fn problems(&self) -> Vec<Problem> {
-        lock(&self.problems).values().cloned().collect()
+        let mut problems: Vec<Problem> = lock(&self.problems).values().cloned().collect();
+        problems.extend(self.certificates.problems());
+        problems
+    }
+
+    /// The certificates that clients see.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// What there is to tell of them.
+    pub fn certificate_reports(&self) -> Vec<Value> {
+        self.certificates.reports(&self.published.load().1)
     }
 
     /// The stored forms of a kind, by id.
@@ -360,7 +372,7 @@ impl Configuration {
             let limit = if first { FIRST_RESOLVE_LIMIT } else { RESOLVE_LIMIT };
             settle_nodes(&unresolved, self.resolver.as_ref(), limit).await;
         }
-        crate::certificates::install(&self.tls, &before, &snapshot);
+        self.certificates.install(&before, &snapshot);
         tracing::info!(
             revision = snapshot.revision,
             routes = snapshot.router.len(),

@@ -90,6 +90,9 @@ impl Running for Node {
     fn circuit_breakers(&self) -> Vec<Value> {
         crate::breakers::reports(&self.configuration.states())
     }
+    fn certificates(&self) -> Vec<Value> {
+        self.configuration.certificate_reports()
+    }
     fn concurrency_limits(&self) -> Vec<Value> {
         crate::breakers::limits(&self.configuration.states())
     }

@@ -18,4 +18,5 @@ pub mod plugins;
 pub mod reference;
 mod resolve;
 mod source;
+mod stapling;
 mod stores;

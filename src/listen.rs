@@ -1,10 +1,11 @@
 //! Listeners of a worker: sockets to connections of the proxy, through PROXY protocol and TLS.
+use sluice_config::settings::apisix::Ssl;
 use sluice_net::proxy_protocol;
 use sluice_net::socket::Socket;
-use sluice_net::tls::ServerTls;
+use sluice_net::tls::{PemError, ServerTls, ServerTlsSettings};
 use sluice_net::worker::spawn_connection;
 use sluice_net::{Address, Drain, Listener, Stream};
-use sluice_plugin::{Connection, TlsInfo};
+use sluice_plugin::{Alpn, Connection, TlsInfo};
 use sluice_proxy::{StreamFigures, Worker};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -20,9 +21,16 @@ const HTTP_ALPN: usize = 0;
 const STREAM_ALPN: usize = 1;
 const HTTP2_ALPN: usize = 2;
 
-/// ALPN of listeners, by the places above.
-pub fn alpn() -> Vec<Vec<Vec<u8>>> {
-    vec![vec![b"http/1.1".to_vec()], Vec::new(), vec![b"h2".to_vec(), b"http/1.1".to_vec()]]
+/// What accepts TLS on all listeners, without certificates yet.
+pub fn server_tls(ssl: &Ssl) -> Result<ServerTls, PemError> {
+    ServerTls::new(ServerTlsSettings {
+        // by the places above
+        alpn: vec![vec![b"http/1.1".to_vec()], Vec::new(), vec![b"h2".to_vec(), b"http/1.1".to_vec()]],
+        fallback_sni: ssl.fallback_sni.clone(),
+        session_tickets: ssl.ssl_session_tickets,
+        ciphers: ssl.ssl_ciphers.clone(),
+        ..ServerTlsSettings::default()
+    })
 }
 
 /// Accepts on one listener until the gateway drains.
@@ -127,6 +135,7 @@ async fn open(
                 client_verify: info.client_verify.to_string().into(),
                 client_certificate: info.peer_certs.first().map(|c| c.to_vec()),
                 ssl_id: info.ssl_id,
+                alpn: info.alpn.as_deref().and_then(Alpn::parse),
             });
             Some((stream, connection))
         }

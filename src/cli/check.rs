@@ -1,5 +1,6 @@
 //! `sluice check`: everything that is wrong with a configuration, at once.
 use super::{ConfigArgument, Output};
+use sluice_config::{Compiler, Problem};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -17,8 +18,11 @@ impl Check {
         let mut found = sluice_config::check::check(&path, &sluice_config::environment::Environment::Process);
         if let (Some(settings), Some(raw)) = (&found.settings, &found.config) {
             let mut compiler = crate::boot::compiler(settings, crate::boot::Services::default())?;
-            let applied = compiler.replace_all(crate::source::objects(raw));
+            let mut applied = compiler.replace_all(crate::source::objects(raw));
+            applied.problems.retain(|problem| !waits_for_secret(&compiler, problem));
             found.errors.extend(crate::source::errors(raw, &applied.problems));
+            let broken = crate::certificates::check(&settings.apisix.ssl, &applied.snapshot)?;
+            found.errors.extend(crate::source::errors(raw, &broken));
         }
         match self.output {
             Output::Text => print!("{found}"),
@@ -26,4 +30,11 @@ impl Check {
         }
         Ok(if found.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Whether a certificate or key is missing that a secret manager has: none is asked here.
+fn waits_for_secret(compiler: &Compiler, problem: &Problem) -> bool {
+    let parts = ["certificate: ", "private key: ", "CA certificate: "];
+    let body = compiler.object(problem.kind, &problem.id).map(|body| body.value().to_string());
+    parts.iter().any(|part| problem.message.starts_with(part)) && body.is_some_and(|body| body.contains("$secret://"))
 }

@@ -80,6 +80,18 @@ fn text(explanation: &Value) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     // Writing to a String cannot fail.
+    let tls = &explanation["tls"];
+    if let Some(error) = tls["error"].as_str() {
+        let _ = writeln!(out, "tls\n  {}: {error}", tls["server_name"].as_str().unwrap_or(""));
+    } else if let Some(ssl) = tls["ssl"].as_str() {
+        let subject = tls["certificates"][0]["subject"].as_str().unwrap_or("");
+        let asks = match tls["client"]["certificate_needed"].as_bool() {
+            Some(true) => ", asks for a client certificate",
+            Some(false) => ", a client certificate may be shown",
+            None => "",
+        };
+        let _ = writeln!(out, "tls\n  ssl {ssl}  {subject}{asks}");
+    }
     let _ = writeln!(out, "candidates");
     let candidates = explanation["candidates"].as_array().cloned().unwrap_or_default();
     if candidates.is_empty() {

@@ -1,7 +1,7 @@
 //! Problems come and go with the objects that have them.
 use super::*;
 use serde_json::json;
-use sluice_net::tls::ServerTlsSettings;
+use sluice_net::tls::{ServerTls, ServerTlsSettings};
 use sluice_plugin::{Clock, Env};
 
 #[test]
@@ -10,7 +10,7 @@ fn an_object_that_becomes_good_has_no_problem() {
     let env = Env::new(Clock::fake(0), sluice_telemetry::Registry::new()).with_registry(registry.clone());
     let compiler = Compiler::new(registry, env, sluice_config::CompileSettings::default());
     let tls = Arc::new(ServerTls::new(ServerTlsSettings::default()).unwrap());
-    let configuration = Configuration::new(compiler, tls, None, Enabled::default());
+    let configuration = Configuration::new(compiler, Certificates::new(tls, None), None, Enabled::default());
     let put = |list: &[(&str, Value)]| {
         let object =
             |(id, body): &(&str, Value)| Object { kind: Kind::Route, id: (*id).into(), body: body.clone().into() };

@@ -137,6 +137,19 @@ const ROWS: &[Row] = &[
         Kind::Gauge,
         certificates,
     ),
+    (
+        "sluice_ocsp_responses",
+        "OCSP responses to staple: those that are, and those that cannot be had",
+        &["state"],
+        Kind::Gauge,
+        {
+            |own, out| {
+                let (stapled, wanted) = own.configuration.certificates().stapled();
+                out.push(&["stapled"], stapled as f64);
+                out.push(&["missing"], wanted.saturating_sub(stapled) as f64);
+            }
+        },
+    ),
     ("sluice_access_log_lines_total", "Lines of the access log by what became of them", &["result"], Kind::Counter, {
         |own, out| {
             if let Some(log) = &own.access_log {
@@ -244,7 +257,7 @@ fn certificates(own: &Sources, out: &mut Samples<'_>) {
     let mut known = own.expiries.lock().unwrap_or_else(PoisonError::into_inner);
     known.retain(|_, (certificate, _)| certificate.strong_count() > 0);
     let mut all: Vec<(i64, &Arc<str>, &Arc<CertConfig>)> = Vec::new();
-    for (id, certificate) in snapshot.certificates.iter() {
+    for (id, certificate) in snapshot.certificates.iter().chain(snapshot.client_certificates.iter()) {
         let before = known.get(id).filter(|(seen, _)| seen.as_ptr() == Arc::as_ptr(certificate)).map(|(_, end)| *end);
         let end = match before {
             Some(end) => Some(end),

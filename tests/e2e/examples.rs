@@ -2,7 +2,7 @@
 
 use crate::start::binary;
 use serde_json::Value;
-use sluice_testkit::{Behaviour, ConfigDir, Gateway, Upstream};
+use sluice_testkit::{Authority, Behaviour, ConfigDir, Gateway, Upstream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -208,6 +208,64 @@ fn aggregate_makes_one_page_of_three_services() {
     assert_eq!(body["user"], serde_json::json!({"id": 7, "name": "Anna"}));
     assert_eq!((&body["orders"], &body["news"]), (&serde_json::json!([1, 2]), &Value::Null));
     assert_eq!((page.status, page.header("x-aggregate-partial")), (200, Some("news")));
+}
+
+/// Certificates in the folder of an example's secrets; the authority is `ca.pem`.
+fn certificates(authority: &Authority, names: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    for (file, name) in names {
+        let pair = if *file == "gateway" { authority.client(name) } else { authority.server(&[name]) }.unwrap();
+        std::fs::write(folder.path().join(format!("{file}.pem")), pair.cert + &authority.pem()).unwrap();
+        std::fs::write(folder.path().join(format!("{file}.key")), pair.key).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn mtls_knows_both_sides() {
+    let authority = Authority::new("authority").unwrap();
+    let names = [("server", "api.test"), ("gateway", "gateway.test")];
+    let certs = certificates(&authority, &names);
+    let backend = authority.server(&["backend.test"]).unwrap();
+    let upstream = Upstream::start_tls(backend.server_config_for(&authority).unwrap()).unwrap();
+    let text = std::fs::read_to_string(folder().join("mtls/apisix.yaml")).unwrap();
+    let text = text.replace("/tmp/sluice-mtls", &certs.path().to_string_lossy());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let addr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let ask = |path: &str, identity| {
+        let config = authority.client_config(identity).unwrap();
+        let mut wire = sluice_testkit::Wire::connect_tls(addr, "api.test", config).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n\r\n");
+        let answer = wire.request(request).unwrap();
+        (answer.status, answer.text())
+    };
+    let anna = authority.client("anna").unwrap();
+    let (status, body) = ask("/", Some(&anna));
+    assert_eq!(status, 200, "{body} {}", gateway.log_text());
+    assert!(body.contains("\"x-client\":\"CN=anna\""), "{body}");
+    assert_eq!(ask("/health", None).0, 200);
+    assert_eq!(ask("/", None).0, 400);
+}
+
+#[test]
+fn ocsp_stapling_serves_without_a_responder_too() {
+    let authority = Authority::new("authority").unwrap();
+    let certs = certificates(&authority, &[("server", "api.test")]);
+    let upstream = Upstream::start().unwrap();
+    let text = std::fs::read_to_string(folder().join("ocsp-stapling/apisix.yaml")).unwrap();
+    let text = text.replace("/tmp/sluice-ocsp", &certs.path().to_string_lossy());
+    let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+    dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:1980", &upstream.addr().to_string())).unwrap();
+    let gateway = Gateway::start(binary(), dir).unwrap();
+    let addr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let client = authority.client_config(None).unwrap();
+    let mut wire = sluice_testkit::Wire::connect_tls(addr, "api.test", client).unwrap();
+    assert_eq!(wire.get("/").unwrap().status, 200);
+    let why = "no ocsp response send: failed to get ocsp url: cert not contains authority_information_access extension";
+    gateway.wait_for_log(why, std::time::Duration::from_secs(5)).unwrap();
 }
 
 #[test]

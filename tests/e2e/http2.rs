@@ -119,6 +119,36 @@ fn by_alpn_with_tls() {
 }
 
 #[test]
+fn a_host_that_wants_a_certificate_is_sent_to_a_connection_of_its_own() {
+    let upstream = Upstream::start().unwrap();
+    let authority = Authority::new("servers").unwrap();
+    let people = Authority::new("people").unwrap();
+    let pair = authority.server(&["*.h2.test"]).unwrap();
+    let mut resources = all_to(&upstream);
+    resources["ssls"] = json!([
+        {"id": 1, "snis": ["open.h2.test", "also.h2.test"], "cert": pair.cert, "key": pair.key},
+        {"id": 2, "snis": ["a.h2.test", "b.h2.test"], "cert": pair.cert, "key": pair.key, "client": {"ca": people.pem()}},
+    ]);
+    let gateway = gateway(&Value::Null, &resources);
+    let addr: SocketAddr = ([127, 0, 0, 1], gateway.dir().tls_port).into();
+    let anna = people.client("anna").unwrap();
+    let mut config = (*authority.client_config(Some(&anna)).unwrap()).clone();
+    config.alpn_protocols = vec!["h2".into()];
+    let config = Arc::new(config);
+    run(async {
+        for (name, statuses) in [("open.h2.test", [200, 200, 421, 421]), ("a.h2.test", [200, 200, 200, 421])] {
+            let socket = TcpStream::connect(addr).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            let client = over(connector.connect(name.try_into().unwrap(), socket).await.unwrap()).await;
+            for (host, status) in ["open.h2.test", "also.h2.test", "a.h2.test", "b.h2.test"].iter().zip(statuses) {
+                let request = Request::get(format!("https://{host}/x")).body(()).unwrap();
+                assert_eq!(ask(&client, request).await.0, status, "{host} over {name}");
+            }
+        }
+    });
+}
+
+#[test]
 fn bodies_pass_both_ways() {
     let (upstream, gateway) = pair();
     let large = vec![b'x'; 300_000];

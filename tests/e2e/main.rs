@@ -35,6 +35,7 @@ mod retries;
 mod secrets;
 mod slow;
 mod smuggling;
+mod stapling;
 mod start;
 mod stream;
 mod streaming;

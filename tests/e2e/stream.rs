@@ -233,3 +233,26 @@ fn nodes_are_spoken_to_in_tls_where_the_scheme_says_so() {
     assert_eq!(Wire::connect(ports.plain).unwrap().get("/").unwrap().status, 200);
     assert_eq!(node.requests(), 1);
 }
+
+#[test]
+fn a_node_proves_its_own_name_and_is_shown_a_certificate() {
+    let authority = Authority::new("nodes").unwrap();
+    let config = authority.server(&["localhost"]).unwrap().server_config_for(&authority).unwrap();
+    let node = Upstream::start_tls(config).unwrap();
+    let us = authority.client("gateway").unwrap();
+    let to = |name: &str, tls: Value| {
+        json!({"scheme": "tls", "type": "roundrobin", "tls": tls,
+        "nodes": {format!("{name}:{}", node.addr().port()): 1}})
+    };
+    let shown = json!({"verify": true, "ca_certs": [authority.pem()], "client_cert": us.cert, "client_key": us.key});
+    let mut nobody = shown.clone();
+    nobody.as_object_mut().unwrap().retain(|field, _| !field.starts_with("client"));
+    for (name, tls, served) in
+        [("localhost", &shown, true), ("127.0.0.1", &shown, false), ("localhost", &nobody, false)]
+    {
+        let ports = start(&Value::Null, &json!({"stream_routes": [{"id": 1, "upstream": to(name, tls.clone())}]}));
+        let answer = Wire::connect(ports.plain).unwrap().get("/");
+        assert_eq!(answer.is_ok_and(|a| a.status == 200), served, "{name} {}", ports.gateway.log_text());
+    }
+    assert_eq!(node.requests(), 1);
+}

@@ -43,6 +43,10 @@ pub trait Gateway: Send + Sync + 'static {
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         None
     }
+    /// The certificates that clients see, the next to end first: `{id, snis, certificates: [{not_after, …}], …}`.
+    fn certificates(&self) -> Vec<Value> {
+        Vec::new()
+    }
     /// Objects that are left out or kept at their last good form, and why.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()

@@ -66,8 +66,27 @@ async fn status(admin: &Admin) -> Reply {
             "source": admin.store.source().as_str(),
             "condition": condition,
             "left_out": left_out,
+            "certificates": certificates(&admin.gateway.certificates(), crate::clock::seconds()),
         }),
     )
+}
+
+/// How many certificates there are, and those that have ended or will within a month.
+fn certificates(all: &[Value], now: u64) -> Value {
+    const SOON: u64 = 30 * 86_400;
+    let mut ending = Vec::new();
+    for ssl in all {
+        for certificate in ssl["certificates"].as_array().into_iter().flatten() {
+            let Some(end) = certificate["not_after"].as_i64() else { continue };
+            let left = end.saturating_sub_unsigned(now);
+            if left < SOON.cast_signed() && ending.len() < 100 {
+                ending.push(
+                    json!({"id": ssl["id"], "snis": ssl["snis"], "not_after": end, "days": left.div_euclid(86_400)}),
+                );
+            }
+        }
+    }
+    json!({"ssls": all.len(), "ending": ending})
 }
 
 /// `POST explain`

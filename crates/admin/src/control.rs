@@ -49,6 +49,10 @@ pub trait Running: Send + Sync + 'static {
     fn circuit_breakers(&self) -> Vec<Value> {
         Vec::new()
     }
+    /// The certificates that clients see, the next to end first: `{id, snis, certificates, …}`.
+    fn certificates(&self) -> Vec<Value> {
+        Vec::new()
+    }
     /// The concurrency limits of the process by upstream: `{name, …}`.
     fn concurrency_limits(&self) -> Vec<Value> {
         Vec::new()
@@ -100,6 +104,10 @@ impl Control {
             ("GET", ["healthcheck", rest @ ..]) => health::one(running, request, rest),
             ("GET", ["circuit_breakers", rest @ ..]) => breakers::answer(running.circuit_breakers(), rest),
             ("GET", ["concurrency_limits", rest @ ..]) => breakers::answer(running.concurrency_limits(), rest),
+            ("GET", ["certificates"]) => {
+                let all = running.certificates();
+                Reply::json(200, &all.into()).with_header("Content-Type", "application/json")
+            }
             ("GET", ["requests" | "traffic", ..]) | ("GET", ["explain", ..]) if !is_local(request) => {
                 Reply::error(403, "only for this machine").with_header("Content-Type", "application/json")
             }

@@ -59,6 +59,7 @@ fn compiler() -> Result<Compiler, Box<dyn Error>> {
         pool: PoolSettings::default(),
         workers: 1,
         trusted_certificates: None,
+        protocols: sluice_net::tls::Protocols::default(),
         resolver: None,
         discovery: None,
         health_checks: true,

@@ -25,8 +25,9 @@ use serde_json::Value;
 use sluice_engine_grpc::Library;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
+use sluice_net::tls::SniMap;
 use sluice_parts::Parts;
-use sluice_plugin::{Chain, ChainEntry, Consumers, Env, Registry, Scope, Scripts};
+use sluice_plugin::{Chain, ChainEntry, Consumers, Env, HttpClient, HttpOptions, Registry, Scope, Scripts};
 use sluice_router::{Mode, Router};
 use sluice_secret::{Keyring, SecretStore};
 use sluice_upstream::pool::PoolSettings;
@@ -81,6 +82,8 @@ pub struct CompileSettings {
     pub workers: u16,
     /// `apisix.ssl.ssl_trusted_certificate`, PEM: what upstreams with `tls.verify` are checked against.
     pub trusted_certificates: Option<String>,
+    /// `apisix.ssl.ssl_protocols`: of ssl objects that name none.
+    pub protocols: sluice_net::tls::Protocols,
     pub resolver: Option<Arc<dyn Resolve>>,
     /// The registries of `discovery`.
     pub discovery: Option<Arc<dyn Discover>>,
@@ -104,6 +107,7 @@ impl Default for CompileSettings {
             pool: PoolSettings::default(),
             workers: 1,
             trusted_certificates: None,
+            protocols: sluice_net::tls::Protocols::default(),
             resolver: None,
             discovery: None,
             health_checks: false,
@@ -192,6 +196,8 @@ impl Compiler {
             consumer_groups: Parts::default(),
             upstreams: upstreams.clone(),
             certificates: Parts::default(),
+            client_certificates: Parts::default(),
+            ssl_names: SniMap::default(),
             mutual: Arc::default(),
             skip_mtls: Parts::default(),
         });
@@ -256,6 +262,11 @@ impl Compiler {
     /// What is remembered of every node, and what health checks have found.
     pub fn states(&self) -> &Arc<NodeStates> {
         &self.states
+    }
+
+    /// A client as plugins have it, for what is fetched beside requests.
+    pub fn http_client(&self, options: &HttpOptions) -> HttpClient {
+        self.env.http_client(options)
     }
 
     /// The stored form of a resource.
@@ -413,6 +424,8 @@ impl Compiler {
             consumer_groups: self.snapshot.consumer_groups.clone(),
             upstreams: self.snapshot.upstreams.clone(),
             certificates: self.snapshot.certificates.clone(),
+            client_certificates: self.snapshot.client_certificates.clone(),
+            ssl_names: self.snapshot.ssl_names.clone(),
             mutual: self.snapshot.mutual.clone(),
             skip_mtls: self.snapshot.skip_mtls.clone(),
         };

@@ -2,6 +2,7 @@
 //! looked at in one go, as a context belongs to one thread.
 mod resilience;
 mod stream;
+mod tls;
 
 use crate::{CompiledRoute, RouteUpstream, Snapshot};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use sluice_router::{Outcome, Request};
 use sluice_upstream::RetryPolicy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 pub use stream::{StreamQuestion, explain_stream};
 
@@ -41,13 +41,9 @@ impl Question {
     fn context(&self, snapshot: &Snapshot) -> Result<Context, String> {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 9080));
         let tls = self.url.starts_with("https://").then(|| TlsInfo {
-            server_name: None,
             protocol: "TLSv1.3",
-            cipher: Box::default(),
-            session_reused: false,
             client_verify: "NONE".into(),
-            client_certificate: None,
-            ssl_id: Arc::from(""),
+            ..TlsInfo::default()
         });
         let connection = Rc::new(Connection::new(SocketAddr::new(self.client, 0), local, tls));
         let mut cx = Context::new(connection, snapshot.consumers.clone());
@@ -84,11 +80,13 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
         "client": cx.client_ip().to_string(),
     });
     let global: Vec<Value> = snapshot.global.entries().iter().map(|entry| explained(entry, cx)).collect();
+    let tls =
+        cx.connection.tls.as_ref().map(|_| tls::describe(snapshot, cx.request.host(), Some(cx.request.path_bytes())));
     if let Some(reason) = refused {
         let refused = format!("400: {reason}");
-        return Ok(
-            json!({"request": about, "refused": refused, "candidates": [], "route": null, "global_plugins": global}),
-        );
+        return Ok(json!({
+            "request": about, "tls": tls, "refused": refused, "candidates": [], "route": null, "global_plugins": global,
+        }));
     }
     let to_match = snapshot.rules.path_to_match(cx);
     let request = Request {
@@ -114,6 +112,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
     });
     Ok(json!({
         "request": about,
+        "tls": tls,
         "candidates": candidates,
         "route": route,
         "global_plugins": global,

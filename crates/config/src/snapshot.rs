@@ -1,6 +1,6 @@
 //! The compiled configuration that workers read, and how it is published to them.
 use arc_swap::ArcSwap;
-use sluice_net::tls::CertConfig;
+use sluice_net::tls::{CertConfig, SniMap};
 use sluice_parts::Parts;
 use sluice_plugin::{Chain, ChainEntry, Consumers, RouteInfo, StreamPlugin};
 use sluice_router::{Router, StreamRouter};
@@ -103,6 +103,10 @@ pub struct Snapshot {
     pub upstreams: Upstreams,
     /// Certificates of clients' connections.
     pub certificates: Parts<Arc<CertConfig>>,
+    /// Those that upstreams are shown (ssl objects of type client), for who watches when they end.
+    pub client_certificates: Parts<Arc<CertConfig>>,
+    /// Those of clients' connections by server name.
+    pub ssl_names: SniMap<Arc<CertConfig>>,
     /// Those of them that ask clients for one, too, in the order of their ids.
     pub mutual: Arc<BTreeMap<Arc<str>, Arc<CertConfig>>>,
     /// `skip_mtls_uri_regex` of ssl objects that have it, by id.

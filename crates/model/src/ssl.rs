@@ -22,6 +22,7 @@ pub struct Ssl {
     pub enabled: bool,
     /// Empty: those of the listener.
     pub ssl_protocols: Vec<String>,
+    pub ocsp_stapling: Option<OcspStapling>,
 }
 
 impl std::fmt::Debug for Ssl {
@@ -40,6 +41,23 @@ pub struct Client {
     /// Requests whose URI matches one of these need no certificate.
     #[serde(default, deserialize_with = "lenient::list")]
     pub skip_mtls_uri_regex: Vec<String>,
+}
+
+/// What the plugin `ocsp-stapling` does for a certificate (apisix/plugins/ocsp-stapling.lua).
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct OcspStapling {
+    pub enabled: bool,
+    /// The responder's answer is stapled whatever it says.
+    pub skip_verify: bool,
+    /// Seconds after which a newer answer is asked for.
+    pub cache_ttl: u64,
+}
+
+impl Default for OcspStapling {
+    fn default() -> OcspStapling {
+        OcspStapling { enabled: false, skip_verify: false, cache_ttl: 3600 }
+    }
 }
 
 fn one() -> u64 {
@@ -69,6 +87,7 @@ struct Raw {
     status: Option<i64>,
     #[serde(deserialize_with = "lenient::list")]
     ssl_protocols: Vec<String>,
+    ocsp_stapling: Option<OcspStapling>,
 }
 
 impl From<Raw> for Ssl {
@@ -84,6 +103,7 @@ impl From<Raw> for Ssl {
             client: raw.client,
             enabled: raw.status.unwrap_or(1) == 1,
             ssl_protocols: raw.ssl_protocols,
+            ocsp_stapling: raw.ocsp_stapling,
         }
     }
 }

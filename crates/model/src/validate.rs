@@ -233,6 +233,7 @@ fn check_resource(
         }
         Kind::PluginMetadata => check_metadata(id, body, checks),
         Kind::Ssl => {
+            ssl::check_fields("invalid configuration: ", body, checks)?;
             check_schema(schemas::schema(kind), body)?;
             ssl::check(body, checks)
         }

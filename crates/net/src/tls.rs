@@ -1,24 +1,34 @@
 //! TLS with clients (`server`: one rustls configuration per ssl object, chosen by SNI) and with upstreams (`client`).
 //! The one surprise: the crypto provider is always named (aws-lc-rs), never the process default.
+mod ciphers;
 mod client;
+mod ocsp;
 mod pem;
 mod server;
+mod sessions;
 mod single;
 mod sni;
 mod verifier;
 
 use crate::socket::Socket;
+use ciphers::{openssl_name, provider_with};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion, SupportedCipherSuite};
 use std::sync::{Arc, LazyLock};
 
 pub use client::{ClientTls, ClientTlsConfig, system_roots};
-pub use pem::{PemError, certificate_expiry, check_certificate, check_private_key};
+pub use ocsp::{CertStatus, OcspAnswer, OcspError, OcspSubject};
+pub use pem::{
+    CertificateFacts, PemError, certificate_covers, certificate_expiry, certificate_facts, check_certificate,
+    check_private_key,
+};
 pub use server::{
-    AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings,
+    AcceptError, CertConfig, CertError, ClientAuth, Protocols, ServerCerts, ServerTls, ServerTlsSettings, StapleKey,
+    Stapling,
 };
 pub use single::single_server;
+pub use sni::SniMap;
 pub use verifier::ClientVerify;
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -96,33 +106,4 @@ impl TlsInfo {
     pub fn cipher_name(&self) -> &'static str {
         self.cipher.map(openssl_name).unwrap_or_default()
     }
-}
-
-/// What OpenSSL calls a suite.
-fn openssl_name(suite: SupportedCipherSuite) -> &'static str {
-    use rustls::CipherSuite as C;
-    match suite.suite() {
-        C::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        C::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        C::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        C::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
-        C::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
-        C::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
-        C::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
-        C::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
-        C::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
-        _ => "",
-    }
-}
-
-/// The provider with its TLS 1.2 suites cut down to an OpenSSL list such as nginx's `ssl_ciphers`, in that order.
-/// Names that rustls does not know are passed over, as are all but plain names; TLS 1.3 is not touched, as in OpenSSL.
-fn provider_with(ciphers: &str) -> Arc<CryptoProvider> {
-    let all = provider();
-    let mut suites: Vec<_> = all.cipher_suites.iter().filter(|s| s.tls13().is_some()).copied().collect();
-    for name in ciphers.split([':', ' ', ',']).filter(|n| !n.is_empty()) {
-        let named = |s: &&SupportedCipherSuite| s.tls13().is_none() && openssl_name(**s) == name;
-        suites.extend(all.cipher_suites.iter().find(named).filter(|s| !suites.contains(s)));
-    }
-    Arc::new(CryptoProvider { cipher_suites: suites, ..(*all).clone() })
 }

@@ -45,6 +45,7 @@ fn object(id: &str, snis: &[&str], certs: Vec<(String, String)>) -> CertConfig {
         certs,
         client: None,
         protocols: Protocols::default(),
+        stapling: None,
     }
 }
 

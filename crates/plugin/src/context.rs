@@ -29,6 +29,32 @@ pub struct TlsInfo {
     pub client_certificate: Option<Vec<u8>>,
     /// The ssl object that served the handshake.
     pub ssl_id: Arc<str>,
+    /// The protocol that was agreed on.
+    pub alpn: Option<Alpn>,
+}
+
+/// The protocols that clients may agree on by ALPN; a byte, as idle connections carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    Http11,
+    Http2,
+}
+
+impl Alpn {
+    /// By its name on the wire.
+    pub fn parse(name: &[u8]) -> Option<Alpn> {
+        match name {
+            b"http/1.1" => Some(Alpn::Http11),
+            b"h2" => Some(Alpn::Http2),
+            _ => None,
+        }
+    }
+    pub fn name(self) -> &'static str {
+        match self {
+            Alpn::Http11 => "http/1.1",
+            Alpn::Http2 => "h2",
+        }
+    }
 }
 
 /// The client's connection.

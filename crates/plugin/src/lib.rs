@@ -33,8 +33,8 @@ pub use answer_tap::{Answer, AnswerTap, Background, BodySource};
 pub use chain::{Chain, ChainEntry, ChainSource};
 pub use consumer::{Consumer, ConsumerMatch, Consumers, ExternalUser};
 pub use context::{
-    Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, RouteObjects, TlsInfo, UpstreamRef,
-    UpstreamRequest,
+    Alpn, Attempt, BodyChunk, Connection, Context, ParsedBodies, RateLimiting, RouteInfo, RouteObjects, TlsInfo,
+    UpstreamRef, UpstreamRequest,
 };
 pub use control::{ControlEndpoint, ControlRequest};
 pub use definition::{BuildError, Define, Definition, define, schema_of};

@@ -1,5 +1,5 @@
 //! Request variables: nginx's and APISIX's names answered from the [`Context`] (apisix/core/ctx.lua).
-use crate::context::{Attempt, Context};
+use crate::context::{Alpn, Attempt, Context};
 use sluice_expr::{Lookup, Value, Variable};
 use sluice_http::{Known, target};
 use sluice_telemetry::time_format;
@@ -199,6 +199,8 @@ impl Context {
             Variable::SslServerName => tls?.server_name.as_deref().map(Value::str),
             Variable::SslProtocol => text(tls?.protocol),
             Variable::SslCipher => text(&tls?.cipher),
+            Variable::SslAlpnProtocol => text(tls?.alpn.map_or("", Alpn::name)),
+            Variable::SslEarlyData => tls.map(|_| Value::str("")),
             Variable::SslSessionReused => text(if tls?.session_reused { "r" } else { "." }),
             Variable::SslClientVerify => text(&tls?.client_verify),
             Variable::SslClientRawCert
@@ -206,11 +208,16 @@ impl Context {
             | Variable::SslClientEscapedCert
             | Variable::SslClientSDn
             | Variable::SslClientIDn
+            | Variable::SslClientSDnLegacy
+            | Variable::SslClientIDnLegacy
             | Variable::SslClientSerial
             | Variable::SslClientFingerprint
             | Variable::SslClientVStart
-            | Variable::SslClientVEnd => {
-                crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable)
+            | Variable::SslClientVEnd
+            | Variable::SslClientVRemain => {
+                let now = self.started_wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                let now = i64::try_from(now).unwrap_or(i64::MAX);
+                crate::certificate_variables::variable(tls?.client_certificate.as_deref()?, variable, now)
             }
             _ => None,
         }

@@ -201,8 +201,8 @@ impl Exchange<'_> {
             self.observed = self.worker.settings.debug.begin(cx);
             self.debug_call("http_access_phase", cx);
         }
-        if !crate::client_certificate::accepted(cx, &self.snapshot) {
-            let reply = rescue::reply(&Trouble::ClientCertificate).ok_or(Gone)?;
+        if let Err(trouble) = crate::client_certificate::check(cx, &self.snapshot) {
+            let reply = rescue::reply(&trouble).ok_or(Gone)?;
             return self.reply(cx, Box::new(reply)).await;
         }
         let verdict = self.request_phases(cx).await;

@@ -36,6 +36,8 @@ pub enum Trouble {
     Body(BodyError),
     /// mTLS: the client's certificate is missing or not accepted.
     ClientCertificate,
+    /// The request's host wants a client certificate that was shown to another name; a connection of its own will do.
+    Misdirected,
 }
 
 /// The response to a trouble; `None` where the client is gone and nobody listens.
@@ -53,6 +55,7 @@ pub fn reply(trouble: &Trouble) -> Option<Reply> {
         Trouble::Body(BodyError::Timeout) => Reply::status(408),
         Trouble::Body(BodyError::Closed) => return None,
         Trouble::ClientCertificate => Reply::status(400),
+        Trouble::Misdirected => Reply::status(421),
     })
 }
 

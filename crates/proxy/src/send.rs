@@ -282,7 +282,8 @@ impl Exchange<'_> {
     ) -> Result<Duration, AttemptError> {
         let scheme = cx.upstream.scheme.as_deref().and_then(Scheme::parse).unwrap_or(upstream.scheme);
         let tls = scheme.is_tls();
-        let key = PoolKey { address: Address::Ip(address), tls: if tls { upstream.tls.identity } else { 0 } };
+        let identity = if tls { upstream.tls.identity_for(tls_name(cx, upstream, host)) } else { 0 };
+        let key = PoolKey { address: Address::Ip(address), tls: identity };
         if scheme.is_h2() {
             return Box::pin(self.attempt_h2(cx, upstream, &key, host, fresh, (tls, begun, address))).await;
         }
@@ -355,20 +356,7 @@ impl Exchange<'_> {
         host: Option<&str>,
     ) -> Result<Pooled, AttemptError> {
         let options = ConnectOptions { timeout: self.timeouts(cx, upstream).connect, ..ConnectOptions::default() };
-        let name = match (&upstream.tls.sni, host) {
-            (Some(sni), _) => sni.to_string(),
-            (None, Some(host)) => host.to_string(),
-            (None, None) => cx
-                .upstream
-                .host
-                .as_deref()
-                .and_then(|h| std::str::from_utf8(h).ok())
-                .unwrap_or(cx.request.host())
-                .to_string(),
-        };
-        let bare =
-            sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(&name);
-        let tls = tls.then_some((&upstream.tls.client, bare));
+        let tls = tls.then(|| (&upstream.tls.client, tls_name(cx, upstream, host)));
         let mut connecting = pin!(connect(&key.address, &options, tls));
         let (client, kept) = (&mut *self.client, self.first_part);
         let connected = poll_fn(|task| match connecting.as_mut().poll(task) {
@@ -691,6 +679,14 @@ impl Exchange<'_> {
         })
         .await
     }
+}
+
+/// The name that a TLS handshake with a node asks for, without port.
+fn tls_name<'a>(cx: &'a Context, upstream: &'a Upstream, host: Option<&'a str>) -> &'a str {
+    let of_request =
+        || cx.upstream.host.as_deref().and_then(|h| std::str::from_utf8(h).ok()).unwrap_or(cx.request.host());
+    let name = upstream.tls.sni.as_deref().or(host).unwrap_or_else(of_request);
+    sluice_http::target::host_name(name.as_bytes()).and_then(|n| std::str::from_utf8(n).ok()).unwrap_or(name)
 }
 
 /// The same for a node that speaks HTTP/2 (apisix/cli/ngx_tpl.lua, `location @grpc_pass`). `None` where the host or the target

@@ -189,9 +189,10 @@ impl Session {
         }
     }
 
-    /// An ssl object with `skip_mtls_uri_regex` lets everybody through the handshake; here there is no URI to except.
+    /// An ssl object with `skip_mtls_uri_regex` lets everybody through the handshake; here there is no URI to except. One may also
+    /// have come to ask for certificates since.
     fn certificate_accepted(&self, snapshot: &Snapshot) -> bool {
         let tls = self.cx.connection.tls.as_ref();
-        tls.is_none_or(|tls| &*tls.client_verify == "SUCCESS" || !snapshot.skip_mtls.contains_key(&tls.ssl_id))
+        tls.is_none_or(|tls| &*tls.client_verify == "SUCCESS" || !snapshot.mutual.contains_key(&tls.ssl_id))
     }
 }

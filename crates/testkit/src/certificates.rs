@@ -34,6 +34,25 @@ impl Pair {
             .with_single_cert(chain, key)?;
         Ok(Arc::new(config))
     }
+
+    /// Whether this is the certificate, in DER.
+    pub fn is(&self, der: &[u8]) -> bool {
+        self.der().is_ok_and(|(chain, _)| chain.first().is_some_and(|first| first.as_ref() == der))
+    }
+
+    /// The same, and clients are to show a certificate of this authority.
+    pub fn server_config_for(&self, clients: &Authority) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let (chain, key) = self.der()?;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(clients.issuer.der().clone())?;
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)?;
+        Ok(Arc::new(config))
+    }
 }
 
 /// A certificate authority that lives as long as the test.

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// Pairs of node and server name that TLS connections are kept for: clients may choose the names.
+const MAX_NAMES: usize = 10_000;
+
 /// Connections with the same key are interchangeable: same address, same TLS identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     pub address: Address,
-    /// Number of the TLS settings, 0 for plain; from [`crate::Upstream`].
+    /// From [`crate::Tls::identity_for`]; 0 for plain.
     pub tls: u64,
 }
 
@@ -108,6 +111,7 @@ impl Pool {
             return;
         }
         let idle = Idle { pooled, until: now + settings.idle_timeout };
+        let full = key.tls != 0 && self.idle.len() >= MAX_NAMES;
         match self.idle.get_mut(key) {
             Some(list) => {
                 if list.len() >= settings.size {
@@ -116,6 +120,7 @@ impl Pool {
                 }
                 list.push(idle);
             }
+            None if full => return,
             None => {
                 self.idle.insert(key.clone(), vec![idle]);
             }

@@ -5,7 +5,8 @@ use crate::health::{Checker, HealthReport};
 use crate::pool::PoolSettings;
 use crate::{HostHeader, LoadReport, NodeSet, NodeStatus, RetryPolicy};
 use sluice_net::tls::ClientTls;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// An upstream's `scheme`.
@@ -140,8 +141,20 @@ impl Drop for Refresh {
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub client: ClientTls,
-    /// Tells connections with different TLS settings apart in the pool; never 0.
+    /// Of these TLS settings; never 0.
     pub identity: u64,
-    /// The name to ask for where the settings give none: the `Host` sent (`proxy_ssl_name $upstream_host`).
+    /// The name to ask for, whatever `Host` is sent; without it that is asked for (`proxy_ssl_name $upstream_host`).
     pub sni: Option<Arc<str>>,
+}
+
+impl Tls {
+    /// Tells connections apart in the pool that are for different names too: what a node has shown to one name says nothing
+    /// of another (apisix/balancer.lua `pool`). Keyed, for clients may choose the name.
+    pub fn identity_for(&self, name: &str) -> u64 {
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        if self.sni.is_some() {
+            return self.identity;
+        }
+        KEYS.hash_one((self.identity, name)).max(1)
+    }
 }

@@ -9,6 +9,7 @@ mod csrf;
 mod ip_restriction;
 mod ip_set;
 mod json_path;
+mod ocsp_stapling;
 mod pattern;
 mod referer_restriction;
 mod ua_restriction;
@@ -20,6 +21,7 @@ use coraza::Coraza;
 use cors::Cors;
 use csrf::Csrf;
 use ip_restriction::IpRestriction;
+use ocsp_stapling::OcspStapling;
 use referer_restriction::RefererRestriction;
 use sluice_plugin::{Definition, StreamDefinition, define, define_stream};
 use ua_restriction::UaRestriction;
@@ -33,6 +35,7 @@ pub static PLUGINS: &[Definition] = &[
     define::<Cors>().metadata::<cors::Metadata>(),
     define::<Csrf>(),
     define::<IpRestriction>(),
+    define::<OcspStapling>(),
     define::<RefererRestriction>(),
     define::<UaRestriction>(),
     define::<UriBlocker>(),

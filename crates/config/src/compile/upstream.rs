@@ -15,6 +15,7 @@ use sluice_upstream::{
     Algorithm, BalancerSettings, DiscoverError, HashKey, HashOn, HostHeader, NodeConfig, NodeSet, NodeSetSettings,
     NodeStates, PassHost, RetryOn, RetryPolicy, Scheme, Service, ServiceQuery, Timeouts, Upstream,
 };
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ pub struct TlsCache(Arc<Mutex<Vec<(ClientTlsConfig, Tls)>>>);
 
 /// nginx's `proxy_timeout` of the stream subsystem.
 const STREAM_IDLE: Duration = Duration::from_secs(600);
-/// Configurations kept; beyond, they are not shared any more.
+/// Configurations kept; beyond, unused ones go, and new ones are not shared where all are in use.
 const MAX_TLS: usize = 4096;
+/// No two configurations have the same, or one's connections would serve the other.
+static IDENTITIES: AtomicU64 = AtomicU64::new(1);
 
 impl TlsCache {
     fn get(&self, config: ClientTlsConfig, sni: Option<&str>) -> Result<Tls, String> {
@@ -34,7 +37,10 @@ impl TlsCache {
             return Ok(tls.clone());
         }
         let client = ClientTls::new(&config).map_err(|e| e.to_string())?;
-        let tls = Tls { client, identity: known.len() as u64 + 1, sni: sni.map(Into::into) };
+        let tls = Tls { client, identity: IDENTITIES.fetch_add(1, Ordering::Relaxed), sni: sni.map(Into::into) };
+        if known.len() >= MAX_TLS {
+            known.retain(|(_, tls)| Arc::strong_count(tls.client.config()) > 1);
+        }
         if known.len() < MAX_TLS {
             known.push((config, tls.clone()));
         }

@@ -41,6 +41,7 @@ pub fn explain_stream(snapshot: &Snapshot, question: &StreamQuestion) -> Value {
     });
     json!({
         "connection": {"server": question.server.to_string(), "client": question.client.to_string(), "sni": question.sni},
+        "tls": question.sni.as_deref().map(|name| super::tls::describe(snapshot, name, None)),
         "candidates": candidates,
         "route": route,
     })

@@ -1,7 +1,7 @@
 //! Checks of certificates (apisix/ssl.lua `check_ssl_conf`). Surprise: a secret reference in either half of a pair skips the
 //! check of both halves.
 
-use super::{Checked, Checks, Invalid};
+use super::{Checked, Checks, Invalid, PluginScope};
 use crate::secret::is_reference;
 use serde_json::Value;
 
@@ -33,6 +33,15 @@ pub(super) fn check(body: &Value, checks: &Checks<'_>) -> Checked {
             .map_err(|message| Invalid::at("/client/ca", format!("failed to validate client_cert: {message}"))),
         _ => Ok(()),
     }
+}
+
+/// The field of a plugin is there only with the plugin (apisix/plugins/ocsp-stapling.lua `init`).
+pub(super) fn check_fields(prefix: &str, body: &Value, checks: &Checks<'_>) -> Checked {
+    if body.get("ocsp_stapling").is_some() && !checks.plugins.exists("ocsp-stapling", PluginScope::Route) {
+        let message = format!("{prefix}additional properties forbidden, found ocsp_stapling");
+        return Err(Invalid::at("/ocsp_stapling", message));
+    }
+    Ok(())
 }
 
 /// Both halves must parse; whether they belong together is not checked (as in APISIX). A key that is not PEM was stored

@@ -32,7 +32,12 @@ pub fn validate_standalone(kind: Kind, skip_unknown: bool, body: &mut Value, che
         Kind::Consumer | Kind::Credential => {
             plugins::check_known(PluginScope::Consumer, "", skip_unknown, body, checks)
         }
-        Kind::Ssl => ssl::check(body, checks),
+        Kind::Ssl => {
+            if !skip_unknown {
+                ssl::check_fields("", body, checks)?;
+            }
+            ssl::check(body, checks)
+        }
         Kind::Proto => check_proto(body, checks),
         Kind::StreamRoute => stream_route::check_content(skip_unknown, body, checks),
         Kind::PluginMetadata | Kind::Secret | Kind::GraphqlCostDecoration => Ok(()),

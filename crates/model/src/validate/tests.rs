@@ -352,3 +352,14 @@ fn files_are_checked_without_references() {
     assert_eq!(answer(validate_declared(Kind::Route, &mut body, &CHECKS)), "ok");
     assert_eq!(answer(validate_declared(Kind::Secret, &mut json!({"id": "a"}), &CHECKS)), "invalid secret id: a");
 }
+
+#[test]
+fn a_plugins_field_of_certificates_needs_the_plugin() {
+    let checks = Checks { plugins: &World, references: &World, parsers: &World };
+    let (cert, key) = ("c".repeat(128), format!("---k{}", "k".repeat(128)));
+    let body = json!({"id": "1", "sni": "a.test", "cert": cert, "key": key, "ocsp_stapling": {}});
+    let refused = validate_standalone(Kind::Ssl, false, &mut body.clone(), &checks).unwrap_err();
+    assert_eq!(refused.message, "additional properties forbidden, found ocsp_stapling");
+    // In a store that other gateways share it is passed over.
+    validate_standalone(Kind::Ssl, true, &mut body.clone(), &checks).unwrap();
+}

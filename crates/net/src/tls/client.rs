@@ -10,6 +10,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// How to speak TLS to an upstream.
@@ -51,6 +52,7 @@ impl std::fmt::Debug for ClientTlsConfig {
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     sni: Option<ServerName<'static>>,
+    verify: bool,
 }
 
 impl ClientTls {
@@ -80,14 +82,17 @@ impl ClientTls {
         config.alpn_protocols.clone_from(&c.alpn);
         config.resumption = Resumption::in_memory_sessions(c.session_cache);
         let sni = c.sni.as_deref().map(server_name).transpose();
-        Ok(Self { config: Arc::new(config), sni: sni.map_err(|e| PemError::Config(e.to_string()))? })
+        Ok(Self { config: Arc::new(config), sni: sni.map_err(|e| PemError::Config(e.to_string()))?, verify: c.verify })
     }
 
     /// Does the handshake; `name` is the upstream's host name or address, used unless settings name another.
     pub async fn connect(&self, socket: Socket, name: &str) -> io::Result<Stream> {
-        let name = match &self.sni {
-            Some(n) => n.clone(),
-            None => server_name(name)?,
+        let name = match (&self.sni, server_name(name)) {
+            (Some(own), _) => own.clone(),
+            (None, Ok(name)) => name,
+            // A `Host` need not be a name that TLS can ask for; an address is not sent.
+            (None, Err(_)) if !self.verify => ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            (None, Err(error)) => return Err(error),
         };
         let connector = tokio_rustls::TlsConnector::from(self.config.clone());
         let tls = Box::pin(connector.connect(name, socket)).await?;

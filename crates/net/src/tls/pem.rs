@@ -73,6 +73,49 @@ pub fn certificate_expiry(pem: &str) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp())
 }
 
+/// What there is to tell of a certificate. Times are unix time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    pub subject: String,
+    pub issuer: String,
+    /// `RSA 2048`, `EC 256`.
+    pub key: String,
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// Of the first certificate of a PEM text; `None` where it cannot be read.
+pub fn certificate_facts(pem: &str) -> Option<CertificateFacts> {
+    use x509_parser::public_key::PublicKey;
+    let chain = certificates(pem).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let key = match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(point)) => format!("EC {}", point.key_size()),
+        _ => "other".to_owned(),
+    };
+    let (subject, issuer) = (certificate.subject().to_string(), certificate.issuer().to_string());
+    let (from, to) = (certificate.validity().not_before, certificate.validity().not_after);
+    Some(CertificateFacts { subject, issuer, key, not_before: from.timestamp(), not_after: to.timestamp() })
+}
+
+/// Whether the first certificate of a PEM text is good for a name, as clients see it (RFC 9525, 6.3).
+pub fn certificate_covers(pem: &str, name: &str) -> bool {
+    use x509_parser::extensions::GeneralName;
+    let Ok(chain) = certificates(pem) else { return false };
+    let parsed = chain.first().and_then(|first| x509_parser::parse_x509_certificate(first).ok());
+    let Some((_, certificate)) = parsed else { return false };
+    let rest = name.split_once('.').map(|(_, rest)| rest);
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    names.value.general_names.iter().any(|own| match own {
+        GeneralName::DNSName(own) => match own.strip_prefix("*.") {
+            Some(own) => rest.is_some_and(|rest| own.eq_ignore_ascii_case(rest)),
+            None => own.eq_ignore_ascii_case(name),
+        },
+        _ => false,
+    })
+}
+
 /// Whether a PEM text holds a private key that can be used.
 pub fn check_private_key(pem: &str) -> Result<(), String> {
     let der = key(pem).map_err(|e| e.to_string())?;

@@ -2,19 +2,20 @@
 //! rest. The one surprise: an object with client certificates has tickets and session cache of its own, for a session
 //! begun before mTLS was asked for must not be resumed past it.
 use super::pem::certified_key;
+use super::sessions::Sessions;
 use super::sni::{Certificates, SniMap};
 use super::verifier::DepthVerifier;
 use super::{ClientVerify, PemError, ServerTlsStream, provider, provider_with};
 use crate::socket::Socket;
 use crate::stream::Stream;
 use arc_swap::ArcSwap;
-use foldhash::HashSet;
+use foldhash::{HashMap, HashSet};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use sluice_parts::Parts;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
@@ -45,6 +46,23 @@ pub struct ClientAuth {
     pub lenient: bool,
 }
 
+/// An ssl object's `ocsp_stapling`, where it is enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stapling {
+    /// Answers are stapled whatever they say.
+    pub skip_verify: bool,
+    /// A newer answer is fetched after so long.
+    pub cache_ttl: Duration,
+}
+
+/// Whose OCSP answer it is: equal ones share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StapleKey {
+    /// The certificate's chain in PEM.
+    pub chain: String,
+    pub stapling: Stapling,
+}
+
 /// An ssl object of type server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertConfig {
@@ -58,6 +76,17 @@ pub struct CertConfig {
     pub client: Option<ClientAuth>,
     /// Versions.
     pub protocols: Protocols,
+    /// OCSP answers are stapled.
+    pub stapling: Option<Stapling>,
+}
+
+impl CertConfig {
+    /// Whose OCSP answers it staples, one for each certificate.
+    pub fn staples(&self) -> impl Iterator<Item = StapleKey> {
+        self.stapling
+            .into_iter()
+            .flat_map(|stapling| self.certs.iter().map(move |(chain, _)| StapleKey { chain: chain.clone(), stapling }))
+    }
 }
 
 impl std::fmt::Debug for CertConfig {
@@ -80,7 +109,7 @@ pub struct ServerTlsSettings {
     pub session_tickets: bool,
     /// Sessions kept in memory, for all objects without mTLS together.
     pub session_cache: usize,
-    /// Sessions kept in memory by each object with mTLS.
+    /// Sessions kept in memory for all objects with mTLS together.
     pub mtls_session_cache: usize,
     /// TLS 1.2 suites by OpenSSL's names (`ssl_ciphers`); all that rustls has when None.
     pub ciphers: Option<String>,
@@ -94,7 +123,7 @@ impl Default for ServerTlsSettings {
             handshake_timeout: Duration::from_secs(60),
             session_tickets: true,
             session_cache: 16_384,
-            mtls_session_cache: 64,
+            mtls_session_cache: 4096,
             ciphers: None,
         }
     }
@@ -137,25 +166,12 @@ struct SslObject {
     source: Arc<CertConfig>,
     /// One per ALPN list; none where no TLS version is left.
     configs: Vec<Arc<ServerConfig>>,
+    certificates: Arc<Certificates>,
     verifier: Option<Arc<DepthVerifier>>,
 }
 
-/// Sessions of every object without mTLS: shared by all workers and kept across changes.
-#[derive(Debug)]
-struct Sessions {
-    ticketer: Option<Arc<dyn ProducesTickets>>,
-    cache: Arc<dyn StoresServerSessions>,
-}
-
-impl Sessions {
-    fn new(tickets: bool, cache: usize) -> Result<Self, PemError> {
-        let ticketer = tickets.then(rustls::crypto::aws_lc_rs::Ticketer::new).transpose();
-        Ok(Self {
-            ticketer: ticketer.map_err(|e| PemError::Config(e.to_string()))?,
-            cache: ServerSessionMemoryCache::new(cache),
-        })
-    }
-}
+/// OCSP answers that are stapled now, those that no object uses yet or any more included.
+type Staples = HashMap<StapleKey, Arc<[u8]>>;
 
 /// The ssl objects of one moment.
 #[derive(Clone, Debug)]
@@ -204,18 +220,47 @@ impl ServerCerts {
 #[derive(Debug)]
 pub struct ServerTls {
     settings: ServerTlsSettings,
+    /// Of every object without mTLS, kept across changes.
     sessions: Sessions,
+    mtls_sessions: Arc<dyn StoresServerSessions>,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<ServerCerts>,
+    /// Held while objects change, so that no answer is missed.
+    staples: Mutex<Staples>,
 }
 
 impl ServerTls {
     /// Without any object yet.
     pub fn new(settings: ServerTlsSettings) -> Result<Self, PemError> {
         let sessions = Sessions::new(settings.session_tickets, settings.session_cache)?;
-        let none = ServerCerts { names: SniMap::new(), objects: Parts::default() };
+        let mtls_sessions = ServerSessionMemoryCache::new(settings.mtls_session_cache);
+        let none = ServerCerts { names: SniMap::default(), objects: Parts::default() };
         let provider = settings.ciphers.as_deref().map_or_else(provider, provider_with);
-        Ok(Self { settings, sessions, provider, current: ArcSwap::from_pointee(none) })
+        Ok(Self {
+            settings,
+            sessions,
+            mtls_sessions,
+            provider,
+            current: ArcSwap::from_pointee(none),
+            staples: Mutex::default(),
+        })
+    }
+
+    /// Staples an answer to the certificates it is for, from the next handshake on; `None`: nothing any more.
+    pub fn staple(&self, key: &StapleKey, answer: Option<&[u8]>) {
+        let mut staples = self.staples.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Some(answer) => staples.insert(key.clone(), answer.into()),
+            None => staples.remove(key),
+        };
+        let current = self.current.load();
+        let using = current.objects.iter().filter(|(_, o)| o.source.stapling == Some(key.stapling));
+        for (_, object) in using {
+            let chains = object.source.certs.iter().enumerate();
+            for (place, _) in chains.filter(|(_, (chain, _))| *chain == key.chain) {
+                object.certificates.staple(place, answer);
+            }
+        }
     }
 
     /// Puts these objects in force and no others, in one step; see [`ServerTls::update`].
@@ -230,6 +275,7 @@ impl ServerTls {
     /// object keeps its sessions. A broken one is reported and its last good form kept, if it had one; the others are
     /// served. Of two with the same name the one has it whose id comes first. Callers take turns.
     pub fn update(&self, changed: &[Arc<CertConfig>], gone: &[Arc<str>]) -> Vec<CertError> {
+        let staples = self.staples.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = (**self.current.load()).clone();
         let mut errors = Vec::new();
         for id in gone {
@@ -240,7 +286,7 @@ impl ServerTls {
             if before.is_some_and(|o| Arc::ptr_eq(&o.source, source) || o.source == *source) {
                 continue;
             }
-            match self.build(source) {
+            match self.build(source, &staples) {
                 Ok(object) => new.put_in(Arc::new(object)),
                 Err(cause) => errors.push(CertError { id: source.id.clone(), cause, kept: before.is_some() }),
             }
@@ -254,13 +300,22 @@ impl ServerTls {
         self.current.load_full()
     }
 
-    fn build(&self, source: &Arc<CertConfig>) -> Result<SslObject, PemError> {
+    fn build(&self, source: &Arc<CertConfig>, staples: &Staples) -> Result<SslObject, PemError> {
         let config = |e: rustls::Error| PemError::Config(e.to_string());
-        let keys = source.certs.iter().map(|(c, k)| certified_key(c, k).map(Arc::new));
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let stapled = |chain: &str| {
+            let stapling = source.stapling.filter(|_| !staples.is_empty())?;
+            staples.get(&StapleKey { chain: chain.to_owned(), stapling }).map(|answer| answer.to_vec())
+        };
+        let keys = source.certs.iter().map(|(chain, key)| {
+            let mut certified = certified_key(chain, key)?;
+            certified.ocsp = stapled(chain);
+            Ok(certified)
+        });
+        let keys = keys.collect::<Result<Vec<_>, PemError>>()?;
         if keys.is_empty() {
             return Err(PemError::Cert("none given".to_owned()));
         }
+        let certificates = Arc::new(Certificates::new(keys));
         let mut versions = Vec::new();
         if source.protocols.tls13 {
             versions.push(&rustls::version::TLS13);
@@ -271,7 +326,7 @@ impl ServerTls {
         if versions.is_empty() {
             // The name is taken, but nobody can be served: see `handshake`.
             tracing::error!(ssl = %source.id, "no TLS version that is supported (1.2 or 1.3): its names are refused");
-            return Ok(SslObject { source: source.clone(), configs: Vec::new(), verifier: None });
+            return Ok(SslObject { source: source.clone(), configs: Vec::new(), certificates, verifier: None });
         }
         let verifier = match &source.client {
             Some(c) => Some(Arc::new(DepthVerifier::new(&c.ca_pem, c.depth, c.lenient)?)),
@@ -283,24 +338,23 @@ impl ServerTls {
             Some(v) => b.with_client_cert_verifier(v.clone()),
             None => b.with_no_client_auth(),
         };
-        let mut base = b.with_cert_resolver(Arc::new(Certificates::new(keys)));
-        let own;
-        let sessions = if verifier.is_some() {
-            own = Sessions::new(self.settings.session_tickets, self.settings.mtls_session_cache)?;
-            &own
-        } else {
-            &self.sessions
+        let mut base = b.with_cert_resolver(certificates.clone());
+        // `ssl_prefer_server_ciphers on` (apisix/cli/ngx_tpl.lua)
+        base.ignore_client_order = self.settings.ciphers.is_some();
+        let sessions = match verifier {
+            Some(_) => Sessions::apart(self.settings.session_tickets, &self.mtls_sessions)?,
+            None => self.sessions.clone(),
         };
-        base.session_storage = sessions.cache.clone();
-        if let Some(t) = &sessions.ticketer {
-            base.ticketer = t.clone();
+        base.session_storage = sessions.cache;
+        if let Some(ticketer) = sessions.ticketer {
+            base.ticketer = ticketer;
         }
         let configs = self.settings.alpn.iter().map(|alpn| {
             let mut c = base.clone();
             c.alpn_protocols = alpn.clone();
             Arc::new(c)
         });
-        Ok(SslObject { source: source.clone(), configs: configs.collect(), verifier })
+        Ok(SslObject { source: source.clone(), configs: configs.collect(), certificates, verifier })
     }
 
     /// Does the handshake on a fresh connection. `alpn` is an index into `ServerTlsSettings::alpn`.

@@ -1,5 +1,6 @@
 //! Which ssl object answers for a server name, and which of its certificates.
 //! The one surprise: a wildcard covers exactly one label (apisix/ssl/router/radixtree_sni.lua), and `*` covers all.
+use arc_swap::ArcSwap;
 use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -12,20 +13,22 @@ type Claims<T> = Vec<(Arc<str>, T)>;
 
 /// Names to values, exact before `*.rest` before `*`. Cloning shares everything; a change copies little.
 #[derive(Clone, Debug)]
-pub(super) struct SniMap<T> {
+pub struct SniMap<T> {
     exact: Parts<Claims<T>>,
     /// By what follows `*.`.
     wildcard: Parts<Claims<T>>,
     any: Claims<T>,
 }
 
-impl<T: Clone> SniMap<T> {
-    pub(super) fn new() -> Self {
+impl<T: Clone> Default for SniMap<T> {
+    fn default() -> Self {
         Self { exact: Parts::default(), wildcard: Parts::default(), any: Vec::new() }
     }
+}
 
+impl<T: Clone> SniMap<T> {
     /// `false` if another claimant has this name.
-    pub(super) fn add(&mut self, name: &str, by: &Arc<str>, value: &T) -> bool {
+    pub fn add(&mut self, name: &str, by: &Arc<str>, value: &T) -> bool {
         let mut first = true;
         self.change(name, |claims| {
             claims.retain(|(id, _)| id != by);
@@ -36,7 +39,8 @@ impl<T: Clone> SniMap<T> {
         first
     }
 
-    pub(super) fn remove(&mut self, name: &str, by: &str) {
+    /// Takes a claim away; the next in turn has the name then.
+    pub fn remove(&mut self, name: &str, by: &str) {
         self.change(name, |claims| claims.retain(|(id, _)| **id != *by));
     }
 
@@ -58,7 +62,8 @@ impl<T: Clone> SniMap<T> {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&T> {
+    /// Who has the name.
+    pub fn get(&self, name: &str) -> Option<&T> {
         let name = normal(name);
         self.exact
             .get(&name)
@@ -82,21 +87,39 @@ fn normal(name: &str) -> Cow<'_, str> {
 }
 
 /// The certificates of one ssl object: the first the client can check, elliptic curves before RSA (they sign in a
-/// fraction of the time).
+/// fraction of the time). What is stapled to them may change at any time.
 #[derive(Debug)]
-pub(super) struct Certificates(Vec<Arc<CertifiedKey>>);
+pub(super) struct Certificates(Vec<Held>);
+
+#[derive(Debug)]
+struct Held {
+    /// Its place in the ssl object.
+    place: usize,
+    key: ArcSwap<CertifiedKey>,
+}
 
 impl Certificates {
-    pub(super) fn new(mut keys: Vec<Arc<CertifiedKey>>) -> Self {
-        keys.sort_by_key(|k| k.key.algorithm() == SignatureAlgorithm::RSA);
-        Self(keys)
+    pub(super) fn new(keys: Vec<CertifiedKey>) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().enumerate().collect();
+        keys.sort_by_key(|(_, k)| k.key.algorithm() == SignatureAlgorithm::RSA);
+        Self(keys.into_iter().map(|(place, key)| Held { place, key: ArcSwap::from_pointee(key) }).collect())
+    }
+
+    /// Puts an OCSP answer beside the certificate in this place of the ssl object, or takes it away.
+    pub(super) fn staple(&self, place: usize, answer: Option<&[u8]>) {
+        for held in self.0.iter().filter(|held| held.place == place) {
+            let mut key = CertifiedKey::clone(&held.key.load());
+            key.ocsp = answer.map(<[u8]>::to_vec);
+            held.key.store(Arc::new(key));
+        }
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
-        self.0.iter().find(|k| k.key.choose_scheme(schemes).is_some()).cloned()
+        let held = self.0.iter().find(|held| held.key.load().key.choose_scheme(schemes).is_some());
+        held.map(|held| held.key.load_full())
     }
 }
 
@@ -106,7 +129,7 @@ mod tests {
 
     #[test]
     fn exact_then_wildcard_of_one_label_then_any() {
-        let mut m = SniMap::new();
+        let mut m = SniMap::default();
         let by = |id: &str| Arc::<str>::from(id);
         assert!(m.add("a.example.com", &by("1"), &1));
         assert!(m.add("*.Example.com.", &by("2"), &2));

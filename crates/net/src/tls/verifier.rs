@@ -60,7 +60,7 @@ impl DepthVerifier {
             Some(_) if !self.lenient => ClientVerify::Success,
             Some((leaf, rest)) => match self.check(leaf, rest, UnixTime::now()) {
                 Ok(_) => ClientVerify::Success,
-                Err(e) => ClientVerify::Failed(e.to_string()),
+                Err(e) => ClientVerify::Failed(reason(&e, leaf, rest)),
             },
         }
     }
@@ -113,6 +113,31 @@ impl DepthVerifier {
     fn is_root(&self, name: &[u8]) -> bool {
         self.roots.roots.iter().any(|r| DistinguishedName::in_sequence(&r.subject).as_ref() == name)
     }
+}
+
+/// What OpenSSL says to it (X509_verify_cert_error_string), as configurations compare nginx's variable.
+fn reason(error: &Error, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> String {
+    use CertificateError as E;
+    let issues_itself =
+        |der| X509Certificate::from_der(der).is_ok_and(|(_, c)| c.subject().as_raw() == c.issuer().as_raw());
+    let text = match error {
+        Error::InvalidCertificate(cause) => match cause {
+            E::UnknownIssuer if issues_itself(leaf) => "self-signed certificate",
+            E::UnknownIssuer if rest.iter().any(|c| issues_itself(c)) => "self-signed certificate in certificate chain",
+            E::UnknownIssuer if rest.is_empty() => "unable to verify the first certificate",
+            E::UnknownIssuer => "unable to get local issuer certificate",
+            E::Expired | E::ExpiredContext { .. } => "certificate has expired",
+            E::NotValidYet | E::NotValidYetContext { .. } => "certificate is not yet valid",
+            E::BadSignature => "certificate signature failure",
+            E::InvalidPurpose | E::InvalidPurposeContext { .. } => "unsuitable certificate purpose",
+            E::Revoked => "certificate revoked",
+            E::UnhandledCriticalExtension => "unhandled critical extension",
+            _ => return cause.to_string(),
+        },
+        Error::General(text) => text,
+        _ => return error.to_string(),
+    };
+    text.to_owned()
 }
 
 impl ClientCertVerifier for DepthVerifier {

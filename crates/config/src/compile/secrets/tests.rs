@@ -91,6 +91,7 @@ fn compiler() -> Compiler {
         pool: PoolSettings::default(),
         workers: 1,
         trusted_certificates: None,
+        protocols: sluice_net::tls::Protocols::default(),
         resolver: None,
         discovery: None,
         health_checks: true,

@@ -48,6 +48,7 @@ fn compiler() -> Compiler {
         pool: sluice_upstream::pool::PoolSettings { size: 1, idle_timeout: Default::default(), requests: 1 },
         workers: 1,
         trusted_certificates: None,
+        protocols: sluice_net::tls::Protocols::default(),
         resolver: None,
         discovery: None,
         health_checks: true,
