@@ -122,7 +122,8 @@ pub fn compiler(settings: &Settings, services: Services) -> anyhow::Result<Compi
         .with_real_ip_header(&settings.nginx.http.real_ip_header)
         .with_registry(registry.clone())
         .with_logs(services.logs)
-        .with_explained(services.explained);
+        .with_explained(services.explained)
+        .with_part(Arc::<sluice_engine_grpc::Library>::default());
     env = match services.zones {
         Some(zones) => env.with_part(zones),
         None => env.with_part(Arc::new(crate::cache::declared(settings)?)),
@@ -242,7 +243,7 @@ pub fn run(config: &Path, data_dir: &Path) -> anyhow::Result<()> {
         }
     };
     let log = open_operator_log(&settings, &prefix(config))?;
-    settings.notices.iter().for_each(|n| tracing::warn!("{n}"));
+    settings.notices.iter().for_each(|n| tracing::warn!(always = true, "{n}"));
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("sluice-control")
@@ -297,7 +298,7 @@ fn log_target(text: &str, prefix: &Path) -> anyhow::Result<AccessLogTarget> {
 
 fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<OperatorLog> {
     let level = operator_log::level(&settings.nginx.error_log_level).unwrap_or(tracing::Level::WARN);
-    /// Equal lines of one place per second before they are only counted.
+    /// Lines of a kind per second before they are only counted.
     const BURST: u32 = 10;
     let log = match settings.nginx.error_log.as_str() {
         "/dev/stderr" | "stderr" | "logs/error.log" | "" => OperatorLog::stderr(level, BURST),
@@ -593,7 +594,7 @@ impl Gateway {
                 match source.load() {
                     Ok(update) => self.configuration.update(source, update, true).await,
                     Err(errors) => {
-                        errors.iter().for_each(|error| tracing::error!("{error}"));
+                        errors.iter().for_each(|error| tracing::error!(always = true, "{error}"));
                         self.configuration.source_is_unreadable();
                     }
                 }
@@ -677,6 +678,13 @@ impl Gateway {
         if let Some(server) = self.export_server(settings)? {
             crate::metrics_server::start(server, self.metrics.clone()).await?;
         }
+        let told = log.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                told.tell_suppressed();
+            }
+        });
         let followed = self.configuration.clone();
         tokio::spawn(async move { followed.follow_secrets().await });
         let mut watch = None;
@@ -708,7 +716,7 @@ impl Gateway {
                     }
                     Some(Change::Broken(errors)) => {
                         self.configuration.source_is_unreadable();
-                        errors.iter().for_each(|e| tracing::error!("{e}"));
+                        errors.iter().for_each(|e| tracing::error!(always = true, "{e}"));
                         tracing::error!("the running configuration stays in force");
                     }
                     None => watch = None,
@@ -742,6 +750,7 @@ impl Gateway {
         if left > 0 {
             tracing::warn!("{left} log entries were not delivered: worker_shutdown_timeout is over");
         }
+        log.tell_all_suppressed();
         Ok(())
     }
 }

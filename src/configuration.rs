@@ -243,8 +243,8 @@ impl Configuration {
         compiler.enable(named.unwrap_or_else(|| lock(&self.enabled).clone()));
         let applied = compiler.update(update.changes);
         source.applied(update.revision);
-        update.notices.iter().for_each(|n| tracing::warn!("{n}"));
-        update.errors.iter().for_each(|e| tracing::error!("{e}"));
+        update.notices.iter().for_each(|n| tracing::warn!(always = true, "{n}"));
+        update.errors.iter().for_each(|e| tracing::error!(always = true, "{e}"));
         for (error, problem) in source.errors(&applied.problems).iter().zip(&applied.problems) {
             report(error, problem);
         }

@@ -5,6 +5,7 @@ use sluice_plugin::{Definition, StreamDefinition};
 pub static FAMILIES: &[&[Definition]] = &[
     sluice_plugins_auth::PLUGINS,
     sluice_plugins_cache::PLUGINS,
+    sluice_plugins_grpc::PLUGINS,
     sluice_plugins_observe::PLUGINS,
     sluice_plugins_security::PLUGINS,
     sluice_plugins_serverless::PLUGINS,

@@ -1,14 +1,15 @@
 //! One connection of the generator: sends a prepared request, reads one answer, says when it is complete.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use memchr::memmem;
 
 use crate::upstream::content_length;
+use crate::wire::Wire;
 
 /// The name in certificate, SNI and Host.
 pub const NAME: &str = "api.example.com";
@@ -22,8 +23,7 @@ enum Body {
 }
 
 pub struct Client {
-    pub stream: TcpStream,
-    tls: Option<rustls::ClientConnection>,
+    pub wire: Wire,
     head: Vec<u8>,
     body: Body,
     sent: usize,
@@ -36,22 +36,9 @@ pub struct Client {
 
 impl Client {
     pub fn connect(addr: SocketAddr, tls: Option<&Arc<rustls::ClientConfig>>) -> Result<Self> {
-        let mut stream = TcpStream::connect(addr).with_context(|| format!("connect to {addr}"))?;
-        stream.set_nodelay(true)?;
-        let tls = match tls {
-            None => None,
-            Some(config) => {
-                let name = rustls::pki_types::ServerName::try_from(NAME)?;
-                let mut session = rustls::ClientConnection::new(config.clone(), name)?;
-                while session.is_handshaking() {
-                    session.complete_io(&mut stream).context("TLS handshake")?;
-                }
-                Some(session)
-            }
-        };
-        stream.set_nonblocking(true)?;
+        let wire = Wire::connect(addr, tls)?;
         let (head, body, start) = (Vec::with_capacity(1024), Body::Unknown, Instant::now());
-        Ok(Self { stream, tls, head, body, sent: 0, busy: false, dead: false, start, status: 0 })
+        Ok(Self { wire, head, body, sent: 0, busy: false, dead: false, start, status: 0 })
     }
 
     pub fn fire(&mut self, request: &[u8], start: Instant) {
@@ -79,11 +66,7 @@ impl Client {
             return;
         }
         while let Some(rest) = request.get(self.sent..).filter(|r| !r.is_empty()) {
-            let wrote = match &mut self.tls {
-                None => self.stream.write(rest),
-                Some(tls) => tls.writer().write(rest),
-            };
-            match wrote {
+            match self.wire.write(rest) {
                 Ok(0) => break,
                 Ok(n) => self.sent += n,
                 Err(e) => {
@@ -97,32 +80,14 @@ impl Client {
     }
 
     fn flush_tls(&mut self) {
-        let Some(tls) = &mut self.tls else { return };
-        while tls.wants_write() {
-            if let Err(e) = tls.write_tls(&mut self.stream) {
-                self.dead |= e.kind() != ErrorKind::WouldBlock;
-                return;
-            }
-        }
+        self.dead |= self.wire.flush().is_err();
     }
 
     /// Reads until the socket is empty; true when the answer is complete.
     pub fn read(&mut self, chunk: &mut [u8]) -> bool {
         let mut complete = false;
         loop {
-            let read = match &mut self.tls {
-                None => self.stream.read(chunk),
-                Some(tls) => match tls.reader().read(chunk) {
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => match tls.read_tls(&mut self.stream) {
-                        Ok(0) => Ok(0),
-                        Ok(_) if tls.process_new_packets().is_ok() => continue,
-                        Ok(_) => Err(ErrorKind::InvalidData.into()),
-                        Err(e) => Err(e),
-                    },
-                    other => other,
-                },
-            };
-            match read {
+            match self.wire.read(chunk) {
                 Ok(0) => {
                     self.dead = true;
                     return complete;
@@ -130,7 +95,7 @@ impl Client {
                 Ok(n) => {
                     complete |= self.take(chunk.get(..n).unwrap_or_default());
                     // A short read has emptied the socket: the edge will come again.
-                    if self.dead || (self.tls.is_none() && n < chunk.len()) {
+                    if self.dead || (self.wire.tls.is_none() && n < chunk.len()) {
                         return complete;
                     }
                 }

@@ -61,6 +61,7 @@ pub fn measure(engine: &mut Engine, wanted: &Wanted, site: &Site, rate: f64) -> 
         addr: peer.addr,
         tls: None,
         request: request.as_bytes(),
+        shared: None,
         connections: 64,
         rate: Some(rate),
         seconds: 6.0,

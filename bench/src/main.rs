@@ -9,6 +9,8 @@ mod client;
 mod control;
 mod crs;
 mod engine;
+mod h2;
+mod handshakes;
 mod peers;
 mod plugins;
 mod ports;
@@ -18,6 +20,7 @@ mod sinks;
 mod soak;
 mod table;
 mod upstream;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -30,7 +33,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Workloads, comma-separated: small headers body64k post4k tls limit auth plugins10 cached routes10k routes100k idle change control
+    /// Workloads, comma-separated: small headers body64k post4k tls h2 h2tls grpc handshake handshake-rsa limit auth plugins10 cached routes10k routes100k idle change control
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Peers, comma-separated: nginx sluice prototype haproxy envoy apisix
@@ -102,7 +105,7 @@ fn main() -> Result<()> {
         None => {}
     }
     accounting::pin(1).context("the benchmark needs two cores")?;
-    let site = certificate()?;
+    let (site, rsa) = (certificate()?, rsa_certificate()?);
     let wanted = peers::Wanted {
         sluice,
         apisix: args.apisix.clone(),
@@ -110,7 +113,7 @@ fn main() -> Result<()> {
         envoy: args.envoy.clone(),
         only: args.peers.clone(),
     };
-    let report = runs::all(&args, &wanted, &site)?;
+    let report = runs::all(&args, &wanted, &site, &rsa)?;
     match args.output {
         Output::Text => print!("{}", table::text(&report)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&table::json(&report))?),
@@ -131,11 +134,19 @@ fn raise_file_limit() -> Result<()> {
 }
 
 fn certificate() -> Result<peers::Site> {
-    let pair = rcgen::generate_simple_self_signed(vec![client::NAME.to_owned()])?;
+    site(rcgen::KeyPair::generate()?)
+}
+
+fn rsa_certificate() -> Result<peers::Site> {
+    site(rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?)
+}
+
+fn site(key: rcgen::KeyPair) -> Result<peers::Site> {
+    let cert = rcgen::CertificateParams::new(vec![client::NAME.to_owned()])?.self_signed(&key)?;
     let folder = tempfile::Builder::new().prefix("sluice-bench-").tempdir()?;
     // nginx's worker drops to another user and must still reach its files.
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let site = peers::Site { folder, cert: pair.cert.pem(), key: pair.signing_key.serialize_pem() };
+    let site = peers::Site { folder, cert: cert.pem(), key: key.serialize_pem() };
     std::fs::write(site.path("cert.pem"), &site.cert)?;
     std::fs::write(site.path("key.pem"), &site.key)?;
     Ok(site)

@@ -22,6 +22,8 @@ pub use sluice::write as write_sluice;
 
 /// The port the upstream listens on; the prototype has it built in.
 pub const UPSTREAM: u16 = 9000;
+/// The one for gRPC.
+pub const CALLS: u16 = 9001;
 
 /// Where everything a peer needs lies.
 pub struct Site {
@@ -62,6 +64,8 @@ pub struct Peer {
     pub name: &'static str,
     pub addr: SocketAddr,
     pub tls: SocketAddr,
+    /// HTTP/2 without TLS.
+    pub h2: SocketAddr,
     /// What is counted: workers, not masters.
     pub pids: Vec<u32>,
     process: Child,
@@ -81,7 +85,7 @@ impl Peer {
             .with_context(|| format!("cannot start {command:?}"))?;
         let pids = vec![process.id()];
         let (addr, tls) = (([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], tls).into());
-        let mut peer = Self { name, addr, tls, pids, process, home: home.to_owned() };
+        let mut peer = Self { name, addr, tls, h2: addr, pids, process, home: home.to_owned() };
         // 100,000 routes take APISIX a while.
         let until = Instant::now() + Duration::from_secs(60);
         for addr in [peer.addr, peer.tls] {
@@ -103,6 +107,12 @@ impl Peer {
     /// The process that was started: of a master and its workers, the master.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// It takes HTTP/2 on a port of its own.
+    pub fn h2_on(mut self, port: u16) -> Self {
+        self.h2.set_port(port);
+        self
     }
 
     /// Counts its workers instead of the master.
@@ -162,7 +172,8 @@ type Starter<'a> = &'a dyn Fn() -> Result<Peer>;
 /// Starts every wanted peer that can do this; why the others are missing goes to stderr.
 pub fn start(wanted: &Wanted, setup: Setup, site: &Site) -> Vec<Peer> {
     // nginx without plugins is the measure in every setup.
-    let gateway_only = setup != Setup::Plain;
+    let gateway_only = !matches!(setup, Setup::Plain | Setup::Http2 | Setup::Rsa);
+    let http2 = matches!(setup, Setup::Http2 | Setup::Rsa);
     let all: [(&str, bool, Starter<'_>); 6] = [
         ("nginx", false, &|| nginx::start(site)),
         ("sluice", false, &|| sluice::start(wanted, setup, site)),
@@ -174,7 +185,9 @@ pub fn start(wanted: &Wanted, setup: Setup, site: &Site) -> Vec<Peer> {
     let mut peers = Vec::new();
     for (name, plain_only, start) in all {
         let chosen = wanted.only.is_empty() || wanted.only.iter().any(|only| only == name);
-        if !chosen || (plain_only && gateway_only) {
+        // APISIX would need a listener of its own, and the bare proxy speaks HTTP/1 alone.
+        let silent = http2 && matches!(name, "prototype" | "apisix");
+        if !chosen || silent || (plain_only && gateway_only) {
             continue;
         }
         match start() {

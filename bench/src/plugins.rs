@@ -269,6 +269,7 @@ fn measure(
             addr: peer.addr,
             tls: None,
             request,
+            shared: None,
             connections: 64,
             rate: None,
             seconds: args.seconds,

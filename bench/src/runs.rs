@@ -11,9 +11,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::engine::{Engine, Load, Sample};
-use crate::peers::{Peer, Site, UPSTREAM, Wanted, start};
-use crate::setup::{Setup, WORKLOADS, Workload};
-use crate::{Args, accounting, change, control};
+use crate::peers::{CALLS, Peer, Site, UPSTREAM, Wanted, start};
+use crate::setup::{self, Setup, WORKLOADS, Workload};
+use crate::{Args, accounting, change, control, handshakes};
 
 /// All samples of one peer in one workload.
 #[derive(Default)]
@@ -35,8 +35,10 @@ pub struct Report {
 
 /// Connections held open for the memory figure.
 pub const IDLE: usize = 1000;
+/// Requests at once on a connection of HTTP/2.
+const STREAMS: usize = 8;
 
-pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
+pub fn all(args: &Args, wanted: &Wanted, site: &Site, rsa: &Site) -> Result<Report> {
     let chosen = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     for name in &args.only {
         let known = WORKLOADS.iter().any(|w| w.name == *name) || matches!(name.as_str(), "idle" | "change" | "control");
@@ -44,6 +46,7 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
     }
     let tls = client_config(site)?;
     let mut engine = Engine::new(UPSTREAM)?;
+    engine.answer_calls(CALLS, setup::MESSAGE)?;
     let mut report = Report { rate: args.rate, ..Report::default() };
     let setups = [
         Setup::Plain,
@@ -51,6 +54,8 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
         Setup::KeyAuth,
         Setup::TenPlugins,
         Setup::Cached,
+        Setup::Http2,
+        Setup::Rsa,
         Setup::Routes(10_000),
         Setup::Routes(100_000),
     ];
@@ -61,6 +66,7 @@ pub fn all(args: &Args, wanted: &Wanted, site: &Site) -> Result<Report> {
         if workloads.is_empty() && !idle && !changes {
             continue;
         }
+        let site = if setup == Setup::Rsa { rsa } else { site };
         let mut peers = start(wanted, setup, site);
         if idle {
             for peer in &peers {
@@ -99,7 +105,12 @@ fn measure(
     workload: &Workload,
     tls: &Arc<rustls::ClientConfig>,
 ) -> BTreeMap<&'static str, Samples> {
-    let request = workload.request();
+    let (request, call) = (workload.request(), workload.call());
+    let shared = call.as_ref().map(|call| (call, STREAMS));
+    let tls = &match &call {
+        Some(_) => h2_config(tls),
+        None => tls.clone(),
+    };
     let mut row: BTreeMap<&'static str, Samples> = BTreeMap::new();
     let mut failed: Vec<&str> = Vec::new();
     for round in 0..args.rounds {
@@ -110,9 +121,14 @@ fn measure(
             }
             eprint!("\r{} {}/{} {}        ", workload.name, round + 1, args.rounds, peer.name);
             let mut load = Load {
-                addr: if workload.tls { peer.tls } else { peer.addr },
+                addr: match (workload.tls, &call) {
+                    (true, _) => peer.tls,
+                    (false, Some(_)) => peer.h2,
+                    (false, None) => peer.addr,
+                },
                 tls: workload.tls.then_some(tls),
                 request: &request,
+                shared,
                 connections: args.connections,
                 rate: None,
                 seconds: args.seconds,
@@ -120,13 +136,17 @@ fn measure(
                 pids: &peer.pids,
             };
             // Another try where something else held the core.
-            let mut sample = engine.run(&load);
+            let run = |engine: &mut Engine, load: &Load<'_>| match workload.is_handshake() {
+                true => handshakes::run(load),
+                false => engine.run(load),
+            };
+            let mut sample = run(engine, &load);
             for _ in 0..2 {
                 if sample.as_ref().is_ok_and(|s| s.utilisation < 0.85) {
-                    sample = engine.run(&load);
+                    sample = run(engine, &load);
                 }
             }
-            let paced = (args.rate > 0.0).then(|| {
+            let paced = (args.rate > 0.0 && !workload.is_handshake()).then(|| {
                 load.rate = Some(args.rate);
                 engine.run(&load)
             });
@@ -168,6 +188,13 @@ fn held(engine: &mut Engine, peer: &Peer, tls: &Arc<rustls::ClientConfig>) -> Re
     }
     let [plain, tls] = kib;
     Ok((plain, tls))
+}
+
+/// The same, for connections that speak HTTP/2.
+fn h2_config(tls: &Arc<rustls::ClientConfig>) -> Arc<rustls::ClientConfig> {
+    let mut config = (**tls).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
 }
 
 fn client_config(site: &Site) -> Result<Arc<rustls::ClientConfig>> {

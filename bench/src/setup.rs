@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::h2::Call;
+
 /// One configuration of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setup {
@@ -14,6 +16,10 @@ pub enum Setup {
     TenPlugins,
     /// `proxy-cache` in memory: every request but the first is a hit.
     Cached,
+    /// HTTP/2 to clients, and gRPC on one of two routes.
+    Http2,
+    /// As that, with a key of RSA.
+    Rsa,
     /// This many routes, the one asked for in their middle.
     Routes(usize),
 }
@@ -32,7 +38,17 @@ enum Request {
     Browser,
     Large,
     Post,
+    /// [`Request::Small`] in HTTP/2.
+    Http2,
+    /// One message of gRPC, one back.
+    Call,
+    /// None at all.
+    Handshake,
 }
+
+/// Bytes of gRPC's messages.
+pub const MESSAGE: usize = 32;
+pub const METHOD: &str = "/bench.Echo/Say";
 
 pub const WORKLOADS: &[Workload] = &[
     Workload {
@@ -52,6 +68,41 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "body64k", what: "GET, 64 KiB answer", setup: Setup::Plain, tls: false, request: Request::Large },
     Workload { name: "post4k", what: "POST of 4 KiB", setup: Setup::Plain, tls: false, request: Request::Post },
     Workload { name: "tls", what: "small over TLS 1.3", setup: Setup::Plain, tls: true, request: Request::Small },
+    Workload {
+        name: "h2",
+        what: "small over HTTP/2, upstream in HTTP/1",
+        setup: Setup::Http2,
+        tls: false,
+        request: Request::Http2,
+    },
+    Workload {
+        name: "h2tls",
+        what: "h2 over TLS 1.3",
+        setup: Setup::Http2,
+        tls: true,
+        request: Request::Http2,
+    },
+    Workload {
+        name: "grpc",
+        what: "gRPC call of 32 bytes each way, HTTP/2 on both sides",
+        setup: Setup::Http2,
+        tls: false,
+        request: Request::Call,
+    },
+    Workload {
+        name: "handshake",
+        what: "full TLS 1.3 handshake, ECDSA P-256",
+        setup: Setup::Http2,
+        tls: true,
+        request: Request::Handshake,
+    },
+    Workload {
+        name: "handshake-rsa",
+        what: "full TLS 1.3 handshake, RSA 2048",
+        setup: Setup::Rsa,
+        tls: true,
+        request: Request::Handshake,
+    },
     Workload {
         name: "limit",
         what: "small + limit-count + prometheus",
@@ -91,6 +142,54 @@ pub const WORKLOADS: &[Workload] = &[
 ];
 
 impl Workload {
+    pub fn is_handshake(&self) -> bool {
+        matches!(self.request, Request::Handshake)
+    }
+
+    /// The request in HTTP/2, where that is what the workload sends.
+    pub fn call(&self) -> Option<Call> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let (name, small) = (crate::client::NAME, crate::upstream::SMALL);
+        match self.request {
+            Request::Http2 => Some(Call::new(
+                &[
+                    (":method", "GET"),
+                    (":scheme", scheme),
+                    (":path", "/api/v1/users/12345?fields=id"),
+                    (":authority", name),
+                    ("user-agent", "curl/8.5.0"),
+                    ("accept", "*/*"),
+                    ("x-request-id", "7f3c2d1e"),
+                    ("accept-encoding", "gzip"),
+                    ("content-type", "application/json"),
+                    ("apikey", "key-of-the-benchmark"),
+                    ("cache-control", "no-cache"),
+                ],
+                &[],
+                small,
+            )),
+            Request::Call => {
+                let message = crate::h2::answerer::message(MESSAGE);
+                Some(Call::new(
+                    &[
+                        (":method", "POST"),
+                        (":scheme", scheme),
+                        (":path", METHOD),
+                        (":authority", name),
+                        ("content-type", "application/grpc"),
+                        ("te", "trailers"),
+                        ("user-agent", "grpc-c++/1.60.0"),
+                        ("grpc-accept-encoding", "identity,deflate,gzip"),
+                        ("x-request-id", "7f3c2d1e"),
+                    ],
+                    &message,
+                    message.len(),
+                ))
+            }
+            _ => None,
+        }
+    }
+
     /// The request byte for byte.
     pub fn request(&self) -> Vec<u8> {
         let path = match (self.setup, &self.request) {
@@ -137,8 +236,13 @@ pub fn route_path(i: usize) -> String {
 /// `apisix.yaml` (as JSON, which is YAML) for Sluice and APISIX.
 pub fn resources(setup: Setup, upstream: u16, cert: &str, key: &str) -> Value {
     let node = format!("127.0.0.1:{upstream}");
-    let upstreams = json!([{"id": "u", "type": "roundrobin", "nodes": {node: 1},
-        "keepalive_pool": {"size": 256, "idle_timeout": 300, "requests": 100_000_000}}]);
+    let pool = json!({"size": 256, "idle_timeout": 300, "requests": 100_000_000});
+    let mut upstreams =
+        vec![json!({"id": "u", "type": "roundrobin", "nodes": {node: 1}, "keepalive_pool": pool})];
+    if matches!(setup, Setup::Http2 | Setup::Rsa) {
+        let node = format!("127.0.0.1:{}", crate::peers::CALLS);
+        upstreams.push(json!({"id": "g", "scheme": "grpc", "nodes": {node: 1}, "keepalive_pool": pool}));
+    }
     let limit = json!({"limit-count": {"count": 2_000_000_000, "time_window": 3600, "rejected_code": 503, "key": "remote_addr"},
         "prometheus": {}});
     let mut plugins = limit;
@@ -165,6 +269,10 @@ pub fn resources(setup: Setup, upstream: u16, cert: &str, key: &str) -> Value {
             vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": {"proxy-cache": cache}})]
         }
         Setup::Plain => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u"})],
+        Setup::Http2 | Setup::Rsa => vec![
+            json!({"id": "all", "uri": "/*", "upstream_id": "u"}),
+            json!({"id": "calls", "uri": "/bench.Echo/*", "upstream_id": "g"}),
+        ],
         _ => vec![json!({"id": "all", "uri": "/*", "upstream_id": "u", "plugins": plugins})],
     };
     json!({

@@ -133,6 +133,7 @@ pub fn run(args: &Args, sluice: std::path::PathBuf) -> Result<()> {
             addr: peer.addr,
             tls: None,
             request: request.as_bytes(),
+            shared: None,
             connections: 64,
             rate: None,
             seconds: 0.9,

@@ -35,8 +35,8 @@ pub fn text(report: &Report) -> String {
     if !report.rows.is_empty() {
         let _ = writeln!(
             out,
-            "{:<11} {:<10} {:>2} {:>8} {:>7} {:>6} {:>6} {:>7} {:>7} {:>7} {:>4}",
-            "workload", "proxy", "n", "req/s", "cpu us", "user", "sys", "/nginx", "p50 us", "p99 us", "bad"
+            "{:<13} {:<10} {:>2} {:>8} {:>7} {:>6} {:>6} {:>7} {:>8} {:>7} {:>7} {:>4}",
+            "workload", "proxy", "n", "req/s", "cpu us", "user", "sys", "/nginx", "/haproxy", "p50 us", "p99 us", "bad"
         );
     }
     for (workload, row) in &report.rows {
@@ -45,7 +45,7 @@ pub fn text(report: &Report) -> String {
             let bad: u64 = full.iter().chain(paced).map(|s| s.bad).sum();
             let _ = writeln!(
                 out,
-                "{:<11} {:<10} {:>2} {:>8.0} {:>7.2} {:>6.2} {:>6.2} {:>7} {:>7.0} {:>7.0} {:>4}",
+                "{:<13} {:<10} {:>2} {:>8.0} {:>7.2} {:>6.2} {:>6.2} {:>7} {:>8} {:>7.0} {:>7.0} {:>4}",
                 workload.name,
                 peer,
                 full.len(),
@@ -54,11 +54,19 @@ pub fn text(report: &Report) -> String {
                 middle(full, |s| s.user),
                 middle(full, |s| s.system),
                 ratio(samples, row.get("nginx")).map_or("-".to_owned(), |r| format!("{r:.2}")),
+                ratio(samples, row.get("haproxy")).map_or("-".to_owned(), |r| format!("{r:.2}")),
                 middle(paced, |s| s.p50),
                 middle(paced, |s| s.p99),
                 bad
             );
         }
+    }
+    for (workload, row) in report.rows.iter().filter(|(workload, _)| workload.is_handshake()) {
+        let _ = write!(out, "\n{}: handshakes per second of CPU:", workload.name);
+        for (peer, samples) in row {
+            let _ = write!(out, " {peer} {:.0}", 1e6 / middle(&samples.saturated, |s| s.cpu));
+        }
+        out.push('\n');
     }
     if !report.idle.is_empty() {
         let _ = writeln!(out, "\nresident KiB per idle connection ({IDLE} connections): plain, TLS");
@@ -102,6 +110,7 @@ pub fn json(report: &Report) -> Value {
                     "requests_per_second": middle(full, |s| s.rps), "cpu_us": middle(full, |s| s.cpu),
                     "user_us": middle(full, |s| s.user), "system_us": middle(full, |s| s.system),
                     "utilisation": middle(full, |s| s.utilisation), "ratio_to_nginx": ratio(samples, row.get("nginx")),
+                    "ratio_to_haproxy": ratio(samples, row.get("haproxy")),
                     "rate": report.rate, "p50_us": middle(paced, |s| s.p50), "p99_us": middle(paced, |s| s.p99),
                     "bad": full.iter().chain(paced).map(|s| s.bad).sum::<u64>(),
                 })

@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 
 use memchr::memmem;
 
+/// Bytes of the small answer's body.
+pub const SMALL: usize = 1024;
 const INPUT: usize = 16 * 1024;
 
 fn prepared(length: usize, cache_control: &str) -> Vec<u8> {
@@ -46,7 +48,7 @@ pub struct Connection {
 impl Answers {
     pub fn new() -> Self {
         let private = "no-cache, private";
-        Self { small: prepared(1024, private), large: prepared(65536, private), kept: prepared(1024, "max-age=86400") }
+        Self { small: prepared(SMALL, private), large: prepared(65536, private), kept: prepared(SMALL, "max-age=86400") }
     }
 
     /// Reads, answers, and says whether the connection is to be kept.

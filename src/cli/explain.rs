@@ -139,6 +139,14 @@ fn text(explanation: &Value) -> String {
                 p["from"].as_str().map(|from| format!(", from {from}")).unwrap_or_default(),
                 p.get("config").map(Value::to_string).unwrap_or_default()
             );
+            for (name, value) in p["looks_at"].as_object().into_iter().flatten() {
+                let _ = writeln!(
+                    out,
+                    "    {}: {}",
+                    name.replace('_', " "),
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                );
+            }
         }
     }
     let upstream = &route["upstream"];

@@ -301,3 +301,24 @@ fn openid_connect_logs_in_and_takes_tokens() {
     let seen = upstream.take_seen().remove(0);
     assert_eq!((seen.header("x-client"), seen.header("authorization")), (Some("shop"), None));
 }
+
+#[test]
+fn grpc_examples_serve_browsers_and_json_clients() {
+    let server = crate::grpc::Server::start();
+    let boot = |name: &str| {
+        let text = std::fs::read_to_string(folder().join(name).join("apisix.yaml")).unwrap();
+        let dir = ConfigDir::new(&Value::Null, &Value::Null).unwrap();
+        dir.write_raw("apisix.yaml", &text.replace("127.0.0.1:50051", &server.addr.to_string())).unwrap();
+        Gateway::start(binary(), dir).unwrap()
+    };
+    let transcode = boot("grpc-transcode");
+    let mut wire = transcode.connect().unwrap();
+    assert_eq!(wire.get("/hello?name=anna&times=2").unwrap().text(), r#"{"name":"anna","times":2}"#);
+    assert_eq!(wire.get("/hellos?name=anna").unwrap().text(), "{\"name\":\"anna\",\"times\":0}\n");
+    let web = boot("grpc-web");
+    let call = "POST /web/helloworld.Greeter/SayHello HTTP/1.1\r\nHost: h\r\nOrigin: https://shop.example.com\r\n\
+                Content-Type: application/grpc-web-text\r\nContent-Length: 16\r\n\r\nAAAAAAYKBGFubmE=";
+    let answer = web.connect().unwrap().request(call).unwrap();
+    assert!(answer.text().starts_with("AAAAAAYKBGFubmE=gAAA"), "{}", answer.text());
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://shop.example.com"));
+}

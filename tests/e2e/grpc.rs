@@ -13,22 +13,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 /// A server that echoes each message at once, with what it saw of the request in its head and `grpc-status` in trailers.
-/// `/t.T/Fail` answers with a head alone; `/t.T/Silent` never; `/t.T/Reset` resets behind the first message.
-struct Server {
-    addr: SocketAddr,
+/// `/t.T/Fail` answers with a head alone; `/t.T/Bare` fails in its trailers, without a message; `/t.T/Silent` never answers;
+/// `/t.T/Reset` resets behind the first message; `/t.T/Paced` says everything twice, the second time once it is released.
+pub(crate) struct Server {
+    pub addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     cancelled: Arc<AtomicUsize>,
+    pub released: Arc<Notify>,
 }
 
 impl Server {
-    fn start() -> Server {
+    pub fn start() -> Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
         let (connections, cancelled) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (opened, given_up) = (connections.clone(), cancelled.clone());
+        let released = Arc::<Notify>::default();
+        let release = released.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -36,17 +41,17 @@ impl Server {
                 loop {
                     let (socket, _) = listener.accept().await.unwrap();
                     opened.fetch_add(1, Ordering::SeqCst);
-                    let given_up = given_up.clone();
+                    let (given_up, release) = (given_up.clone(), release.clone());
                     tokio::spawn(async move {
                         let Ok(mut connection) = h2::server::handshake(socket).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
-                            tokio::spawn(serve(request, respond, given_up.clone()));
+                            tokio::spawn(serve(request, respond, given_up.clone(), release.clone()));
                         }
                     });
                 }
             });
         });
-        Server { addr, connections, cancelled }
+        Server { addr, connections, cancelled, released }
     }
 
     fn gateway(&self, upstream: Value, plugins: Value) -> Gateway {
@@ -62,6 +67,7 @@ async fn serve(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
     cancelled: Arc<AtomicUsize>,
+    release: Arc<Notify>,
 ) {
     let (head, mut body) = request.into_parts();
     let seen = |name: &str| head.headers.get(name).cloned().unwrap_or(http::HeaderValue::from_static("-"));
@@ -69,6 +75,8 @@ async fn serve(
         .header("content-type", "application/grpc")
         .header("seen-te", seen("te"))
         .header("seen-type", seen("content-type"))
+        .header("seen-path", head.uri.path())
+        .header("seen-length", seen("content-length"))
         .header("seen-authority", head.uri.authority().unwrap().as_str());
     match head.uri.path() {
         "/t.T/Fail" => {
@@ -85,9 +93,20 @@ async fn serve(
         _ => {}
     }
     let mut answer = respond.send_response(response.body(()).unwrap(), false).unwrap();
+    if head.uri.path() == "/t.T/Bare" {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "7".parse().unwrap());
+        trailers.insert("grpc-message", "not you".parse().unwrap());
+        answer.send_trailers(trailers).unwrap();
+        return;
+    }
     while let Some(Ok(data)) = body.data().await {
         body.flow_control().release_capacity(data.len()).unwrap();
-        answer.send_data(data, false).unwrap();
+        answer.send_data(data.clone(), false).unwrap();
+        if head.uri.path() == "/t.T/Paced" && !data.is_empty() {
+            release.notified().await;
+            answer.send_data(data, false).unwrap();
+        }
         if head.uri.path() == "/t.T/Reset" {
             answer.send_reset(Reason::INTERNAL_ERROR);
             return;

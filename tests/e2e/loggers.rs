@@ -192,6 +192,111 @@ fn bad_sinks_delay_nobody_and_lose_nothing_uncounted() {
     gateway.wait_for_log("max pending entries limit exceeded. discarding entry", LIMIT).unwrap();
 }
 
+/// Two sinks of one plugin and one of another, with room for few entries: those that hang cost the sound ones nothing.
+#[test]
+fn a_sink_that_hangs_costs_sound_ones_nothing() {
+    const REQUESTS: u64 = 300;
+    let (upstream, sink) = (Upstream::start().unwrap(), Upstream::start().unwrap());
+    sink.otherwise(Behaviour::answer(200, ""));
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stuck = format!("http://{}/", hanging.local_addr().unwrap());
+    let batch = json!({"batch_max_size": 10, "inactive_timeout": 1, "timeout": 300});
+    let with = |key: &str, value: Value| {
+        let mut own = batch.clone();
+        own[key] = value;
+        own
+    };
+    let sound = json!(format!("http://{}/sound", sink.addr()));
+    let hangs = json!({
+        "loki-logger": with("endpoint_addrs", json!([stuck])),
+        "elasticsearch-logger": {"endpoint_addr": stuck.trim_end_matches('/'), "field": {"index": "x"}, "timeout": 300},
+        "http-logger": with("uri", json!(stuck)),
+    });
+    let nodes = json!({upstream.addr().to_string(): 1});
+    let to = json!({"type": "roundrobin", "nodes": nodes});
+    let resources = json!({"routes": [
+        {"id": "hangs", "uri": "/hangs", "plugins": hangs, "upstream": to},
+        {"id": "r", "uri": "/a", "plugins": {"http-logger": with("uri", sound)}, "upstream": to},
+        {"id": "m", "uri": "/apisix/prometheus/metrics", "plugins": {"public-api": {}}},
+    ]});
+    let settings = json!({
+        "plugin_attr": {"prometheus": {"enable_export_server": false}},
+        "sluice": {"limits": {"log_pending_bytes": 131_072}},
+    });
+    let gateway = gateway(&settings, &resources);
+    let mut wire = gateway.connect().unwrap();
+    let fill = |wire: &mut sluice_testkit::Wire, path: &str, count: u64| {
+        (0..count).for_each(|_| assert_eq!(wire.get(path).unwrap().status, 200));
+    };
+    // The hanging ones take all there is first.
+    fill(&mut wire, "/hangs", 200);
+    assert!(count(&gateway, "loki-logger", "discarded") > 0, "the budget is not spent");
+    for burst in 1..=REQUESTS / 20 {
+        fill(&mut wire, "/a", 20);
+        fill(&mut wire, "/hangs", 10);
+        wait_for_count(&gateway, "http-logger", "delivered", burst * 20);
+    }
+    let arrived: usize =
+        sink.take_seen().iter().map(|s| serde_json::from_slice::<Vec<Value>>(&s.body).unwrap().len()).sum();
+    assert_eq!(arrived as u64, REQUESTS, "the sound sink has them all");
+    // What the hanging ones had is waiting or discarded, to the last entry.
+    let text = gateway.connect().unwrap().get("/apisix/prometheus/metrics").unwrap().text();
+    for plugin in ["loki-logger", "elasticsearch-logger", "http-logger"] {
+        let value = |series: String| {
+            let found = text.lines().find_map(|line| line.strip_prefix(series.as_str()));
+            found.map_or(0, |n| n.trim().parse::<f64>().unwrap() as u64)
+        };
+        let fates = ["delivered", "dropped", "discarded"]
+            .map(|fate| value(format!("sluice_log_entries_total{{plugin=\"{plugin}\",result=\"{fate}\"}}")));
+        let waiting = value(format!("sluice_log_pending_entries{{plugin=\"{plugin}\"}}"));
+        let sound = if plugin == "http-logger" { REQUESTS } else { 0 };
+        assert_eq!(fates.iter().sum::<u64>() + waiting, 200 + REQUESTS / 2 + sound, "{plugin}: {fates:?} {waiting}");
+    }
+    // Each of the sinks that hang is told of by its name, not the first one alone.
+    for plugin in ["loki-logger", "elasticsearch-logger", "http-logger"] {
+        gateway.wait_for_log(&format!("plugin={plugin}"), LIMIT).unwrap();
+    }
+}
+
+/// Lines that a plugin was configured to write are all there, however fast they come; an error that repeats itself is told
+/// with how often it did.
+#[test]
+fn the_error_log_has_what_was_asked_for_and_counts_repetitions() {
+    const REQUESTS: usize = 60;
+    let upstream = Upstream::start().unwrap();
+    let rules =
+        ["SecRuleEngine DetectionOnly", "SecRule ARGS:q \"@contains attack\" \"id:77,phase:1,log,pass,msg:'seen'\""];
+    let closed = sluice_testkit::ports::free_port();
+    let plugins = json!({
+        "coraza": {"directives_map": {"d": rules}, "default_directives": "d"},
+        "debug-logger": {"sample_ratio": 1, "log_level": "warn"},
+        "tcp-logger": one_at_once(json!({"host": "127.0.0.1", "port": closed})),
+    });
+    let gateway = logging(json!({"nginx_config": {"error_log_level": "warn"}}), &upstream, plugins);
+    let mut wire = gateway.connect().unwrap();
+    (0..REQUESTS).for_each(|_| assert_eq!(wire.get("/a?q=attack").unwrap().status, 200));
+    let lines = |part: &str| gateway.log_text().lines().filter(|line| line.contains(part)).count();
+    let end = Instant::now() + LIMIT;
+    while lines("[id \"77\"]") < REQUESTS || lines("debug-logger: {") < REQUESTS {
+        assert!(Instant::now() < end, "{} and {}", lines("[id \"77\"]"), lines("debug-logger: {"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    wait_for_count(&gateway, "tcp-logger", "dropped", REQUESTS as u64);
+    let refused = "Batch Processor[tcp logger] failed to process entries";
+    let told = || {
+        let text = gateway.log_text();
+        let more = |line: &str| line.rsplit_once("suppressed=").map_or(0, |(_, n)| n.trim().parse::<usize>().unwrap());
+        text.lines().filter(|line| line.contains(refused)).map(|line| 1 + more(line)).sum::<usize>()
+    };
+    let end = Instant::now() + LIMIT;
+    while told() < REQUESTS {
+        assert!(Instant::now() < end, "{} of {REQUESTS} are told of: {}", told(), gateway.log_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(told(), REQUESTS);
+    gateway.wait_for_log("route=r", LIMIT).unwrap();
+}
+
 #[test]
 fn what_waits_is_sent_before_the_process_ends() {
     let (upstream, sink) = (Upstream::start().unwrap(), Upstream::start().unwrap());

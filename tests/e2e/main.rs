@@ -17,6 +17,8 @@ mod etcd;
 mod examples;
 mod explain;
 mod grpc;
+mod grpc_transcode;
+mod grpc_web;
 mod health;
 mod http2;
 mod identity;

@@ -210,3 +210,60 @@ fn a_live_request_is_explained_by_a_signed_token() {
     let posted: Value = serde_json::from_slice(&sink.seen()[0].body).unwrap();
     assert_eq!(posted[0]["request"]["path"], "/orders/1");
 }
+
+/// The record of a request that a cache was asked for says what the cache decided and why.
+#[test]
+fn decisions_of_a_cache_are_explained() {
+    let upstream = Upstream::start().unwrap();
+    upstream.on("/x", sluice_testkit::Behaviour::answer(200, "hello"));
+    upstream.on("/gone", sluice_testkit::Behaviour::answer(503, "no"));
+    let cache = json!({"cache_strategy": "memory", "cache_zone": "memory_cache", "cache_ttl": 60,
+        "cache_bypass": ["$arg_fresh"], "cache_key": ["$uri", "--", "$arg_token"]});
+    let resources = json!({
+        "global_rules": [{"id": "g", "plugins": {"debug-logger": {"key": KEY}}}],
+        "routes": [{"id": "r", "uri": "/*", "plugins": {"proxy-cache": cache},
+            "upstream": {"type": "roundrobin", "nodes": {upstream.addr().to_string(): 1}}}],
+    });
+    let zone = json!({"name": "memory_cache", "memory_size": "1m"});
+    let gateway = gateway(&json!({"apisix": {"proxy_cache": {"zones": [zone]}}}), &resources);
+    let token = Command::new(binary()).arg("explain-token").env("SLUICE_EXPLAIN_KEY", KEY).output().unwrap();
+    let token = String::from_utf8(token.stdout).unwrap();
+    let mut wire = gateway.connect().unwrap();
+    let mut ask = |method: &str, target: &str| {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: h\r\nSluice-Explain: {}\r\n\r\n", token.trim());
+        let answer = wire.request(request).unwrap();
+        explained(&gateway, answer.header("sluice-explain").unwrap())["cache"].clone()
+    };
+    let miss = ask("GET", "/x?token=hidden");
+    let about = ["status", "why", "zone", "strategy", "key_rule", "key"].map(|name| miss[name].as_str().unwrap());
+    let key = "/x--***";
+    let nothing = "nothing is stored under the key";
+    assert_eq!(about, ["MISS", nothing, "memory_cache", "memory", "$uri--$arg_token", key]);
+    assert_eq!(miss["store"], json!({"stored": true, "fresh_seconds": 60}));
+    let hit = ask("GET", "/x?token=hidden");
+    assert_eq!((&hit["status"], &hit["store"], &hit["key"]), (&json!("HIT"), &Value::Null, &json!(key)));
+    assert!(hit["why"].as_str().unwrap().starts_with("stored 0 s ago, fresh for "), "{hit}");
+    let why = |method: &str, target: &str, ask: &mut dyn FnMut(&str, &str) -> Value| {
+        let decision = ask(method, target);
+        (decision["status"].clone(), decision["why"].clone(), decision["store"]["why"].clone())
+    };
+    let bypass = why("GET", "/x?fresh=1", &mut ask);
+    assert_eq!(bypass, ("BYPASS".into(), "cache_bypass is neither empty nor 0".into(), Value::Null));
+    let post = why("POST", "/x", &mut ask);
+    assert_eq!(post, ("MISS".into(), "the method is none of cache_method".into(), Value::Null));
+    let status = "the status is none of cache_http_status";
+    assert_eq!(why("GET", "/gone", &mut ask), ("MISS".into(), nothing.into(), status.into()));
+
+    // Without a request: what would be looked at.
+    let config = gateway.dir().path().join("config.yaml");
+    let config = if config.exists() { config } else { gateway.dir().path().join("conf/config.yaml") };
+    let target = "http://h/x?token=hidden&fresh=1";
+    let done =
+        Command::new(binary()).args(["explain", "-c", config.to_str().unwrap(), "GET", target]).output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    for line in
+        ["zone: memory_cache", "key rule: $uri--$arg_token", "key: /x--***", "bypassed: cache_bypass is neither"]
+    {
+        assert!(text.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {text}");
+    }
+}

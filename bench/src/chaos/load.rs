@@ -149,7 +149,7 @@ impl Load {
         let client = Client::connect(self.addr, None).ok()?;
         let index = self.vacant.pop().unwrap_or(self.slots.len());
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, &client.stream, epoll::EventData::new_u64(index as u64), flags).ok()?;
+        epoll::add(&self.epoll, &client.wire.stream, epoll::EventData::new_u64(index as u64), flags).ok()?;
         let slot = Some(Slot { client, flight: None });
         match self.slots.get_mut(index) {
             Some(place) => *place = slot,

@@ -54,6 +54,7 @@ pub fn run(
                 addr: peer.addr,
                 tls: None,
                 request: &request,
+                shared: None,
                 connections: CONNECTIONS,
                 rate: None,
                 seconds: args.seconds,

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Peer, Site, UPSTREAM, Wanted, find, pinned};
+use super::{CALLS, Peer, Site, UPSTREAM, Wanted, find, pinned};
 
 fn program(wanted: &Wanted) -> Option<PathBuf> {
     wanted.envoy.clone().or_else(|| find("envoy")).or_else(|| {
@@ -27,20 +27,31 @@ pub fn start(wanted: &Wanted, site: &Site) -> Result<Peer> {
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router", "suppress_envoy_headers": true}}],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "u"}}]}]}}}]);
+            "routes": [{"match": {"prefix": "/bench.Echo/"}, "route": {"cluster": "g"}},
+                {"match": {"prefix": "/"}, "route": {"cluster": "u"}}]}]}}}]);
     let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    // Without limits, as the others.
+    let breakers = json!({"thresholds": [{"max_connections": 100_000, "max_requests": 100_000,
+        "max_pending_requests": 100_000}]});
     let config = json!({"static_resources": {
         "listeners": [
             {"name": "plain", "address": address(8015), "filter_chains": [{"filters": manager}]},
             {"name": "tls", "address": address(8415), "filter_chains": [{"filters": manager, "transport_socket": {
                 "name": "envoy.transport_sockets.tls", "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-                    "common_tls_context": {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                    "common_tls_context": {"alpn_protocols": ["h2", "http/1.1"], "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
                         "tls_certificates": [{"certificate_chain": {"filename": site.path("cert.pem")},
                             "private_key": {"filename": site.path("key.pem")}}]}}}}]},
         ],
         "clusters": [{"name": "u", "type": "STATIC", "connect_timeout": "5s", "load_assignment": {"cluster_name": "u",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(UPSTREAM)}}]}]}}]}});
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(UPSTREAM)}}]}]},
+            "circuit_breakers": breakers},
+            {"name": "g", "type": "STATIC", "connect_timeout": "5s", "load_assignment": {"cluster_name": "g",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(CALLS)}}]}]},
+            "circuit_breakers": breakers,
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}}}}}]}});
     let file = home.join("envoy.json");
     std::fs::write(&file, serde_json::to_string_pretty(&config)?)?;
     let mut command = pinned(&program);

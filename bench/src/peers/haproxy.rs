@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Peer, Site, UPSTREAM, find, pinned};
+use super::{CALLS, Peer, Site, UPSTREAM, find, pinned};
 
 pub fn start(site: &Site) -> Result<Peer> {
     let program = find("haproxy").context("not installed (Debian: haproxy)")?;
@@ -22,11 +22,15 @@ defaults
   http-reuse always
 frontend f
   bind 127.0.0.1:8012
-  bind 127.0.0.1:8412 ssl crt {}
+  bind 127.0.0.1:8212 proto h2
+  bind 127.0.0.1:8412 ssl crt {} alpn h2,http/1.1
   option forwardfor
+  use_backend g if {{ path_beg /bench.Echo/ }}
   default_backend b
 backend b
   server s1 127.0.0.1:{UPSTREAM} pool-max-conn 512
+backend g
+  server s1 127.0.0.1:{CALLS} proto h2 pool-max-conn 512
 ",
         both.display()
     );
@@ -34,5 +38,5 @@ backend b
     std::fs::write(&file, config)?;
     let mut command = pinned(&program);
     command.arg("-f").arg(&file);
-    Peer::start("haproxy", &home, 8012, 8412, command)
+    Ok(Peer::start("haproxy", &home, 8012, 8412, command)?.h2_on(8212))
 }

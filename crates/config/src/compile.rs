@@ -22,6 +22,7 @@ use crate::snapshot::{CompiledRoute, Snapshot, Upstreams};
 use crate::standalone::Changes;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use serde_json::Value;
+use sluice_engine_grpc::Library;
 use sluice_model::validate::{Parsers, PluginScope, Plugins, References};
 use sluice_model::{Body, Kind, validate};
 use sluice_net::tls::SniMap;
@@ -431,6 +432,9 @@ impl Compiler {
         if kinds.contains(&Kind::PluginMetadata) {
             self.collect_metadata();
         }
+        if kinds.contains(&Kind::Proto) {
+            self.set_protos(&mut work);
+        }
         if kinds.contains(&Kind::Ssl) {
             self.compile_ssls(&mut work, &mut next);
         }
@@ -481,6 +485,19 @@ impl Compiler {
     fn collect_metadata(&mut self) {
         let all = self.accepted(Kind::PluginMetadata).into_iter().map(|(id, value)| (id.to_string(), value)).collect();
         self.env = self.env.clone().with_metadata(Arc::new(all));
+    }
+
+    /// What uses a proto resource sees it change in its place: nothing is compiled anew for it.
+    fn set_protos(&self, work: &mut Work) {
+        let Some(library) = self.env.part::<Library>() else { return };
+        for (id, body) in work.changed_of(Kind::Proto) {
+            if let Err(error) = library.set(&id, body["content"].as_str().unwrap_or_default()) {
+                work.problem(Kind::Proto, &id, "/content", error.0);
+            }
+        }
+        for id in work.deleted_of(Kind::Proto) {
+            library.remove(&id);
+        }
     }
 }
 
@@ -579,8 +596,8 @@ impl Parsers for Bridge<'_> {
     fn private_key(&self, pem: &str) -> Result<(), String> {
         ssl::check_private_key(pem)
     }
-    fn proto(&self, _content: &str) -> Result<(), String> {
-        Ok(())
+    fn proto(&self, content: &str) -> Result<(), String> {
+        sluice_engine_grpc::Definition::compile(content).map(|_| ()).map_err(|error| error.0)
     }
     fn lua(&self, purpose: validate::Lua, source: &str) -> Result<(), String> {
         match self.scripts {

@@ -79,7 +79,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
         "args": cx.request.query(),
         "client": cx.client_ip().to_string(),
     });
-    let global: Vec<Value> = snapshot.global.entries().iter().map(plugin).collect();
+    let global: Vec<Value> = snapshot.global.entries().iter().map(|entry| explained(entry, cx)).collect();
     let tls =
         cx.connection.tls.as_ref().map(|_| tls::describe(snapshot, cx.request.host(), Some(cx.request.path_bytes())));
     if let Some(reason) = refused {
@@ -108,7 +108,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
     let route = found.as_ref().map(|found| {
         let params: serde_json::Map<String, Value> =
             found.params.iter().map(|(n, v)| (n.to_string(), json!(&**v))).collect();
-        describe(found.handle, found.uri, found.host, params)
+        describe(found.handle, found.uri, found.host, params, cx)
     });
     Ok(json!({
         "request": about,
@@ -119,7 +119,13 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Value, String
     }))
 }
 
-fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_json::Map<String, Value>) -> Value {
+fn describe(
+    route: &CompiledRoute,
+    uri: &str,
+    host: Option<&str>,
+    params: serde_json::Map<String, Value>,
+    cx: &Context,
+) -> Value {
     json!({
         "id": &*route.info.route_id,
         "name": route.info.route_name.as_deref(),
@@ -128,7 +134,7 @@ fn describe(route: &CompiledRoute, uri: &str, host: Option<&str>, params: serde_
         "matched_host": host,
         "params": params,
         "problem": route.trouble.map(|t| format!("{t:?}")),
-        "plugins": route.chain.entries().iter().map(plugin).collect::<Vec<_>>(),
+        "plugins": route.chain.entries().iter().map(|entry| explained(entry, cx)).collect::<Vec<_>>(),
         "upstream": upstream(&route.upstream),
     })
 }
@@ -188,14 +194,46 @@ pub fn plugin(entry: &ChainEntry) -> Value {
     json!({"name": entry.info.name, "priority": entry.priority, "from": entry.source, "config": masked(entry)})
 }
 
+/// As `plugin`, with what it would look at for the request.
+fn explained(entry: &ChainEntry, cx: &Context) -> Value {
+    let mut about = plugin(entry);
+    if let Some(looks) = entry.plugin.explain(cx) {
+        about["looks_at"] = looks;
+    }
+    about
+}
+
+/// Hides what a dotted path leads to; lists on the way are entered at each item.
+fn mask(value: &mut Value, path: &str) {
+    if let Value::Array(items) = value {
+        return items.iter_mut().for_each(|item| mask(item, path));
+    }
+    match path.split_once('.') {
+        Some((first, rest)) => value.get_mut(first).into_iter().for_each(|inner| mask(inner, rest)),
+        None => value.get_mut(path).into_iter().for_each(|secret| *secret = "***".into()),
+    }
+}
+
 /// The configuration without its secrets.
 fn masked(entry: &ChainEntry) -> Value {
     let mut config = entry.config.as_ref().clone();
-    for field in entry.info.secrets {
-        let pointer = format!("/{}", field.replace('.', "/"));
-        if let Some(value) = config.pointer_mut(&pointer) {
-            *value = "***".into();
-        }
-    }
+    entry.info.secrets.iter().for_each(|path| mask(&mut config, path));
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_lists_are_hidden() {
+        let mut config =
+            json!({"brokers": [{"host": "a", "sasl_config": {"password": "p"}}, {"host": "b"}], "auth": {"x": 1}});
+        mask(&mut config, "brokers.sasl_config.password");
+        mask(&mut config, "auth");
+        mask(&mut config, "none.such");
+        let hidden =
+            json!({"brokers": [{"host": "a", "sasl_config": {"password": "***"}}, {"host": "b"}], "auth": "***"});
+        assert_eq!(config, hidden);
+    }
 }

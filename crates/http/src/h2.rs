@@ -8,6 +8,7 @@ use crate::h1::{Framing, Limits, Reject};
 use crate::headers::{Headers, Known};
 use crate::request::{Request, Version};
 use crate::response::Response;
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 
@@ -84,8 +85,9 @@ pub fn request(
             continue;
         }
         // What `te: trailers` promises is between us and the client.
-        let hop = matches!(Known::from_name(name.as_str().as_bytes()), Known::Expect | Known::Te);
-        line(&mut request.headers, name.as_str().as_bytes(), value.as_bytes(), hop);
+        let known = Known::from_name(name.as_str().as_bytes());
+        let hop = matches!(known, Known::Expect | Known::Te);
+        known_line(&mut request.headers, known, name.as_str().as_bytes(), value.as_bytes(), hop);
     }
     if cookies > 1 {
         // RFC 9113 section 8.2.3: crumbs become one field again.
@@ -105,20 +107,24 @@ pub fn request(
     Ok(())
 }
 
-fn target(uri: &Uri, method: &http::Method, protocol: Option<&str>) -> Result<String, Reject> {
+fn target<'a>(uri: &'a Uri, method: &http::Method, protocol: Option<&str>) -> Result<&'a str, Reject> {
     if *method == http::Method::CONNECT && protocol.is_none() {
         return Err(reject(405, "CONNECT is not served"));
     }
     match uri.path_and_query().map(http::uri::PathAndQuery::as_str) {
-        Some(target) if target.starts_with('/') => Ok(target.to_owned()),
-        Some("*") if *method == http::Method::OPTIONS => Ok(String::from("/")),
+        Some(target) if target.starts_with('/') => Ok(target),
+        Some("*") if *method == http::Method::OPTIONS => Ok("/"),
         _ => Err(reject(400, "invalid request target")),
     }
 }
 
 /// A field as a line of HTTP/1.
 fn line(headers: &mut Headers, name: &[u8], value: &[u8], hop: bool) {
-    let known = Known::from_name(name);
+    known_line(headers, Known::from_name(name), name, value, hop);
+}
+
+fn known_line(headers: &mut Headers, known: Known, name: &[u8], value: &[u8], hop: bool) {
+    headers.buf.reserve(name.len() + value.len() + 4);
     let name = headers.store(name);
     headers.store(b": ");
     let value = headers.store(value);
@@ -138,7 +144,10 @@ pub fn response_head(response: &Response) -> http::Response<()> {
 
 /// Copies fields that may pass and that `skip` does not claim.
 pub fn fields(from: &Headers, to: &mut HeaderMap, skip: impl Fn(Known) -> bool) {
-    for (known, name, value) in from.passing() {
+    // All values share one copy of the head. Not of a large one: what is kept of it in a table of HPACK keeps all of it.
+    let whole = (from.buf.len() <= SHARED_HEAD).then(|| Bytes::copy_from_slice(&from.buf));
+    to.reserve(from.fields_at_most().min(64));
+    for (known, name, at) in from.passing() {
         let of_connection = matches!(
             known,
             Known::Connection | Known::KeepAlive | Known::ProxyConnection | Known::TransferEncoding | Known::Upgrade
@@ -146,10 +155,40 @@ pub fn fields(from: &Headers, to: &mut HeaderMap, skip: impl Fn(Known) -> bool) 
         if of_connection || skip(known) {
             continue;
         }
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        let range = at.start as usize..(at.start + at.len) as usize;
+        let value = match &whole {
+            Some(whole) if range.end <= whole.len() => HeaderValue::from_maybe_shared(whole.slice(range)),
+            _ => HeaderValue::from_bytes(at.get(&from.buf)),
+        };
+        if let (Some(name), Ok(value)) = (header_name(known, name), value) {
             to.append(name, value);
         }
     }
+}
+
+/// Bytes of a head that its values may share.
+const SHARED_HEAD: usize = 2048;
+
+/// The name of a field; those that are known are neither checked nor copied.
+fn header_name(known: Known, name: &[u8]) -> Option<HeaderName> {
+    use http::header;
+    Some(match known {
+        Known::Host => header::HOST,
+        Known::ContentLength => header::CONTENT_LENGTH,
+        Known::ContentType => header::CONTENT_TYPE,
+        Known::Te => header::TE,
+        Known::Trailer => header::TRAILER,
+        Known::Expect => header::EXPECT,
+        Known::XForwardedFor => const { HeaderName::from_static("x-forwarded-for") },
+        Known::XForwardedProto => const { HeaderName::from_static("x-forwarded-proto") },
+        Known::XForwardedHost => const { HeaderName::from_static("x-forwarded-host") },
+        Known::XForwardedPort => const { HeaderName::from_static("x-forwarded-port") },
+        Known::XRealIp => const { HeaderName::from_static("x-real-ip") },
+        Known::Forwarded => header::FORWARDED,
+        Known::Server => header::SERVER,
+        Known::Date => header::DATE,
+        _ => return HeaderName::from_bytes(name).ok(),
+    })
 }
 
 /// Fills `response` from an upstream's head. `ended`: no body follows.

@@ -159,7 +159,11 @@ impl Headers {
     #[inline]
     fn is(&self, f: &Field, name: &[u8], known: Known) -> bool {
         match known {
-            Known::Other => f.known == Known::Other && self.name_of(f).eq_ignore_ascii_case(name),
+            Known::Other => {
+                f.known == Known::Other
+                    && usize::from(f.name_len) == name.len()
+                    && self.name_of(f).eq_ignore_ascii_case(name)
+            }
             known => f.known == known,
         }
     }
@@ -249,9 +253,14 @@ impl Headers {
     }
 
     /// The fields that may go to the other side: not those of the connection.
-    pub(crate) fn passing(&self) -> impl Iterator<Item = (Known, &[u8], &[u8])> {
+    pub(crate) fn passing(&self) -> impl Iterator<Item = (Known, &[u8], Span)> {
         let own = self.live().filter(|f| f.flags & HOP == 0);
-        own.map(|f| (f.known, self.name_of(f), self.value_of(f)))
+        own.map(|f| (f.known, self.name_of(f), Span { start: f.value, len: f.value_len }))
+    }
+
+    /// Not fewer than there are.
+    pub(crate) fn fields_at_most(&self) -> usize {
+        self.fields.len()
     }
 
     /// Adds a field after the others. Names and values with CR, LF or NUL are not representable on the wire: they are
@@ -346,6 +355,16 @@ impl Headers {
         }
     }
 
+    /// Keeps all fields from the other side; they can still be read.
+    pub fn withhold(&mut self) {
+        self.fields.iter_mut().for_each(|f| f.flags |= HOP);
+    }
+
+    /// Whether nothing of it passes to the other side.
+    pub fn is_withheld(&self) -> bool {
+        self.passing().next().is_none()
+    }
+
     /// Writes `name: value CRLF` for each field that may pass and that `skip` does not claim.
     #[inline]
     pub fn write_to(&self, out: &mut Vec<u8>, skip: impl Fn(Known) -> bool) {
@@ -375,7 +394,7 @@ impl Headers {
 
 /// Cuts at the first byte that could end a line.
 fn clean(bytes: &[u8]) -> &[u8] {
-    match bytes.iter().position(|b| matches!(b, b'\r' | b'\n' | 0)) {
+    match memchr::memchr3(b'\r', b'\n', 0, bytes) {
         Some(n) => &bytes[..n],
         None => bytes,
     }

@@ -150,7 +150,12 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), s => Pin::new(s).poll_write(cx, b))
+        let own = self.get_mut();
+        // Nearly always the socket takes it: `poll_write` would prepare to wait first.
+        match each!(own, s => s.try_write(b)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => each!(own, s => Pin::new(s).poll_write(cx, b)),
+            done => Poll::Ready(done),
+        }
     }
 
     #[inline]

@@ -163,7 +163,15 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), s => Pin::new(s).poll_write(cx, b))
+        let own = self.get_mut();
+        // Nearly always the socket takes it: `poll_write` would prepare to wait first.
+        if let Stream::Tcp(socket) = own {
+            match socket.try_write(b) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        each!(own, s => Pin::new(s).poll_write(cx, b))
     }
 
     #[inline]

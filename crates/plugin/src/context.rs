@@ -4,7 +4,7 @@
 use crate::answer_tap::{AnswerTap, Background, BodySource};
 use crate::consumer::{ConsumerMatch, Consumers};
 use crate::reply::{Reply, ReplyBody};
-use crate::tap::RequestTap;
+use crate::tap::{BodyDecoder, RequestTap};
 use crate::trace::Trace;
 use sluice_http::{Known, Method, Request, Response};
 use smallvec::SmallVec;
@@ -144,6 +144,14 @@ pub struct UpstreamRequest {
     pub upstream: Option<UpstreamRef>,
     /// A body instead of the client's.
     pub body: Option<Vec<u8>>,
+    /// Changes the client's body on its way, piece by piece.
+    pub decoder: Option<Box<dyn BodyDecoder>>,
+    /// What a node that speaks HTTP/2 is told instead of the client's `Content-Type` (apisix/cli/ngx_tpl.lua, `@grpc_pass`). The
+    /// client's own still says how it reads the gateway's errors.
+    pub content_type: Option<&'static str>,
+    /// A head without a body's first piece waits for it, so that a call which fails without a message is told by its head alone,
+    /// wherever its node put the status (gRPC over HTTP2, "Trailers-Only").
+    pub awaits_message: bool,
     /// The chosen node's name as configured, when it is not an address. The gateway sets it at each try.
     pub node_name: Option<Arc<str>>,
     /// The chosen node's `metadata` as configured. The gateway sets it at each try.
@@ -376,6 +384,10 @@ impl Context {
             Some((ip, _, _)) => *ip,
             None => self.connection.peer.ip().to_canonical(),
         }
+    }
+    /// The route's id, or nothing where none matched: the field `route` of lines in the operator's log.
+    pub fn route_id(&self) -> &str {
+        self.route.as_ref().map_or("", |route| &route.route_id)
     }
     /// [`Context::client_ip`] as text.
     pub fn client_ip_text(&self) -> &str {

@@ -50,5 +50,5 @@ pub use reply::Reply;
 pub use scripts::{NamedPlugin, Scripts};
 pub use source::Source;
 pub use stream::{DefineStream, StreamContext, StreamDefinition, StreamFlow, StreamPlugin, define_stream};
-pub use tap::RequestTap;
+pub use tap::{BodyDecoder, RequestTap, Undecodable};
 pub use trace::Trace;

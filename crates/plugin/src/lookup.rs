@@ -3,7 +3,7 @@ use crate::context::{Alpn, Attempt, Context};
 use sluice_expr::{Lookup, Value, Variable};
 use sluice_http::{Known, target};
 use sluice_telemetry::time_format;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 impl Lookup for Context {
@@ -30,6 +30,20 @@ const OF_TRACES: [&str; 6] = [
     "zipkin_trace_id",
     "zipkin_span_id",
 ];
+
+/// As `Display` writes it, for IPv4 at a tenth of the cost.
+fn push_address(address: SocketAddr, out: &mut String) {
+    let SocketAddr::V4(v4) = address else { return out.push_str(&address.to_string()) };
+    let mut digits = itoa::Buffer::new();
+    for (at, octet) in v4.ip().octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push('.');
+        }
+        out.push_str(digits.format(octet));
+    }
+    out.push(':');
+    out.push_str(digits.format(v4.port()));
+}
 
 fn text(s: &str) -> Option<Value<'_>> {
     Some(Value::str(s))
@@ -228,28 +242,42 @@ impl Context {
             Variable::UpstreamHttp(name) if !self.own_response => {
                 self.response.headers.joined_for_variable(name).map(Value::Bytes)
             }
+            Variable::SentTrailer(name) | Variable::UpstreamTrailer(name) => {
+                let sent = matches!(variable, Variable::SentTrailer(_));
+                let trailers = self.response.trailers.as_deref().filter(|own| !(sent && own.is_withheld()))?;
+                trailers.joined_for_variable(name).map(Value::Bytes)
+            }
             _ => None,
         }
     }
 
     fn upstream_variable<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
         // Several attempts stand in one value, as nginx writes them.
-        let each = |f: &dyn Fn(&Attempt) -> String| -> Option<Value<'a>> {
+        let each = |write: &dyn Fn(&Attempt, &mut String)| -> Option<Value<'a>> {
             if self.attempts.is_empty() {
                 return None;
             }
-            let all: Vec<String> = self.attempts.iter().map(f).collect();
-            Some(Value::owned(all.join(", ")))
-        };
-        let time = |d: Option<Duration>| d.map_or("-".to_string(), seconds);
-        match variable {
-            Variable::UpstreamAddr => each(&|a| a.address.to_string()),
-            Variable::UpstreamStatus => each(&|a| a.status.to_string()),
-            Variable::UpstreamResponseTime | Variable::ApisixUpstreamResponseTime => {
-                each(&|a| seconds(a.response_time))
+            let mut all = String::with_capacity(24);
+            for (at, attempt) in self.attempts.iter().enumerate() {
+                if at > 0 {
+                    all.push_str(", ");
+                }
+                write(attempt, &mut all);
             }
-            Variable::UpstreamConnectTime => each(&|a| time(a.connect_time)),
-            Variable::UpstreamHeaderTime => each(&|a| time(a.header_time)),
+            Some(Value::owned(all))
+        };
+        let time = |d: Option<Duration>, out: &mut String| match d {
+            Some(d) => out.push_str(&seconds(d)),
+            None => out.push('-'),
+        };
+        match variable {
+            Variable::UpstreamAddr => each(&|a, out| push_address(a.address, out)),
+            Variable::UpstreamStatus => each(&|a, out| out.push_str(itoa::Buffer::new().format(a.status))),
+            Variable::UpstreamResponseTime | Variable::ApisixUpstreamResponseTime => {
+                each(&|a, out| out.push_str(&seconds(a.response_time)))
+            }
+            Variable::UpstreamConnectTime => each(&|a, out| time(a.connect_time, out)),
+            Variable::UpstreamHeaderTime => each(&|a, out| time(a.header_time, out)),
             Variable::UpstreamResponseLength | Variable::UpstreamBytesReceived => match self.attempts.len() {
                 0 => None,
                 1 => number(self.upstream_body_bytes),

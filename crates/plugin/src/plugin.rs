@@ -74,4 +74,8 @@ pub trait Plugin: Send + Sync + 'static {
     fn body_filter(&self, cx: &mut Context, chunk: &mut BodyChunk) {}
     /// After the last byte. Must not block.
     fn log(&self, cx: &mut Context) {}
+    /// What the plugin would look at for such a request, for `explain`: nothing runs, and consumers are not known. An object.
+    fn explain(&self, cx: &Context) -> Option<serde_json::Value> {
+        None
+    }
 }

@@ -87,8 +87,8 @@ fn is_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word))
 }
 
-/// A value as it is told.
-fn told(name: &str, value: &[u8]) -> String {
+/// A value as it is told: short, and masked where its name looks like a secret's.
+pub fn told(name: &str, value: &[u8]) -> String {
     if is_secret(name) {
         return "***".into();
     }

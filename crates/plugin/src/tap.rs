@@ -11,3 +11,16 @@ pub trait RequestTap {
     /// The whole request has been passed on. A tap dropped before it saw only a part.
     fn end(self: Box<Self>);
 }
+
+/// A request's body does not have the form that its decoder reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecodable;
+
+/// Changes one request's body on its way to the node; hung into [`crate::UpstreamRequest::decoder`] by a plugin. Its length is
+/// not known any more: `Content-Length` is not sent.
+pub trait BodyDecoder {
+    /// An attempt begins: the body comes from its beginning again.
+    fn begin(&mut self);
+    /// A piece of the body, without framing; what comes of it goes to `out`. `last`: nothing follows.
+    fn piece(&mut self, payload: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Undecodable>;
+}

@@ -276,7 +276,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(AttemptError::Gone));
             }
         }
-        let (head, ended) = match asked.poll_head(task) {
+        let (head, ended) = match asked.poll_head(task, cx.upstream.awaits_message) {
             Poll::Pending => {
                 return match self.poll_waiting(task) {
                     Poll::Ready(e) => Poll::Ready(Err(e)),
@@ -499,7 +499,7 @@ impl Exchange<'_> {
         if relay.encoding == Encoding::Chunked {
             write::chunk(&chunk.data, out);
             if chunk.last {
-                write::last_chunk(out);
+                write::last_chunk(cx.response.trailers.as_deref(), out);
             }
         } else {
             out.extend_from_slice(&chunk.data);

@@ -155,11 +155,11 @@ impl Hooks {
         for (what, _) in [("args", self.arguments), ("return", self.results)].into_iter().filter(|(_, on)| *on) {
             let line = format!("call require(\"apisix\").{function}() {what}:{{}}");
             match self.level {
-                LogLevel::Debug => tracing::debug!(%uri, "{line}"),
-                LogLevel::Info | LogLevel::Notice => tracing::info!(%uri, "{line}"),
-                LogLevel::Warn => tracing::warn!(%uri, "{line}"),
+                LogLevel::Debug => tracing::debug!(always = true, %uri, "{line}"),
+                LogLevel::Info | LogLevel::Notice => tracing::info!(always = true, %uri, "{line}"),
+                LogLevel::Warn => tracing::warn!(always = true, %uri, "{line}"),
                 LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => {
-                    tracing::error!(%uri, "{line}");
+                    tracing::error!(always = true, %uri, "{line}");
                 }
             }
         }
@@ -208,7 +208,7 @@ impl Exchange<'_> {
     #[cold]
     pub(crate) fn debug_late(&self, cx: &Context) {
         if let Some(trace) = cx.trace.as_ref().filter(|trace| trace.is_named()) {
-            trace.unreported().for_each(|hook| tracing::warn!("Apisix-Plugins: {hook}"));
+            trace.unreported().for_each(|hook| tracing::warn!(always = true, "Apisix-Plugins: {hook}"));
         }
     }
 }

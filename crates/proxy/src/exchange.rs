@@ -187,7 +187,8 @@ impl Exchange<'_> {
     /// Ends the answer's stream: in order, or so that the client does not take what it has for whole.
     fn end_h2(&self, cx: &Context, whole: bool) {
         let Some(answer) = &self.client.h2 else { return };
-        let trailers = cx.response.trailers.as_ref().map(|own| sluice_http::h2::trailer_map(own));
+        let trailers = cx.response.trailers.as_ref().filter(|own| !own.is_withheld());
+        let trailers = trailers.map(|own| sluice_http::h2::trailer_map(own));
         if !whole || answer.get().finish(trailers).is_err() {
             answer.get().abort();
         }

@@ -5,11 +5,11 @@
 //! slow, or not read by its client, holds up nobody but itself.
 mod answer;
 mod asked;
+mod gathered;
 mod incoming;
 mod inlet;
 mod outlet;
 pub(crate) mod pool;
-mod rewound;
 
 use crate::client::Client;
 use crate::exchange;
@@ -28,7 +28,7 @@ use std::task::{Poll, Waker};
 
 pub(crate) use answer::Handle;
 pub(crate) use asked::{Asked, NoAnswer};
-use rewound::Rewound;
+use gathered::Gathered;
 
 /// Bytes of a request's body that its client may send ahead (`SETTINGS_INITIAL_WINDOW_SIZE`), and of all of a connection's.
 const WINDOW: u32 = 64 * 1024;
@@ -80,9 +80,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
         .max_header_list_size(u32::try_from(worker.settings.limits.head).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .enable_connect_protocol();
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(Rewound::new(first, stream)));
+    let io = Gathered::new(first, stream);
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io.clone()));
     let begun = poll_fn(|task| match handshake.as_mut().poll(task) {
-        Poll::Pending => timeout.poll(task).map(|()| None),
+        Poll::Pending => match io.poll_send(task) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => timeout.poll(task).map(|()| None),
+        },
         Poll::Ready(begun) => Poll::Ready(begun.ok()),
     });
     // A preface that is none, or too slow in coming, is nobody to talk to.
@@ -93,11 +97,25 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     let mut leaving = false;
     loop {
         let event = poll_fn(|task| {
-            if let Poll::Ready(accepted) = streams.poll_accept(task) {
-                return Poll::Ready(Event::Accepted(accepted.map(|own| own.map(Box::new))));
+            while let Poll::Ready(accepted) = streams.poll_accept(task) {
+                // The connection is over, or was broken by the client.
+                let Some(Ok((request, respond))) = accepted else { return Poll::Ready(Event::Over) };
+                timeout.arm(keepalive);
+                let most = worker.settings.keepalive_requests;
+                if !leaving && most != 0 && connection.requests.get() + 1 >= most {
+                    leaving = true;
+                    streams.graceful_shutdown();
+                }
+                active.count.set(active.count.get() + 1);
+                let (guard, worker, connection) = (ActiveGuard(active.clone()), worker.clone(), connection.clone());
+                let counted = worker.drain.clone();
+                sluice_net::worker::spawn_connection(&counted, async move {
+                    let _guard = guard;
+                    exchange(&worker, connection, request, respond).await;
+                });
             }
-            if worker.drain.is_forced() {
-                return Poll::Ready(Event::Forced);
+            if matches!(io.poll_send(task), Poll::Ready(Err(_))) || worker.drain.is_forced() {
+                return Poll::Ready(Event::Over);
             }
             if !leaving && worker.drain.is_draining() {
                 return Poll::Ready(Event::Leave);
@@ -106,31 +124,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
                 active.waiting.set(Some(task.waker().clone()));
                 timeout.arm(keepalive);
             }
-            timeout.poll(task).map(|()| Event::Idle)
+            timeout.poll(task).map(|()| Event::Leave)
         });
         match event.await {
-            Event::Accepted(Some(Ok(accepted))) => {
-                let (request, respond) = *accepted;
-                timeout.arm(keepalive);
-                active.count.set(active.count.get() + 1);
-                let (guard, worker) = (ActiveGuard(active.clone()), worker.clone());
-                let counted = worker.drain.clone();
-                let connection = connection.clone();
-                let most = worker.settings.keepalive_requests;
-                if !leaving && most != 0 && connection.requests.get() + 1 >= most {
-                    leaving = true;
-                    streams.graceful_shutdown();
-                }
-                sluice_net::worker::spawn_connection(&counted, async move {
-                    let _guard = guard;
-                    exchange(&worker, connection, request, respond).await;
-                });
-            }
-            // The connection is over, or was broken by the client.
-            Event::Accepted(None | Some(Err(_))) | Event::Forced => return,
+            Event::Over => return,
             // Nobody asks for anything: say good-bye, wait a moment for it to be read.
-            Event::Idle if leaving => return,
-            Event::Idle | Event::Leave => {
+            Event::Leave if leaving => return,
+            Event::Leave => {
                 leaving = true;
                 streams.graceful_shutdown();
                 timeout.arm(keepalive);
@@ -139,16 +139,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Client) {
     }
 }
 
-type Accepted = Option<Result<Box<(Request<h2::RecvStream>, SendResponse<Bytes>)>, h2::Error>>;
-
 enum Event {
-    Accepted(Accepted),
-    /// Idle for too long.
-    Idle,
-    /// The gateway drains: no more requests.
+    /// Nothing more can be said or heard, or the drain's time is over.
+    Over,
+    /// It was idle for too long, or the gateway drains: no more requests.
     Leave,
-    /// The drain's time is over.
-    Forced,
 }
 
 /// One request.

@@ -25,6 +25,7 @@ mod retry;
 mod scratch;
 mod send;
 pub mod settings;
+mod shape;
 mod stream;
 mod tap;
 mod tunnel;

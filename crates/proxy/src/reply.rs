@@ -104,10 +104,13 @@ impl Exchange<'_> {
         }
         self.tell_upstream_status(cx);
         let late = self.deadline.is_some_and(|limit| cx.started.elapsed() + EARLY >= limit);
-        // A call that failed is told by the head alone ("Trailers-Only").
-        let bodiless = self.client.h2.is_some() && grpc::tell_status(cx, late) || bodiless;
+        // A call that failed is told by the head alone ("Trailers-Only"); in HTTP/1 the length says so.
+        let told = grpc::tell_status(cx, late);
         self.header_filter(cx);
-        (body, bodiless)
+        match told {
+            true => (Body::Own(Vec::new()), bodiless || self.client.h2.is_some()),
+            false => (body, bodiless),
+        }
     }
 
     fn write_head(&mut self, cx: &mut Context, chunked: bool, out: &mut Vec<u8>) {
@@ -205,7 +208,7 @@ impl Exchange<'_> {
         let mut framed = Vec::with_capacity(piece.len() + 32);
         write::chunk(&piece, &mut framed);
         if last {
-            write::last_chunk(&mut framed);
+            write::last_chunk(None, &mut framed);
         }
         self.write_slowly(&framed).await?;
         Ok(framed.len() as u64)

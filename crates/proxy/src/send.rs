@@ -8,6 +8,7 @@ use crate::grpc;
 use crate::h2::{self, Asked, NoAnswer};
 use crate::rescue::{self, Trouble};
 use crate::scratch;
+use crate::shape::{Shape, frame};
 use crate::tap;
 use serde_json::json;
 use sluice_http::h1::{BodyReader, Framing, write};
@@ -56,27 +57,6 @@ pub(crate) struct Outgoing {
     pub drained: bool,
     /// The request where it goes out in HTTP/2; `pooled.stream` is one of the connection's then.
     pub asked: Option<Asked>,
-}
-
-/// How a body's bytes change on their way to the node.
-#[derive(Clone, Copy, PartialEq)]
-enum Shape {
-    /// Not at all.
-    Same,
-    /// HTTP/2's frames become chunks.
-    Chunk,
-    /// Chunks become HTTP/2's frames.
-    Unchunk,
-}
-
-impl Shape {
-    fn of(framing: Framing, outgoing: &Outgoing) -> Shape {
-        match (framing, &outgoing.asked) {
-            (Framing::Close, None) => Shape::Chunk,
-            (Framing::Chunked, Some(_)) => Shape::Unchunk,
-            _ => Shape::Same,
-        }
-    }
 }
 
 fn say(trouble: Trouble) -> Result<Option<Reply>, Gone> {
@@ -491,15 +471,21 @@ impl Exchange<'_> {
             self.tap_begin(cx, host);
         }
         let upgrade = self.upgrades(cx);
-        let own_body = cx.upstream.body.as_deref().or(cx.request_body.as_deref());
+        let decodes = cx.upstream.decoder.is_some() && cx.upstream.body.is_none();
+        let decoded = if decodes { Some(self.decoded(cx, outgoing)?) } else { None };
+        let own_body = match &decoded {
+            Some(decoded) => cx.request_body.is_some().then_some(decoded.as_slice()),
+            None => cx.upstream.body.as_deref().or(cx.request_body.as_deref()),
+        };
         let own_length = own_body.map(<[u8]>::len);
         let mut framed = Vec::new();
         let body = match own_body {
             Some(body) => body,
             None => {
                 let part = self.client.buffered.get(..self.first_part).unwrap_or_default();
-                match Shape::of(cx.request.framing, outgoing) {
+                match Shape::of(cx, cx.request.framing, outgoing) {
                     Shape::Same => part,
+                    Shape::Decode => decoded.as_deref().unwrap_or_default(),
                     Shape::Chunk => {
                         frame(part, self.body.is_done(), &mut framed);
                         &framed
@@ -583,7 +569,8 @@ impl Exchange<'_> {
     ) -> Poll<Result<bool, AttemptError>> {
         let client = &mut *self.client;
         let body = &mut self.body;
-        let shape = Shape::of(body.framing(), outgoing);
+        let shape = Shape::of(cx, body.framing(), outgoing);
+        let (mut payload, mut decoded) = (Vec::new(), Vec::new());
         let closed = scratch::with(|scratch::Scratch { read, out }| {
             let n = match scratch::poll_read(&mut client.stream, task, read) {
                 Poll::Pending => return Poll::Pending,
@@ -598,6 +585,7 @@ impl Exchange<'_> {
             let data = read.get(..n).unwrap_or_default();
             let used = match shape {
                 Shape::Unchunk => body.decode(data, out),
+                Shape::Decode => body.decode(data, &mut payload),
                 Shape::Same | Shape::Chunk => body.scan(data),
             };
             let Ok(used) = used else { return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed))) };
@@ -617,6 +605,17 @@ impl Exchange<'_> {
                 Shape::Same => out.extend_from_slice(part),
                 Shape::Chunk => frame(part, body.is_done(), out),
                 Shape::Unchunk => {}
+                Shape::Decode => {
+                    let decoder = cx.upstream.decoder.as_mut();
+                    let read = decoder.map(|own| own.piece(&payload, body.is_done(), &mut decoded));
+                    if read.is_some_and(|read| read.is_err()) {
+                        return Poll::Ready(Err(AttemptError::Body(BodyError::Malformed)));
+                    }
+                    match outgoing.asked {
+                        Some(_) => out.extend_from_slice(&decoded),
+                        None => frame(&decoded, body.is_done(), out),
+                    }
+                }
             }
             let sent = scratch::send(&mut outgoing.pooled.stream, task, out, &[], &mut outgoing.pending);
             // A node that closes while we send may have answered: the answer is looked for next.
@@ -698,23 +697,21 @@ fn head_h2(cx: &Context, host: Option<&str>, own_length: Option<usize>) -> Optio
     let host = host_field(cx, host);
     let mut head = sluice_http::h2::request_head(request.method_text(), https, host, cx.upstream_target())?;
     let fields = head.headers_mut();
-    let replaced = own_length.is_some();
+    let replaced = own_length.is_some() || cx.upstream.decoder.is_some();
+    let kind = cx.upstream.content_type;
     sluice_http::h2::fields(&request.headers, fields, |known| {
-        matches!(known, Known::Host | Known::Expect) || replaced && known == Known::ContentLength
+        matches!(known, Known::Host | Known::Expect)
+            || replaced && known == Known::ContentLength
+            || kind.is_some() && known == Known::ContentType
     });
+    if let Some(kind) = kind {
+        fields.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    }
     if let Some(length) = own_length {
         fields.insert(http::header::CONTENT_LENGTH, length.into());
     }
     fields.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
     Some(head)
-}
-
-/// A piece of a body without framing of its own, as chunks.
-fn frame(part: &[u8], last: bool, out: &mut Vec<u8>) {
-    write::chunk(part, out);
-    if last {
-        write::last_chunk(out);
-    }
 }
 
 /// The `Host` that the node gets; `host` is what `pass_host` says.
@@ -746,7 +743,8 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
         }
     }
     forwarded::write(cx, out);
-    let replaced = own_length.is_some();
+    let decoded = cx.upstream.decoder.is_some();
+    let replaced = own_length.is_some() || decoded;
     request.headers.write_to(out, |known| {
         matches!(known, Known::Host | Known::XRealIp | Known::XForwardedFor)
             || replaced && known == Known::ContentLength
@@ -757,7 +755,7 @@ fn write_head(cx: &Context, host: Option<&str>, own_length: Option<usize>, upgra
             write::number(length as u64, out);
             out.extend_from_slice(b"\r\n");
         }
-        None if matches!(request.framing, Framing::Chunked | Framing::Close) => {
+        None if decoded || matches!(request.framing, Framing::Chunked | Framing::Close) => {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n")
         }
         None => {}

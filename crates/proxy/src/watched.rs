@@ -92,8 +92,10 @@ impl Exchange<'_> {
             "name": cx.upstream.node_name,
             "attempts": cx.attempts.iter().map(attempt).collect::<Vec<_>>(),
         });
-        out["events"] = json!(record.notes());
-        out["cache"] = cache(cx);
+        let (of_cache, events): (Vec<&Value>, Vec<&Value>) =
+            record.notes().iter().partition(|note| note["cache"].is_object() || note["cache_store"].is_object());
+        out["events"] = json!(events);
+        out["cache"] = cache(cx, &of_cache);
         out["response"] = json!({
             "status": cx.response.status,
             "source": Source::of(cx).as_str(),
@@ -114,8 +116,14 @@ fn attempt(own: &Attempt) -> Value {
     })
 }
 
-/// What a cache decided, where one was asked.
-fn cache(cx: &Context) -> Value {
+/// What a cache decided, where one was asked: what its plugin noted, or the word that it gave the response.
+fn cache(cx: &Context, notes: &[&Value]) -> Value {
+    let last = |name: &str| notes.iter().rev().map(|note| &note[name]).find(|noted| noted.is_object());
+    if let Some(decision) = last("cache") {
+        let mut decision = decision.clone();
+        decision["store"] = last("cache_store").cloned().unwrap_or_default();
+        return decision;
+    }
     let value = cx.custom_variable("upstream_cache_status").or_else(|| cx.response.headers.get("apisix-cache-status"));
-    value.map_or(Value::Null, |value| json!(String::from_utf8_lossy(value)))
+    value.map_or(Value::Null, |value| json!({"status": String::from_utf8_lossy(value)}))
 }

@@ -3,13 +3,16 @@
 //!
 //! What it guarantees: [`BatchQueue::push`] never waits for a sink, and wakes another thread only for the first entry of a
 //! batch and for a full one. What is neither delivered nor given up is bounded twice: in entries per plugin and in bytes over
-//! all queues of the process ([`LogQueues`]); more is discarded and counted. Batches are delivered by up to `max_in_flight`
-//! tasks, so their order may change.
+//! all queues of the process, with a share of both that is this queue's alone ([`budget`]); more is discarded and counted.
+//! Batches are delivered by up to `max_in_flight` tasks, so their order may change.
+pub(crate) mod budget;
 mod queues;
 #[cfg(test)]
 mod tests;
 
-pub use queues::{Account, Draining, LogQueues, LogTotals};
+pub use budget::{Account, LogTotals};
+use budget::{Holder, Room, Share};
+pub use queues::{Draining, LogQueues};
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -89,6 +92,10 @@ pub trait BatchSink<T>: Send + Sync + 'static {
 /// Bytes that an entry costs beside its own.
 const OVERHEAD: usize = 64;
 
+fn cost(entry: &impl BatchEntry) -> usize {
+    entry.bytes() + OVERHEAD
+}
+
 /// The queue's handle. When it is dropped, what is queued is still delivered.
 pub struct BatchQueue<T: BatchEntry> {
     state: Arc<State<T>>,
@@ -98,25 +105,63 @@ struct State<T> {
     name: String,
     buffer: Mutex<Buffer<T>>,
     wake: Notify,
-    account: Arc<Account>,
+    share: Share,
     size: usize,
     /// Entries of this queue that are neither delivered nor given up.
     pending: AtomicU64,
+    /// Of these, entries and bytes on their way to the sink.
+    flying: [AtomicU64; 2],
     /// `route_id` and `server_addr` of the first entry.
     labels: OnceLock<(Box<str>, Box<str>)>,
 }
 
 struct Buffer<T> {
     entries: Vec<T>,
+    /// Of `entries`.
+    bytes: usize,
     first: Instant,
     last: Instant,
-    ready: VecDeque<Vec<T>>,
+    /// Full batches and their bytes.
+    ready: VecDeque<(Vec<T>, usize)>,
     closed: bool,
+}
+
+impl<T: BatchEntry> Buffer<T> {
+    /// Takes the newest entry back.
+    fn pop(&mut self) -> Option<T> {
+        if let Some(entry) = self.entries.pop() {
+            self.bytes -= cost(&entry);
+            return Some(entry);
+        }
+        let (batch, bytes) = self.ready.back_mut()?;
+        let entry = batch.pop();
+        *bytes -= entry.as_ref().map_or(0, cost);
+        if batch.is_empty() {
+            self.ready.pop_back();
+        }
+        entry
+    }
 }
 
 impl<T> State<T> {
     fn buffer(&self) -> MutexGuard<'_, Buffer<T>> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: BatchEntry> State<T> {
+    /// Whether the batch being filled is half of the queue's share: it is sent then, so that a share is never on its way as
+    /// a whole. Entries count where the plugin's become scarce, so that many queues fill their batches as long as they can.
+    fn is_heavy(&self, buffer: &Buffer<T>) -> bool {
+        buffer.bytes as u64 >= self.share.bytes_kept() / 2
+            || self.share.is_tight() && buffer.entries.len() as u64 >= self.share.entries_kept() / 2
+    }
+
+    /// Whether a batch may go to the sink beside those on their way.
+    fn may_fly(&self, entries: usize, bytes: usize) -> bool {
+        let [flying, weight] = [&self.flying[0], &self.flying[1]].map(|n| n.load(Relaxed));
+        let (most, heaviest) = (self.share.entries_kept().div_ceil(2), self.share.bytes_kept().div_ceil(2));
+        flying == 0 || flying + entries as u64 <= most && weight + bytes as u64 <= heaviest
     }
 }
 
@@ -136,6 +181,26 @@ impl<T: BatchEntry> Draining for State<T> {
     }
 }
 
+impl<T: BatchEntry> Holder for State<T> {
+    fn share(&self) -> Option<&Share> {
+        Some(&self.share)
+    }
+    fn give_way(&self, wanted: Room) {
+        let mut taken = Vec::new();
+        let mut room = Room::default();
+        let mut buffer = self.buffer();
+        while !room.covers(wanted) {
+            let Some(entry) = buffer.pop() else { break };
+            room.entries += 1;
+            room.bytes += cost(&entry) as u64;
+            taken.push(entry);
+        }
+        drop(buffer);
+        self.pending.fetch_sub(room.entries, Relaxed);
+        self.share.gave_way(room);
+    }
+}
+
 impl<T: BatchEntry> BatchQueue<T> {
     /// Starts the queue's task on `runtime`, the control threads' one.
     pub fn start(
@@ -149,17 +214,22 @@ impl<T: BatchEntry> BatchQueue<T> {
             name: options.name.clone(),
             buffer: Mutex::new(Buffer {
                 entries: Vec::new(),
+                bytes: 0,
                 first: now,
                 last: now,
                 ready: VecDeque::new(),
                 closed: false,
             }),
             wake: Notify::new(),
-            account,
+            share: Share::new(account),
             size: options.batch_max_size.max(1),
             pending: AtomicU64::new(0),
+            flying: Default::default(),
             labels: OnceLock::new(),
         });
+        let holder: Arc<dyn Holder> = state.clone();
+        state.share.join(Arc::downgrade(&holder));
+        drop(holder);
         let batcher = Batcher { options: Arc::new(options), sink: Arc::new(sink), state: state.clone() };
         runtime.spawn(batcher.run());
         BatchQueue { state }
@@ -168,14 +238,14 @@ impl<T: BatchEntry> BatchQueue<T> {
     /// Queues an entry; `false` when it was discarded. Never waits for a sink; workers may call it.
     pub fn push(&self, entry: T) -> bool {
         let state = &*self.state;
-        let bytes = entry.bytes() + OVERHEAD;
-        if !state.account.admit(bytes) {
+        let bytes = cost(&entry);
+        if !state.share.admit(bytes) {
             return false;
         }
         let mut buffer = state.buffer();
         if buffer.closed {
             drop(buffer);
-            state.account.discard(bytes);
+            state.share.discard(bytes);
             return false;
         }
         state.pending.fetch_add(1, Relaxed);
@@ -185,8 +255,9 @@ impl<T: BatchEntry> BatchQueue<T> {
             buffer.first = buffer.last;
         }
         buffer.entries.push(entry);
-        if buffer.entries.len() >= state.size {
-            let batch = std::mem::take(&mut buffer.entries);
+        buffer.bytes += bytes;
+        if buffer.entries.len() >= state.size || state.is_heavy(&buffer) {
+            let batch = (std::mem::take(&mut buffer.entries), std::mem::take(&mut buffer.bytes));
             buffer.ready.push_back(batch);
             wake = true;
         }
@@ -199,7 +270,7 @@ impl<T: BatchEntry> BatchQueue<T> {
 
     /// Counts an entry that the logger does not want as discarded.
     pub fn refuse(&self) {
-        self.state.account.refuse();
+        self.state.share.refuse(1);
     }
 
     /// Names route and server of the queue's entries, for the gauge `batch_process_entries`; asked for once.
@@ -234,6 +305,8 @@ struct Batcher<T, S> {
 
 enum Next<T> {
     Deliver(Vec<T>),
+    /// Enough is on its way.
+    Busy,
     Wait(Option<Instant>),
     End,
 }
@@ -242,8 +315,13 @@ impl<T: BatchEntry, S: BatchSink<T>> Batcher<T, S> {
     async fn run(self) {
         let mut tasks = JoinSet::new();
         loop {
-            match self.next() {
-                Next::Deliver(batch) => self.send(batch, &mut tasks).await,
+            while tasks.try_join_next().is_some() {}
+            match self.next(tasks.len()) {
+                Next::Deliver(entries) => {
+                    let batch = Batch::take_off(entries, self.state.clone());
+                    tasks.spawn(deliver(self.options.clone(), self.sink.clone(), batch));
+                }
+                Next::Busy => drop(tasks.join_next().await),
                 Next::Wait(None) => self.state.wake.notified().await,
                 Next::Wait(Some(due)) => tokio::select! {
                     () = self.state.wake.notified() => {}
@@ -255,31 +333,30 @@ impl<T: BatchEntry, S: BatchSink<T>> Batcher<T, S> {
         while tasks.join_next().await.is_some() {}
     }
 
-    fn next(&self) -> Next<T> {
+    fn next(&self, flying: usize) -> Next<T> {
         let mut buffer = self.state.buffer();
-        if let Some(batch) = buffer.ready.pop_front() {
+        let (entries, bytes) = match buffer.ready.front() {
+            Some((batch, bytes)) => (batch.len(), *bytes),
+            None if buffer.entries.is_empty() => {
+                return if buffer.closed { Next::End } else { Next::Wait(None) };
+            }
+            None => {
+                let idle = buffer.last + self.options.inactive_timeout;
+                let due = idle.min(buffer.first + self.options.buffer_duration);
+                if !buffer.closed && due > Instant::now() {
+                    return Next::Wait(Some(due));
+                }
+                (buffer.entries.len(), buffer.bytes)
+            }
+        };
+        if flying >= self.options.max_in_flight.max(1) || flying > 0 && !self.state.may_fly(entries, bytes) {
+            return Next::Busy;
+        }
+        if let Some((batch, _)) = buffer.ready.pop_front() {
             return Next::Deliver(batch);
         }
-        if buffer.entries.is_empty() {
-            return if buffer.closed { Next::End } else { Next::Wait(None) };
-        }
-        let due = (buffer.last + self.options.inactive_timeout).min(buffer.first + self.options.buffer_duration);
-        if buffer.closed || due <= Instant::now() {
-            return Next::Deliver(std::mem::take(&mut buffer.entries));
-        }
-        Next::Wait(Some(due))
-    }
-
-    async fn send(&self, batch: Vec<T>, tasks: &mut JoinSet<()>) {
-        while tasks.try_join_next().is_some() {}
-        while tasks.len() >= self.options.max_in_flight.max(1) {
-            tasks.join_next().await;
-        }
-        tasks.spawn(deliver(
-            self.options.clone(),
-            self.sink.clone(),
-            Batch { entries: batch, state: self.state.clone() },
-        ));
+        buffer.bytes = 0;
+        Next::Deliver(std::mem::take(&mut buffer.entries))
     }
 }
 
@@ -290,11 +367,21 @@ struct Batch<T: BatchEntry> {
 }
 
 impl<T: BatchEntry> Batch<T> {
+    fn take_off(entries: Vec<T>, state: Arc<State<T>>) -> Batch<T> {
+        let [count, bytes] = &state.flying;
+        count.fetch_add(entries.len() as u64, Relaxed);
+        bytes.fetch_add(entries.iter().map(cost).sum::<usize>() as u64, Relaxed);
+        Batch { entries, state }
+    }
+
     /// The first `count` entries are delivered, or given up.
     fn gone(&mut self, count: usize, delivered: bool) {
         let count = count.min(self.entries.len());
-        let bytes = self.entries.drain(..count).map(|e| e.bytes() + OVERHEAD).sum();
-        self.state.account.gone(count as u64, bytes, delivered);
+        let bytes: usize = self.entries.drain(..count).map(|e| cost(&e)).sum();
+        let [flying, weight] = &self.state.flying;
+        flying.fetch_sub(count as u64, Relaxed);
+        weight.fetch_sub(bytes as u64, Relaxed);
+        self.state.share.gone(count as u64, bytes, delivered);
         self.state.pending.fetch_sub(count as u64, Relaxed);
     }
 }
@@ -307,6 +394,8 @@ impl<T: BatchEntry> Drop for Batch<T> {
 
 async fn deliver<T: BatchEntry, S: BatchSink<T>>(options: Arc<BatchOptions>, sink: Arc<S>, mut batch: Batch<T>) {
     let name = &options.name;
+    let state = batch.state.clone();
+    let route = state.labels.get().map_or("", |(route, _)| &**route);
     let mut failures = 0_u32;
     loop {
         let Err(error) = sink.deliver(&batch.entries).await else {
@@ -316,14 +405,17 @@ async fn deliver<T: BatchEntry, S: BatchSink<T>>(options: Arc<BatchOptions>, sin
         let (done, all) = (error.delivered.min(batch.entries.len()), batch.entries.len());
         // The wording is APISIX's: people search their logs for it.
         if done > 0 {
-            tracing::error!("Batch Processor[{name}] failed to process entries [{}/{all}]: {error}", all - done);
+            tracing::error!(route, "Batch Processor[{name}] failed to process entries [{}/{all}]: {error}", all - done);
         } else {
-            tracing::error!("Batch Processor[{name}] failed to process entries: {error}");
+            tracing::error!(route, "Batch Processor[{name}] failed to process entries: {error}");
         }
         batch.gone(done, true);
         failures += 1;
         if failures > options.max_retry_count || batch.entries.is_empty() {
-            tracing::error!("Batch Processor[{name}] exceeded the max_retry_count[{failures}] dropping the entries");
+            tracing::error!(
+                route,
+                "Batch Processor[{name}] exceeded the max_retry_count[{failures}] dropping the entries"
+            );
             return;
         }
         sleep(options.retry_delay).await;

@@ -2,8 +2,10 @@
 //! The writer looks before each write whether its path still leads to the file it has open, and opens it anew if not.
 //!
 //! What it guarantees: [`LineFile::push`] never waits for the file. Lines of one thread keep their order, and a line is never
-//! split or mixed with another. At most `max_pending` bytes wait, and what waits counts against the memory of all loggers;
-//! further lines are dropped and counted.
+//! split or mixed with another. At most `max_pending` bytes wait, and what waits counts against the memory of all loggers
+//! ([`crate::batch`]: a share of it is this file's, the newest lines beyond it go when others need their shares); further lines
+//! are dropped and counted.
+use crate::batch::budget::{Holder, Room, Share};
 use crate::{Account, Draining};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -32,7 +34,7 @@ pub struct LineFile {
 
 #[derive(Default)]
 struct State {
-    account: Option<Arc<Account>>,
+    share: Option<Share>,
     queue: Mutex<Queue>,
     more: Condvar,
     /// What was waiting is written.
@@ -45,9 +47,36 @@ struct State {
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
-    lines: u64,
+    /// The lines in `bytes`, by their lengths.
+    lines: Vec<usize>,
     writing: bool,
     closed: bool,
+}
+
+impl Queue {
+    /// Moves the first lines into an empty buffer, `most` bytes or one line.
+    fn take(&mut self, bytes: &mut Vec<u8>, lines: &mut Vec<usize>, most: usize) {
+        std::mem::swap(&mut self.bytes, bytes);
+        std::mem::swap(&mut self.lines, lines);
+        if bytes.len() <= most {
+            return;
+        }
+        let (mut count, mut length) = (0, 0);
+        for line in lines.iter() {
+            if count > 0 && length + line > most {
+                break;
+            }
+            (count, length) = (count + 1, length + line);
+        }
+        self.bytes.extend_from_slice(bytes.get(length..).unwrap_or_default());
+        bytes.truncate(length);
+        self.lines.extend(lines.drain(count..));
+    }
+}
+
+/// What is on its way into the file cannot give way, so it is at most half of the share.
+fn most(share: &Share) -> usize {
+    usize::try_from(share.bytes_kept() / 2).unwrap_or(usize::MAX).max(64 * 1024)
 }
 
 impl State {
@@ -61,7 +90,28 @@ impl Draining for State {
     fn close(&self) {}
     fn left(&self) -> u64 {
         let queue = self.queue();
-        queue.lines + u64::from(queue.writing)
+        queue.lines.len() as u64 + u64::from(queue.writing)
+    }
+}
+
+impl Holder for State {
+    fn share(&self) -> Option<&Share> {
+        self.share.as_ref()
+    }
+    fn give_way(&self, wanted: Room) {
+        let Some(share) = &self.share else { return };
+        let mut queue = self.queue();
+        let before = queue.bytes.len();
+        let mut room = Room::default();
+        while !room.covers(wanted) {
+            let Some(length) = queue.lines.pop() else { break };
+            room.entries += 1;
+            room.bytes += length as u64;
+        }
+        queue.bytes.truncate(before.saturating_sub(room.bytes as usize));
+        drop(queue);
+        self.dropped.fetch_add(room.entries, Relaxed);
+        share.gave_way(room);
     }
 }
 
@@ -71,7 +121,11 @@ impl LineFile {
     /// # Errors
     /// When no thread can be started.
     pub fn start(path: PathBuf, max_pending: usize, account: Option<Arc<Account>>) -> io::Result<LineFile> {
-        let state = Arc::new(State { account, ..State::default() });
+        let state = Arc::new(State { share: account.map(Share::new), ..State::default() });
+        if let Some(share) = &state.share {
+            let holder: Arc<dyn Holder> = state.clone();
+            share.join(Arc::downgrade(&holder));
+        }
         let writer = Writer { path, file: None, state: state.clone(), failing: false };
         std::thread::Builder::new().name("line-file".into()).stack_size(128 * 1024).spawn(move || writer.run())?;
         Ok(LineFile { state, max_pending })
@@ -79,8 +133,8 @@ impl LineFile {
 
     /// Hands over a line; the line feed is added. Never waits for the file.
     pub fn push(&self, line: &[u8]) {
-        let account = self.state.account.as_deref();
-        if account.is_some_and(|a| !a.admit(line.len() + 1)) {
+        let share = self.state.share.as_ref();
+        if share.is_some_and(|share| !share.admit(line.len() + 1)) {
             self.state.dropped.fetch_add(1, Relaxed);
             return;
         }
@@ -88,15 +142,15 @@ impl LineFile {
         if queue.bytes.len() + line.len() >= self.max_pending {
             drop(queue);
             self.state.dropped.fetch_add(1, Relaxed);
-            if let Some(account) = account {
-                account.discard(line.len() + 1);
+            if let Some(share) = share {
+                share.discard(line.len() + 1);
             }
             return;
         }
         let wake = queue.bytes.is_empty();
         queue.bytes.extend_from_slice(line);
         queue.bytes.push(b'\n');
-        queue.lines += 1;
+        queue.lines.push(line.len() + 1);
         drop(queue);
         if wake {
             self.state.more.notify_one();
@@ -144,6 +198,7 @@ impl Writer {
     fn run(mut self) {
         let state = self.state.clone();
         let mut batch = Vec::new();
+        let mut lines = Vec::new();
         loop {
             let mut queue = state.queue();
             queue.writing = false;
@@ -155,16 +210,18 @@ impl Writer {
                 return;
             }
             queue.writing = true;
-            std::mem::swap(&mut queue.bytes, &mut batch);
-            let lines = std::mem::take(&mut queue.lines);
+            queue.take(&mut batch, &mut lines, state.share.as_ref().map_or(usize::MAX, most));
             drop(queue);
-            let written = self.write(&batch, lines);
-            if let Some(account) = &state.account {
-                account.gone(lines, batch.len(), written);
+            let count = lines.len() as u64;
+            let written = self.write(&batch, count);
+            if let Some(share) = &state.share {
+                share.gone(count, batch.len(), written);
             }
             batch.clear();
+            lines.clear();
             // What a burst needed is given back.
             batch.shrink_to(256 * 1024);
+            lines.shrink_to(4 * 1024);
         }
     }
 
@@ -215,6 +272,7 @@ fn same(file: &File, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LogQueues;
 
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).expect("file")
@@ -251,6 +309,30 @@ mod tests {
         file.push(b"kept");
         file.sync();
         assert_eq!(read(&path), "kept\n");
+    }
+
+    #[test]
+    fn a_file_takes_lines_in_parts_and_gives_the_newest_back() {
+        let share = Share::new(LogQueues::new(1000).account("files"));
+        let state = State { share: Some(share), ..State::default() };
+        let share = state.share.as_ref().expect("share");
+        for line in ["one\n", "three\n", "four\n"] {
+            assert!(share.admit(line.len()));
+            let mut queue = state.queue();
+            queue.bytes.extend_from_slice(line.as_bytes());
+            queue.lines.push(line.len());
+        }
+        state.give_way(Room { entries: 0, bytes: 3 });
+        let (mut bytes, mut lines) = (Vec::new(), Vec::new());
+        state.queue().take(&mut bytes, &mut lines, 5);
+        assert_eq!((&*bytes, &*lines), (&b"one\n"[..], &[4][..]));
+        share.gone(1, 4, true);
+        bytes.clear();
+        lines.clear();
+        state.queue().take(&mut bytes, &mut lines, 5);
+        assert_eq!((&*bytes, &*lines), (&b"three\n"[..], &[6][..]), "a line that is too long goes alone");
+        state.give_way(Room { entries: 9, bytes: 9 });
+        assert_eq!(state.dropped.load(Relaxed), 1, "what is being written is not taken back");
     }
 
     #[test]

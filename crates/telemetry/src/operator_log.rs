@@ -1,9 +1,15 @@
 //! The operator's log: `2026/11/23 13:00:00 [warn] module: message key=value`, on stderr or in a file, level changeable at run
-//! time. The surprise: each call site has an allowance per second; what exceeds it is counted and shown with its next line.
+//! time. The surprise: what repeats itself has an allowance per second; what exceeds it is counted and told a moment later.
+//!
+//! Lines repeat each other when they come from one place in the program and speak of the same thing: of the route, upstream,
+//! plugin and so on that their fields name ([`SUBJECTS`]), or, where they name none, in the same words. Lines that somebody
+//! has asked for by configuring a feature (rule matches of the firewall, records of `debug-logger`, `ngx.log` of Lua) have a
+//! field `always`; they are never held back.
 use crate::time_format;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -37,25 +43,99 @@ fn rank(level: Level) -> u8 {
     }
 }
 
+/// Fields that say what a line speaks of.
+const SUBJECTS: &[&str] =
+    &["route", "upstream", "plugin", "resource", "service", "registry", "mirror", "zone", "ssl", "group"];
+/// The field that marks a line as asked for; it is not shown.
+const ALWAYS: &str = "always";
+/// Things a place in the program may speak of within a second, and wordings where it names none; lines of further ones share
+/// one allowance.
+const MAX_THINGS: usize = 256;
+const MAX_WORDINGS: usize = 32;
+/// How long an allowance holds, and when what exceeded it is told.
+const WINDOW: Duration = Duration::from_secs(1);
+
 struct Allowance {
     since: Instant,
     used: u32,
     suppressed: u64,
+    /// The first of them.
+    first: String,
 }
+
+/// The allowances of a place in the program.
+type Things = HashMap<u64, Allowance>;
 
 struct Output {
     path: Option<PathBuf>,
     sink: Box<dyn Write + Send>,
-    /// One entry per call site in the program, so bounded by the program.
-    sites: HashMap<Identifier, Allowance>,
+    /// One entry per call site in the program, so bounded by the program; each with at most [`MAX_THINGS`] and one.
+    sites: HashMap<Identifier, Things>,
+    /// Lines that were not written and will not be.
     suppressed: u64,
+}
+
+impl Output {
+    /// How many lines of this kind were suppressed before, if this one may be written.
+    fn admit(&mut self, site: Identifier, line: &Line, burst: u32, now: Instant) -> Result<u64, &mut Allowance> {
+        let things = self.sites.entry(site).or_default();
+        let (mut thing, most) = line.thing();
+        if things.len() >= most && !things.contains_key(&thing) {
+            things.retain(|_, a| a.suppressed > 0 || now.saturating_duration_since(a.since) < WINDOW);
+            if things.len() >= most {
+                thing = 0;
+            }
+        }
+        let fresh = || Allowance { since: now, used: 0, suppressed: 0, first: String::new() };
+        let allowance = things.entry(thing).or_insert_with(fresh);
+        if now.saturating_duration_since(allowance.since) >= WINDOW {
+            allowance.since = now;
+            allowance.used = 0;
+        }
+        if allowance.used < burst {
+            allowance.used += 1;
+            return Ok(std::mem::take(&mut allowance.suppressed));
+        }
+        allowance.suppressed += 1;
+        self.suppressed += 1;
+        Err(allowance)
+    }
+
+    /// Writes the first line of what was suppressed in windows that are over, with the number of the others.
+    fn tell_suppressed(&mut self, now: Instant) {
+        let mut text = Vec::new();
+        let mut told = 0;
+        for things in self.sites.values_mut() {
+            things.retain(|_, a| {
+                let over = now.saturating_duration_since(a.since) >= WINDOW;
+                if over && a.suppressed > 0 {
+                    told += 1;
+                    time_format::time_error_log(SystemTime::now(), &mut text);
+                    text.extend_from_slice(a.first.as_bytes());
+                    finish(a.suppressed - 1, &mut text);
+                }
+                !over
+            });
+        }
+        self.suppressed -= told;
+        let _ = self.sink.write_all(&text);
+    }
+}
+
+/// Ends a line.
+fn finish(suppressed: u64, text: &mut Vec<u8>) {
+    if suppressed > 0 {
+        // Writing to memory cannot fail.
+        let _ = write!(text, " suppressed={suppressed}");
+    }
+    text.push(b'\n');
 }
 
 /// The log. Cloning shares it: give one clone to `tracing_subscriber`'s registry, keep one.
 #[derive(Clone)]
 pub struct OperatorLog {
     level: Arc<AtomicU8>,
-    /// Lines per call site and second.
+    /// Lines of a kind per second.
     burst: u32,
     output: Arc<Mutex<Output>>,
 }
@@ -65,7 +145,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl OperatorLog {
-    /// Lines per call site and second unless told otherwise.
+    /// Lines of a kind per second unless told otherwise.
     pub const BURST: u32 = 50;
 
     /// Logs to stderr.
@@ -105,7 +185,17 @@ impl OperatorLog {
         Ok(())
     }
 
-    /// Lines suppressed so far, all call sites.
+    /// Tells how many lines were suppressed where no later line of their kind does. To be called every second or so.
+    pub fn tell_suppressed(&self) {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).tell_suppressed(Instant::now());
+    }
+
+    /// As `tell_suppressed`, at the end of the process: of the current second too.
+    pub fn tell_all_suppressed(&self) {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).tell_suppressed(Instant::now() + WINDOW);
+    }
+
+    /// Lines suppressed so far, of all kinds.
     pub fn suppressed(&self) -> u64 {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).suppressed
     }
@@ -114,34 +204,27 @@ impl OperatorLog {
         let metadata = event.metadata();
         let mut line = Line::default();
         event.record(&mut line);
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Allowance { since: now, used: 0, suppressed: 0 };
-        let site = output.sites.entry(metadata.callsite()).or_insert(fresh);
-        if now.saturating_duration_since(site.since) >= Duration::from_secs(1) {
-            site.since = now;
-            site.used = 0;
-        }
-        if site.used >= self.burst {
-            site.suppressed += 1;
-            output.suppressed += 1;
-            return;
-        }
-        site.used += 1;
-        let suppressed = std::mem::take(&mut site.suppressed);
-        let mut text = Vec::with_capacity(128);
-        time_format::time_error_log(SystemTime::now(), &mut text);
         let level = match *metadata.level() {
             Level::ERROR => "error",
             Level::WARN => "warn",
             Level::INFO => "info",
             Level::DEBUG | Level::TRACE => "debug",
         };
-        // Nowhere is left to report a failure of this log; writing to a Vec cannot fail.
-        let _ = write!(text, " [{level}] {}: {}{}", metadata.target(), line.message, line.fields);
-        if suppressed > 0 {
-            let _ = write!(text, " suppressed={suppressed}");
+        let head = || format!(" [{level}] {}: {}{}", metadata.target(), line.message, line.fields);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut suppressed = 0;
+        if metadata.fields().field(ALWAYS).is_none() {
+            match output.admit(metadata.callsite(), &line, self.burst, now) {
+                Ok(before) => suppressed = before,
+                Err(allowance) if allowance.suppressed == 1 => return allowance.first = head(),
+                Err(_) => return,
+            }
         }
-        text.push(b'\n');
+        let mut text = Vec::with_capacity(128);
+        time_format::time_error_log(SystemTime::now(), &mut text);
+        text.extend_from_slice(head().as_bytes());
+        finish(suppressed, &mut text);
+        // Nowhere is left to report a failure of this log.
         let _ = output.sink.write_all(&text);
     }
 }
@@ -151,6 +234,8 @@ impl OperatorLog {
 struct Line {
     message: String,
     fields: String,
+    /// Of the fields that say what the line speaks of.
+    subjects: Option<DefaultHasher>,
 }
 
 fn clean(text: &str, out: &mut String) {
@@ -173,10 +258,26 @@ impl Visit for Line {
 }
 
 impl Line {
+    /// What the line speaks of, never 0, and how many such things its place in the program may speak of.
+    fn thing(&self) -> (u64, usize) {
+        let (hasher, most) = match &self.subjects {
+            Some(subjects) => (subjects.clone(), MAX_THINGS),
+            None => {
+                let mut hasher = DefaultHasher::new();
+                self.message.hash(&mut hasher);
+                (hasher, MAX_WORDINGS)
+            }
+        };
+        (hasher.finish().max(1), most)
+    }
+
     fn put(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             clean(value, &mut self.message);
-        } else {
+        } else if field.name() != ALWAYS {
+            if SUBJECTS.contains(&field.name()) && !value.is_empty() {
+                value.hash(self.subjects.get_or_insert_default());
+            }
             self.fields.push(' ');
             self.fields.push_str(field.name());
             self.fields.push('=');
@@ -243,6 +344,37 @@ mod tests {
             assert_eq!(read(&path).lines().count(), 3);
             assert_eq!(log.suppressed(), 7);
             assert_eq!(read(&old), text);
+        });
+    }
+
+    #[test]
+    fn allowances_are_of_what_lines_speak_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("error.log");
+        let log = OperatorLog::file(&path, Level::WARN, 3).unwrap();
+        let count = |what: &str| std::fs::read_to_string(&path).unwrap().lines().filter(|l| l.contains(what)).count();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log.clone()), || {
+            let fail = |route: &str, n: u32| tracing::error!(route, n, "the sink is away");
+            (0..10).for_each(|n| fail("a", n));
+            fail("b", 0);
+            assert_eq!((count("route=a"), count("route=b")), (3, 1));
+            let say = |text: &str, n: u32| tracing::error!(n, "{text}");
+            (0..10).for_each(|n| say("one", n));
+            say("another", 0);
+            assert_eq!((count(": one"), count(": another")), (3, 1));
+            (0..10).for_each(|n| tracing::warn!(always = true, rule = n, "a rule matched"));
+            assert_eq!((count("a rule matched"), count("always")), (10, 0));
+            (0..1000).for_each(|n| say(&format!("text {n}"), n));
+            assert_eq!(count(": text"), MAX_WORDINGS - 2 + 3, "an attacker's words are bounded");
+
+            assert_eq!(log.suppressed(), 7 + 7 + 1000 - 33);
+            let later = Instant::now() + WINDOW;
+            log.output.lock().unwrap().tell_suppressed(later);
+            assert_eq!(count("route=a n=3 suppressed=6"), 1);
+            assert_eq!(count(": one n=3 suppressed=6"), 1);
+            assert_eq!(log.suppressed(), 6 + 6 + 1000 - 34, "what is told is not suppressed");
+            log.output.lock().unwrap().tell_suppressed(later);
+            assert_eq!(count("suppressed="), 3, "told once");
         });
     }
 

@@ -51,26 +51,32 @@ fn is_heuristic(status: u16) -> bool {
 /// Longest freshness that is guessed: a day, in milliseconds.
 const MAX_GUESS: u64 = 86_400_000;
 
-/// The freshness of an answer to be stored. `None`: it must not be. An answer that is stale from the start is stored only where
+/// The freshness of an answer to be stored, or why it must not be. An answer that is stale from the start is stored only where
 /// the upstream can be asked whether it still holds.
-pub fn judge(rules: &Rules, exchange: &Exchange<'_>) -> Option<Freshness> {
+///
+/// # Errors
+/// The reason, for people.
+pub fn judge(rules: &Rules, exchange: &Exchange<'_>) -> Result<Freshness, &'static str> {
     let own = exchange.fields;
     let control = effective_control(rules, own);
     let understood = control.must_understand && is_heuristic(exchange.status);
-    if control.no_store && !understood || control.private {
-        return None;
+    if control.no_store && !understood {
+        return Err("the answer's Cache-Control says no-store");
+    }
+    if control.private {
+        return Err("the answer's Cache-Control says private");
     }
     let rfc = rules.ttl == Ttl::Rfc;
     if control.no_cache && !rfc {
-        return None;
+        return Err("the answer's Cache-Control says no-cache");
     }
     if !rules.set_cookie && fields::get(own, "set-cookie").is_some_and(|value| !value.is_empty()) {
-        return None;
+        return Err("the answer has Set-Cookie, and cache_set_cookie is off");
     }
     if rfc && exchange.authorized && !rules.keyed_by_user {
         let allowed = control.public || control.s_maxage.is_some() || control.must_revalidate;
         if !allowed {
-            return None;
+            return Err("the request has Authorization, and the answer does not allow that it is shared");
         }
     }
     let lifetime = match rules.ttl {
@@ -102,9 +108,9 @@ pub fn judge(rules: &Rules, exchange: &Exchange<'_>) -> Option<Freshness> {
     let validator = fields::get(own, "etag").is_some() || fields::get(own, "last-modified").is_some();
     let stale_use = freshness.stale_while_revalidate > 0 || freshness.stale_if_error.is_some_and(|s| s > 0);
     if useless && (!rfc || !validator && !stale_use) {
-        return None;
+        return Err("it would be stale at once, and the upstream cannot be asked whether it still holds");
     }
-    Some(freshness)
+    Ok(freshness)
 }
 
 /// `Cache-Control`, or what is meant for caches like this one alone (RFC 9213: `CDN-Cache-Control`).

@@ -57,12 +57,12 @@ pub(crate) fn install(lua: &Lua, engine: &Arc<Engine>, left: &Rc<Cell<u64>>) -> 
     parts.get("run")
 }
 
-/// nginx's levels: 4 is ERR, 5 WARN, 6 NOTICE, 7 INFO, 8 DEBUG; lower ones are worse.
+/// What configured code writes is never held back. nginx's levels: 4 is ERR, 5 WARN, 6 NOTICE, 7 INFO, 8 DEBUG; lower ones are worse.
 fn log(level: i64, line: &str) {
     match level {
-        ..=4 => tracing::error!("[lua] {line}"),
-        5 => tracing::warn!("[lua] {line}"),
-        6 | 7 => tracing::info!("[lua] {line}"),
-        _ => tracing::debug!("[lua] {line}"),
+        ..=4 => tracing::error!(always = true, "[lua] {line}"),
+        5 => tracing::warn!(always = true, "[lua] {line}"),
+        6 | 7 => tracing::info!(always = true, "[lua] {line}"),
+        _ => tracing::debug!(always = true, "[lua] {line}"),
     }
 }

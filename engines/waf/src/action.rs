@@ -112,6 +112,8 @@ pub(crate) enum Control {
     RequestBodyAccess(bool),
     ResponseBodyAccess(bool),
     Audit(crate::settings::AuditEngine),
+    /// Letters, after `+` those that are added, after `-` those that are taken away.
+    AuditParts(Box<str>),
 }
 
 /// Which rules an exclusion names.
@@ -386,8 +388,8 @@ fn control(text: &str) -> Result<Result<Control, String>, String> {
         "requestbodyaccess" => Control::RequestBodyAccess(on_off(value)?),
         "responsebodyaccess" => Control::ResponseBodyAccess(on_off(value)?),
         "auditengine" => Control::Audit(crate::settings::AuditEngine::parse(value)?),
-        "auditlogparts"
-        | "debugloglevel"
+        "auditlogparts" => Control::AuditParts(value.to_ascii_uppercase().into()),
+        "debugloglevel"
         | "hashengine"
         | "hashenforcement"
         | "requestbodylimit"

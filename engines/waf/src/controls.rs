@@ -12,6 +12,8 @@ pub(crate) struct Controls {
     pub force_request_body: bool,
     pub body_processor: Option<Box<str>>,
     pub audit: AuditEngine,
+    /// Instead of those of the settings.
+    pub audit_parts: Option<Box<str>>,
     removed: Vec<RuleMatch>,
     removed_targets: Vec<(RuleMatch, Targets)>,
 }
@@ -25,12 +27,13 @@ impl Controls {
             force_request_body: false,
             body_processor: None,
             audit: settings.audit,
+            audit_parts: None,
             removed: Vec::new(),
             removed_targets: Vec::new(),
         }
     }
 
-    pub(crate) fn take(&mut self, control: &Control) {
+    pub(crate) fn take(&mut self, control: &Control, settings: &Settings) {
         match control {
             Control::Engine(mode) => self.engine = *mode,
             Control::RemoveRules(rules) => self.removed.push(rules.clone()),
@@ -40,6 +43,14 @@ impl Controls {
             Control::RequestBodyAccess(on) => self.request_body = *on,
             Control::ResponseBodyAccess(on) => self.response_body = *on,
             Control::Audit(audit) => self.audit = *audit,
+            Control::AuditParts(change) => {
+                let parts = self.audit_parts.as_deref().unwrap_or(&settings.audit_parts);
+                self.audit_parts = Some(match (change.strip_prefix('+'), change.strip_prefix('-')) {
+                    (Some(more), _) => format!("{parts}{more}").into(),
+                    (_, Some(less)) => parts.chars().filter(|part| !less.contains(*part)).collect::<String>().into(),
+                    _ => change.clone(),
+                });
+            }
         }
     }
 

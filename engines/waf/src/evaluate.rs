@@ -184,7 +184,7 @@ impl Transaction {
             self.set_var(rule, set);
         }
         for control in &link.controls {
-            self.controls.take(control);
+            self.controls.take(control, &self.rules.settings);
             if let crate::action::Control::BodyProcessor(name) = control {
                 self.space.values.set(Variable::ReqbodyProcessor, name.as_bytes());
             }

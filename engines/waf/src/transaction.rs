@@ -156,6 +156,40 @@ impl Transaction {
         }
     }
 
+    /// The parts that an entry of the audit log has.
+    pub fn audit_parts(&self) -> &str {
+        self.controls.audit_parts.as_deref().unwrap_or(&self.rules.settings.audit_parts)
+    }
+
+    /// The answer's body, as far as rules could see it.
+    pub fn seen_response_body(&self) -> &[u8] {
+        self.space.values.first(Variable::ResponseBody, None).unwrap_or_default()
+    }
+
+    /// Arguments of the request's body, without the contents of files.
+    pub fn body_arguments(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.members(Variable::ArgsPost)
+    }
+
+    /// Files of the request's body: field, name, bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], &[u8], u64)> {
+        let sizes = self.members(Variable::FilesSizes);
+        let sizes = sizes.map(|(_, size)| u64::try_from(crate::operator::number(size)).unwrap_or_default());
+        self.members(Variable::Files).zip(sizes).map(|((field, name), size)| (field, name, size))
+    }
+
+    /// Lines of the head of the body's part with this name.
+    pub fn part_headers(&self, part: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.members(Variable::MultipartPartHeaders).filter(move |(name, _)| *name == part).map(|(_, line)| line)
+    }
+
+    /// Names and values of a collection.
+    fn members(&self, variable: Variable) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let values = &self.space.values;
+        let members = values.of(variable).iter().map(|index| values.member(*index));
+        members.map(|member| (values.arena.get(member.name), values.arena.get(member.value)))
+    }
+
     /// Runs a phase, 1 to 5; an intervention is for the caller to carry out.
     pub fn run(&mut self, phase: u8) -> Option<&Intervention> {
         let skipped = match self.allowed {

@@ -32,7 +32,7 @@ fn report(cx: &mut Context, reason: &str, quiet: bool) {
     match cx.get_mut::<LastReason>() {
         Some(last) => last.0 = reason.to_string(),
         None if quiet => {}
-        None => tracing::warn!("{reason}"),
+        None => tracing::warn!(route = cx.route_id(), "{reason}"),
     }
 }
 

@@ -161,7 +161,7 @@ impl Plugin for ForwardAuth {
                 }
                 Err(_) if self.config.allow_degradation => Outcome::Next,
                 Err(error) => {
-                    tracing::warn!("failed to process forward auth, err: {error}");
+                    tracing::warn!(route = cx.route_id(), "failed to process forward auth, err: {error}");
                     Outcome::Reply(Box::new(Reply::status(self.config.status_on_error)))
                 }
             }
@@ -196,7 +196,8 @@ impl ForwardAuth {
             let body = cx.request_body.as_deref().unwrap_or_default();
             if body.len() as u64 > self.config.max_req_body_size {
                 let limit = self.config.max_req_body_size;
-                tracing::error!("failed to read request body: {} bytes are more than {limit}", body.len());
+                let (route, length) = (cx.route_id(), body.len());
+                tracing::error!(route, "failed to read request body: {length} bytes are more than {limit}");
                 return Err(413);
             }
             if body.is_empty() {
@@ -209,6 +210,7 @@ impl ForwardAuth {
             let value = template.render(cx, "");
             if !authority::is_value(&value) {
                 tracing::warn!(
+                    route = cx.route_id(),
                     "failed to process forward auth, err: invalid characters found in header value, header: {name}"
                 );
                 return Err(self.config.status_on_error);

@@ -91,7 +91,7 @@ impl Plugin for MultiAuth {
                 let named = |(name, _): &(Cow<'static, str>, Vec<u8>)| name.eq_ignore_ascii_case("WWW-Authenticate");
                 challenge = reply.headers.into_iter().find(named).or(challenge);
             }
-            failures.iter().for_each(|failure| tracing::warn!("{failure}"));
+            failures.iter().for_each(|failure| tracing::warn!(route = cx.route_id(), "{failure}"));
             let mut reply = Reply::message(401, "Authorization Failed");
             reply.headers.extend(challenge);
             Outcome::Reply(Box::new(reply))

@@ -111,19 +111,20 @@ impl Plugin for Opa {
             let answer = match self.client.send(request).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    tracing::error!("failed to process OPA decision, err: {error}");
+                    tracing::error!(route = cx.route_id(), "failed to process OPA decision, err: {error}");
                     return Outcome::Reply(Box::new(Reply::status(403)));
                 }
             };
             let Ok(Value::Object(mut data)) = serde_json::from_slice(&answer.body) else {
-                tracing::error!("invalid response body: {}", shown(&answer.text()));
+                tracing::error!(route = cx.route_id(), "invalid response body: {}", shown(&answer.text()));
                 return Outcome::Reply(Box::new(Reply::status(503)));
             };
             match data.remove("result") {
                 Some(Value::Object(result)) => self.apply(cx, result),
                 result => {
                     let trouble = result.map_or("field does not exist", |_| "is no object");
-                    tracing::error!("invalid OPA decision format: {} err: `result` {trouble}", shown(&answer.text()));
+                    let (route, text) = (cx.route_id(), shown(&answer.text()));
+                    tracing::error!(route, "invalid OPA decision format: {text} err: `result` {trouble}");
                     Outcome::Reply(Box::new(Reply::status(503)))
                 }
             }

@@ -17,12 +17,13 @@ mod tests;
 
 use config::Config;
 use key::KeyPart;
+use serde_json::{Value, json};
 use sluice_engine_cache::control::RequestControl;
 use sluice_engine_cache::flight::{Landed, Role};
 use sluice_engine_cache::judge::{Rules, Ttl};
 use sluice_engine_cache::reuse::{Reuse, reuse};
 use sluice_engine_cache::zone::Found;
-use sluice_engine_cache::{Status, Zone, Zones};
+use sluice_engine_cache::{Freshness, Status, Zone, Zones};
 use sluice_http::{Known, Method};
 use sluice_plugin::{Background, BuildError, Clock, Context, Define, Env, Flow, Info, Outcome, Phases, Plugin, Reply};
 use std::sync::Arc;
@@ -34,10 +35,7 @@ struct Cache {
     zone: Arc<Zone>,
     clock: Clock,
     control: Option<tokio::runtime::Handle>,
-    key: Vec<KeyPart>,
-    bypass: Vec<KeyPart>,
-    no_cache: Vec<KeyPart>,
-    methods: Vec<Method>,
+    terms: Arc<Terms>,
     statuses: Vec<u16>,
     hide: bool,
     /// `cache_control`: RFC 9111 in full.
@@ -45,13 +43,26 @@ struct Cache {
     /// nginx's own cache in APISIX.
     disk: bool,
     rules: Rules,
-    isolation: bool,
     lock: Option<Duration>,
     max_body: u64,
 }
 
-/// The plugin; nothing where no zone is open, as in a command that only checks.
-pub struct ProxyCache(Option<Arc<Cache>>);
+/// What of a request decides which answers are for it.
+struct Terms {
+    zone: String,
+    strategy: String,
+    key: Vec<KeyPart>,
+    bypass: Vec<KeyPart>,
+    no_cache: Vec<KeyPart>,
+    methods: Vec<Method>,
+    isolation: bool,
+}
+
+/// The plugin; without a cache where no zone is open, as in a command that only checks.
+pub struct ProxyCache {
+    cache: Option<Arc<Cache>>,
+    terms: Arc<Terms>,
+}
 
 /// What `header_filter` has to tell.
 struct Told {
@@ -63,7 +74,7 @@ impl Define for ProxyCache {
     const INFO: Info = Info::new("proxy-cache", 1085, Phases::ACCESS.and(Phases::HEADER_FILTER)).version(0.2).refuses();
     type Config = Config;
 
-    fn schema() -> serde_json::Value {
+    fn schema() -> Value {
         config::schema()
     }
 
@@ -75,26 +86,32 @@ impl Define for ProxyCache {
     }
 
     fn build(config: Config, env: &Env) -> Result<Self, BuildError> {
-        let Some(zones) = env.part::<Zones>() else { return Ok(ProxyCache(None)) };
+        let keyed_by_user = key::names_user(&config.cache_key);
+        let parts = |list: &[String]| list.iter().map(|part| KeyPart::parse(part)).collect::<Vec<_>>();
+        let terms = Arc::new(Terms {
+            zone: config.cache_zone.clone(),
+            strategy: config.cache_strategy.clone(),
+            key: parts(&config.cache_key),
+            bypass: parts(&config.cache_bypass),
+            no_cache: parts(&config.no_cache),
+            methods: config.cache_method.iter().map(|m| Method::from_token(m.as_bytes())).collect(),
+            isolation: config.consumer_isolation && !keyed_by_user,
+        });
+        let Some(zones) = env.part::<Zones>() else { return Ok(ProxyCache { cache: None, terms }) };
         config.check_zone(&zones)?;
-        let Some(zone) = zones.get(&config.cache_zone) else { return Ok(ProxyCache(None)) };
+        let Some(zone) = zones.get(&config.cache_zone) else { return Ok(ProxyCache { cache: None, terms }) };
         let disk = zone.strategy == "disk";
         let ttl = match (config.cache_control, disk) {
             (true, _) => Ttl::Rfc,
             (false, true) => Ttl::Upstream(zones.default_ttl),
             (false, false) => Ttl::Fixed(config.cache_ttl),
         };
-        let keyed_by_user = key::names_user(&config.cache_key);
-        let parts = |list: &[String]| list.iter().map(|part| KeyPart::parse(part)).collect::<Vec<_>>();
         let lock = Duration::try_from_secs_f64(config.cache_lock_timeout).map_err(BuildError::new)?;
-        Ok(ProxyCache(Some(Arc::new(Cache {
+        let cache = Cache {
             zone: zone.clone(),
             clock: env.clock.clone(),
             control: env.control.clone(),
-            key: parts(&config.cache_key),
-            bypass: parts(&config.cache_bypass),
-            no_cache: parts(&config.no_cache),
-            methods: config.cache_method.iter().map(|m| Method::from_token(m.as_bytes())).collect(),
+            terms: terms.clone(),
             statuses: config.cache_http_status,
             hide: config.hide_cache_headers,
             rfc: config.cache_control,
@@ -106,16 +123,16 @@ impl Define for ProxyCache {
                 stale_while_revalidate: config.stale_while_revalidate,
                 stale_if_error: (config.stale_if_error > 0).then_some(config.stale_if_error),
             },
-            isolation: config.consumer_isolation && !keyed_by_user,
             lock: config.cache_lock.then_some(lock),
             max_body: config.max_resp_body_size,
-        }))))
+        };
+        Ok(ProxyCache { cache: Some(Arc::new(cache)), terms })
     }
 }
 
 impl Plugin for ProxyCache {
     fn access<'a>(&'a self, cx: &'a mut Context) -> Flow<'a> {
-        match &self.0 {
+        match &self.cache {
             // Another protocol is spoken on what follows.
             Some(cache) if !cx.request.upgrade => cache.access(cx),
             _ => Flow::Next,
@@ -131,11 +148,15 @@ impl Plugin for ProxyCache {
             cx.response.headers.remove("expires");
         }
     }
+
+    fn explain(&self, cx: &Context) -> Option<Value> {
+        Some(self.terms.explain(cx))
+    }
 }
 
 impl Cache {
     fn access<'a>(self: &'a Arc<Self>, cx: &'a mut Context) -> Flow<'a> {
-        let key = self.key(cx, None);
+        let key = self.terms.key(cx, None);
         let method = cx.request.method;
         if method == Method::Purge {
             return Flow::wait(async move {
@@ -145,12 +166,17 @@ impl Cache {
                     Ok(false) => 404,
                     Err(_) => 503,
                 };
+                self.note(cx, "PURGE", || {
+                    format!("{status}: what was stored under the key is removed where it is 200")
+                });
                 Outcome::Reply(Box::new(Reply::status(status)))
             });
         }
-        if !self.methods.contains(&method) {
+        if !self.terms.methods.contains(&method) {
             // nginx knows no other word for it; APISIX's own cache calls everything a miss.
-            self.tell(cx, if self.disk { Status::Bypass } else { Status::Miss }, self.disk);
+            let status = if self.disk { Status::Bypass } else { Status::Miss };
+            self.tell(cx, status, self.disk);
+            self.note(cx, status.as_str(), || "the method is none of cache_method".into());
             if self.rfc {
                 invalidate::watch(self, cx, key);
             }
@@ -160,9 +186,15 @@ impl Cache {
             true => RequestControl::parse(cx.request.headers.get_all("cache-control")),
             false => RequestControl::default(),
         };
-        let bypass = key::is_true(&self.bypass, cx);
+        let bypass = key::is_true(&self.terms.bypass, cx);
         if bypass || control.no_store || control.no_cache {
             self.tell(cx, Status::Bypass, self.disk);
+            let why = match (bypass, control.no_store) {
+                (true, _) => "cache_bypass is neither empty nor 0",
+                (false, true) => "the request's Cache-Control says no-store",
+                (false, false) => "the request's Cache-Control says no-cache",
+            };
+            self.note(cx, Status::Bypass.as_str(), || why.into());
             // What comes is newer than what is stored: nginx keeps it, and so does RFC 9111.
             if (bypass && self.disk || control.no_cache) && !control.no_store && !asks_for_part(cx) {
                 self.fetch(cx, key, Found::default(), None, control, Status::Bypass);
@@ -175,6 +207,7 @@ impl Cache {
                 if let Some(stored) = &found.stored
                     && reuse(&stored.freshness, self.rfc.then_some(&control), now) == Reuse::Fresh
                 {
+                    self.note(cx, Status::Hit.as_str(), || fresh(&stored.freshness, now));
                     return Flow::reply(self.reply(cx, &stored.clone(), Status::Hit, now));
                 }
                 Flow::wait(self.slow(cx, key, Some(found), control))
@@ -201,12 +234,26 @@ impl Cache {
             if let Some(stored) = found.stored.clone() {
                 let now = self.clock.millis();
                 match reuse(&stored.freshness, self.rfc.then_some(&control), now) {
-                    Reuse::Fresh => return reply(self.reply(cx, &stored, Status::Hit, now)),
-                    Reuse::Allowed => return reply(self.reply(cx, &stored, Status::Stale, now)),
+                    Reuse::Fresh => {
+                        self.note(cx, Status::Hit.as_str(), || fresh(&stored.freshness, now));
+                        return reply(self.reply(cx, &stored, Status::Hit, now));
+                    }
+                    Reuse::Allowed => {
+                        self.note(cx, Status::Stale.as_str(), || {
+                            let age = stale(&stored.freshness, now);
+                            format!("{age}, which the request's max-stale allows")
+                        });
+                        return reply(self.reply(cx, &stored, Status::Stale, now));
+                    }
                     Reuse::WhileRevalidating => {
+                        let updating = || format!("{}, within stale_while_revalidate", stale(&stored.freshness, now));
                         let Some(ticket) = self.zone.flights.try_lead(&key) else {
+                            self.note(cx, Status::Updating.as_str(), || {
+                                format!("{}; another request asks the upstream", updating())
+                            });
                             return reply(self.reply(cx, &stored, Status::Updating, now));
                         };
+                        self.note(cx, Status::Stale.as_str(), || format!("{}; a new answer is fetched", updating()));
                         let answer = self.reply(cx, &stored, Status::Stale, now);
                         let keeper = self.refresh(cx, key, found, ticket);
                         cx.background = Some(Background::new(keeper));
@@ -218,6 +265,9 @@ impl Cache {
             }
             if control.only_if_cached {
                 self.tell(cx, status, true);
+                self.note(cx, status.as_str(), || {
+                    "the request wants nothing that is not stored (only-if-cached)".into()
+                });
                 return reply(Reply::status(504));
             }
             if alone || asks_for_part(cx) {
@@ -255,8 +305,25 @@ impl Cache {
             }
         };
         self.tell(cx, status, true);
+        let part = asks_for_part(cx);
+        self.note(cx, status.as_str(), || {
+            let now = self.clock.millis();
+            let mut why = match (status, &found.stored) {
+                (Status::Expired, Some(stored)) => stale(&stored.freshness, now),
+                (Status::Stale, Some(stored)) => {
+                    format!("{}, but the request wants a newer answer", fresh(&stored.freshness, now))
+                }
+                _ => "nothing is stored under the key".into(),
+            };
+            if part {
+                why.push_str("; a part is asked for, which is not stored");
+            } else if alone && self.lock.is_some() {
+                why.push_str("; another request's answer was waited for, in vain");
+            }
+            why
+        });
         // A part of what is not stored is the upstream's business.
-        if !asks_for_part(cx) {
+        if !part {
             self.fetch(cx, key, found, ticket, control, status);
         }
         Outcome::Next
@@ -266,6 +333,51 @@ impl Cache {
     fn tell(&self, cx: &mut Context, status: Status, cached: bool) {
         self.zone.counts.count(status);
         cx.insert(Told { status, hide: self.hide && cached });
+    }
+
+    /// Tells the record of an explained request what was decided, and why.
+    #[inline]
+    fn note(&self, cx: &mut Context, status: &str, why: impl FnOnce() -> String) {
+        if cx.trace.is_some() && cx.record().is_some() {
+            let mut note = self.terms.about(cx);
+            note["status"] = status.into();
+            note["why"] = why().into();
+            cx.note(|| json!({"cache": note}));
+        }
+    }
+}
+
+impl Terms {
+    /// The zone and the key.
+    #[cold]
+    fn about(&self, cx: &Context) -> Value {
+        let (rule, key) = self.told_key(cx);
+        json!({"zone": self.zone, "strategy": self.strategy, "key_rule": rule, "key": key})
+    }
+
+    /// Which answers would be looked for; where an identity is part of the key, without it.
+    fn explain(&self, cx: &Context) -> Value {
+        let mut about = self.about(cx);
+        if !self.methods.contains(&cx.request.method) {
+            about["bypassed"] = "the method is none of cache_method".into();
+        } else if key::is_true(&self.bypass, cx) {
+            about["bypassed"] = "cache_bypass is neither empty nor 0".into();
+        }
+        if key::is_true(&self.no_cache, cx) {
+            about["not_stored"] = "no_cache is neither empty nor 0".into();
+        }
+        about
+    }
+}
+
+fn fresh(freshness: &Freshness, now: u64) -> String {
+    format!("stored {} s ago, fresh for {} s more", freshness.age(now) / 1000, freshness.left(now) / 1000)
+}
+
+fn stale(freshness: &Freshness, now: u64) -> String {
+    match freshness.is_fresh(now) {
+        true => "stored, but to be asked about each time".into(),
+        false => format!("stored, and stale for {} s", freshness.staleness(now) / 1000),
     }
 }
 

@@ -125,10 +125,10 @@ impl RecordSink for Sinks {
         let text = record.to_string();
         match self.level {
             None => {}
-            Some(Level::Debug) => tracing::debug!("debug-logger: {text}"),
-            Some(Level::Info) => tracing::info!("debug-logger: {text}"),
-            Some(Level::Warn) => tracing::warn!("debug-logger: {text}"),
-            Some(Level::Error) => tracing::error!("debug-logger: {text}"),
+            Some(Level::Debug) => tracing::debug!(always = true, "debug-logger: {text}"),
+            Some(Level::Info) => tracing::info!(always = true, "debug-logger: {text}"),
+            Some(Level::Warn) => tracing::warn!(always = true, "debug-logger: {text}"),
+            Some(Level::Error) => tracing::error!(always = true, "debug-logger: {text}"),
         }
         if let Some(file) = &self.file {
             file.push(text.as_bytes());

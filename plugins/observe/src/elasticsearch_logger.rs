@@ -254,7 +254,7 @@ impl Define for ElasticsearchLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        let mut schema = logger::schema::<Config>(NAME);
+        let mut schema = logger::schema::<Config>(NAME, Self::INFO.secrets);
         if let Some(schema) = schema.as_object_mut() {
             schema.remove("required");
             let either =

@@ -137,7 +137,7 @@ impl Define for HttpLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        logger::schema::<Config>(QUEUE)
+        logger::schema::<Config>(QUEUE, Self::INFO.secrets)
     }
     fn check(config: &Config) -> Result<(), BuildError> {
         config.log.check_body_expressions()

@@ -279,7 +279,7 @@ impl Define for KafkaLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        let mut schema = logger::schema::<Config>(QUEUE);
+        let mut schema = logger::schema::<Config>(QUEUE, Self::INFO.secrets);
         if let Some(schema) = schema.as_object_mut() {
             schema.remove("required");
             let either = |one: &str| json!({"required": [one, "kafka_topic"]});

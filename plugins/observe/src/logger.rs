@@ -74,9 +74,13 @@ pub fn seconds(n: u64) -> Duration {
     Duration::from_secs(n.min(3_200_000_000))
 }
 
-/// The schema of a logger's configuration: the queue's default name is its own, and `match` is file-logger's alone.
-pub fn schema<C: JsonSchema>(default_name: &str) -> Value {
+/// The schema of a logger's configuration: the queue's default name is its own, and `match` is file-logger's alone. `secrets`
+/// are its fields that are encrypted.
+pub fn schema<C: JsonSchema>(default_name: &str, secrets: &[&str]) -> Value {
     let mut schema = schema_of::<C>();
+    if !secrets.is_empty() {
+        schema["encrypt_fields"] = json!(secrets);
+    }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.remove("match");
         if let Some(name) = properties.get_mut("name").and_then(Value::as_object_mut) {

@@ -227,7 +227,7 @@ impl Define for LokiLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        logger::schema::<Config>(QUEUE)
+        logger::schema::<Config>(QUEUE, Self::INFO.secrets)
     }
     fn check(config: &Config) -> Result<(), BuildError> {
         config.log.check_body_expressions()

@@ -186,7 +186,7 @@ impl Define for Syslog {
     type Config = Config;
 
     fn schema() -> Value {
-        logger::schema::<Config>(QUEUE)
+        logger::schema::<Config>(QUEUE, Self::INFO.secrets)
     }
     fn build(config: Config, env: &Env) -> Result<Syslog, BuildError> {
         logger::warn_insecure(NAME, ("host", &[]), Some(("tls", config.tls)));

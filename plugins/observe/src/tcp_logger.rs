@@ -89,7 +89,7 @@ impl Define for TcpLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        logger::schema::<Config>(QUEUE)
+        logger::schema::<Config>(QUEUE, Self::INFO.secrets)
     }
     fn build(config: Config, env: &Env) -> Result<TcpLogger, BuildError> {
         logger::warn_insecure(NAME, ("host", &[]), Some(("tls", config.tls)));

@@ -90,7 +90,7 @@ impl Define for UdpLogger {
     type Config = Config;
 
     fn schema() -> Value {
-        logger::schema::<Config>(QUEUE)
+        logger::schema::<Config>(QUEUE, Self::INFO.secrets)
     }
     fn build(config: Config, env: &Env) -> Result<UdpLogger, BuildError> {
         let sink = Sink {

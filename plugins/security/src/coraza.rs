@@ -222,6 +222,7 @@ fn write_hit(cx: &Context, hit: &Hit) {
     let tags: String = hit.tags.iter().map(|tag| format!(" [tag \"{tag}\"]")).collect();
     tracing::warn!(
         target: "coraza",
+        always = true,
         "[client {}] Coraza: {verdict} (phase {}). {} matched at {}. [file \"{}\"] [line \"{}\"] [id \"{}\"] [rev \"{}\"] [msg \"{}\"] \
          [data \"{}\"] [severity \"{}\"] [ver \"{}\"]{tags} [uri \"{}\"]",
         cx.client_ip(),

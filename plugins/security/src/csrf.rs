@@ -87,7 +87,7 @@ impl Csrf {
         match self.is_valid(cookie) {
             Ok(()) => None,
             Err(why) => {
-                tracing::error!("{why}");
+                tracing::error!(route = cx.route_id(), "{why}");
                 Some("Failed to verify the csrf token signature")
             }
         }

@@ -147,14 +147,16 @@ impl Transformer {
         let reads = body.is_some() || format == Some(Format::Args) && self.direction == "request";
         let decoder = format.filter(|_| reads).and_then(Format::decoder);
         if reads && format.is_none() {
-            tracing::warn!("no input format to parse {} body", self.direction);
+            tracing::warn!(route = cx.route_id(), "no input format to parse {} body", self.direction);
         }
         let may = format.is_some_and(|f| !matches!(f, Format::Encoded | Format::Args));
         let script = self.decoded.as_ref().filter(|_| self.is_base64 || may).unwrap_or(&self.plain);
         let input = Input { format: decoder, body, content_type };
+        let route = cx.route.as_ref().map(|route| route.route_id.clone());
         render(script, lua_phase(phase), &mut Seen::new(cx, phase), input).inspect_err(|error| {
+            let route = route.as_deref().unwrap_or_default();
             let size = body.map_or(0, <[u8]>::len);
-            tracing::error!("transform(): {} {error}, body size: {size}", self.direction);
+            tracing::error!(route, "transform(): {} {error}, body size: {size}", self.direction);
         })
     }
 }

@@ -307,29 +307,26 @@ fn scan_fields(
     let (mut count, mut closing) = (0, false);
     loop {
         let name_end = token_end(data, at);
-        if name_end == at {
+        if data.get(name_end) != Some(&b':') || name_end == at {
             match (data.get(at), data.get(at + 1)) {
                 (Some(b'\r'), Some(b'\n')) => break,
                 (None, _) | (Some(b'\r'), None) => return Ok(None),
                 (Some(b'\r' | b'\n'), _) => return Err("head must end with CR LF"),
+                _ if name_end == data.len() => return Ok(None),
                 _ => return Err("malformed header field"),
             }
-        }
-        match data.get(name_end) {
-            Some(b':') => {}
-            None => return Ok(None),
-            Some(_) => return Err("malformed header field"),
         }
         let mut start = name_end + 1;
         while matches!(data.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
         let line = value_end(data, start);
-        match (data.get(line), data.get(line + 1)) {
-            (Some(b'\r'), Some(b'\n')) => {}
-            (None, _) | (Some(b'\r'), None) => return Ok(None),
-            (Some(b'\r' | b'\n'), _) => return Err("header field must end with CR LF"),
-            _ => return Err("malformed header field"),
+        if data.get(line..line + 2) != Some(b"\r\n") {
+            return match (data.get(line), data.get(line + 1)) {
+                (None, _) | (Some(b'\r'), None) => Ok(None),
+                (Some(b'\r' | b'\n'), _) => Err("header field must end with CR LF"),
+                _ => Err("malformed header field"),
+            };
         }
         count += 1;
         if count > most {

@@ -4,6 +4,7 @@
 use super::inlet::Inlet;
 use super::outlet::{Outlet, broken};
 use super::pool::Place;
+use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request};
@@ -24,6 +25,10 @@ struct Inner {
     response: Option<ResponseFuture>,
     /// Came before it was asked for.
     head: Option<http::Response<RecvStream>>,
+    /// The body's beginning, where the head waited for it.
+    first: Bytes,
+    /// The head waited, and nothing but trailers followed: they are in the head.
+    bare: bool,
     body: Option<Inlet>,
     trailers: Option<HeaderMap>,
 }
@@ -57,6 +62,8 @@ impl Asked {
             request: None,
             response: None,
             head: None,
+            first: Bytes::new(),
+            bare: false,
             body: None,
             trailers: None,
         })))
@@ -96,14 +103,23 @@ impl Asked {
         }
     }
 
-    /// The answer's head, and whether it is all of the answer.
-    pub fn poll_head(&self, task: &mut Context<'_>) -> Poll<Result<(http::response::Parts, bool), NoAnswer>> {
+    /// The answer's head, and whether it is all of the answer. `awaits_message`: not before there is some of the body; where there
+    /// is none, its trailers count as the head's.
+    pub fn poll_head(
+        &self,
+        task: &mut Context<'_>,
+        awaits_message: bool,
+    ) -> Poll<Result<(http::response::Parts, bool), NoAnswer>> {
         let mut own = self.get();
         ready!(own.poll_response(task))?;
+        if awaits_message {
+            ready!(own.poll_first(task))?;
+        }
         let Some(head) = own.head.take() else { return Poll::Pending };
         let (head, body) = head.into_parts();
-        let ended = body.is_end_stream();
-        own.body = Some(Inlet::new(body));
+        let ended = own.bare || own.first.is_empty() && body.is_end_stream();
+        let first = std::mem::take(&mut own.first);
+        own.body = Some(Inlet::new(first, body));
         Poll::Ready(Ok((head, ended)))
     }
 
@@ -121,6 +137,23 @@ impl Inner {
             let head = ready!(Pin::new(response).poll(task))?;
             self.head = Some(head);
             self.response = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_first(&mut self, task: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let Some(head) = &mut self.head else { return Poll::Ready(Ok(())) };
+        while self.first.is_empty() && !head.body().is_end_stream() {
+            match ready!(head.body_mut().poll_data(task)) {
+                Some(data) => self.first = data?,
+                None => {
+                    if let Some(trailers) = ready!(head.body_mut().poll_trailers(task))? {
+                        head.headers_mut().extend(trailers);
+                    }
+                    self.bare = true;
+                    break;
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }

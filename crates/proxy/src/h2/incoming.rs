@@ -2,6 +2,7 @@
 //! to say.
 use super::answer::Handle;
 use super::inlet::Inlet;
+use bytes::Bytes;
 use h2::RecvStream;
 use sluice_net::{Readable, Substream};
 use std::io;
@@ -17,7 +18,7 @@ pub(super) struct Exchanged {
 
 impl Exchanged {
     pub fn new(body: RecvStream, answer: Handle) -> Exchanged {
-        Exchanged { body: Inlet::new(body), answer }
+        Exchanged { body: Inlet::new(Bytes::new(), body), answer }
     }
 }
 

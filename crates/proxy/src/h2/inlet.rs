@@ -17,8 +17,9 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    pub fn new(stream: RecvStream) -> Inlet {
-        Inlet { stream, rest: Bytes::new() }
+    /// `rest` was taken from the stream already.
+    pub fn new(rest: Bytes, stream: RecvStream) -> Inlet {
+        Inlet { stream, rest }
     }
 
     /// Reads on; true at the body's end.

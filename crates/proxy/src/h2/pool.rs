@@ -2,11 +2,14 @@
 //!
 //! The surprise: a connection is never taken out to be used; requests share it until it is full, old, idle for too long or
 //! broken, and those under way on it end undisturbed.
+use super::gathered::Gathered;
 use super::{CONNECTION_WINDOW, SEND_BUFFER, WINDOW};
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
 use h2::client::{self, SendRequest};
 use sluice_upstream::pool::{PoolKey, PoolSettings, Pooled};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -116,10 +119,18 @@ pub(crate) async fn open(connection: Pooled) -> Result<SendRequest<Bytes>, h2::E
         .initial_max_send_streams(STREAMS)
         .enable_push(false);
     let Pooled { stream, open, .. } = connection;
-    let (sender, connection) = builder.handshake::<_, Bytes>(stream).await?;
+    let io = Gathered::new(Vec::new(), stream);
+    let (sender, mut connection) = builder.handshake::<_, Bytes>(io.clone()).await?;
     tokio::task::spawn_local(async move {
         let _open = open;
-        if let Err(error) = connection.await {
+        let ended = poll_fn(|task| match Pin::new(&mut connection).poll(task) {
+            Poll::Pending => match io.poll_send(task) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+                _ => Poll::Pending,
+            },
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(|error| error.to_string())),
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "a connection to an upstream ended");
         }
     });

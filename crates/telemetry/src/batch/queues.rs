@@ -1,10 +1,10 @@
-//! All queues of loggers in the process: one budget of memory, counts per plugin, one drain at the end. The surprise: an
-//! entry that finds no room is discarded at once, whichever logger filled the budget; nothing is ever taken back from a queue.
+//! All queues of loggers in the process: one budget of memory, counts per plugin, one drain at the end. The surprise: a queue
+//! is found again by its key, so a reload that leaves a logger as it was also leaves what waits for its sink.
+use super::budget::{Account, Budget};
 use super::{BatchEntry, BatchOptions, BatchQueue, BatchSink};
 use crate::metrics::{Kind, MetricError, Registry};
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -12,8 +12,6 @@ use tokio::time::{Instant, sleep};
 
 /// Bytes that may wait in all queues where nothing else is set (`sluice.limits.log_pending_bytes`).
 const DEFAULT_BUDGET: u64 = 64 << 20;
-/// Entries of a plugin that may wait (apisix/utils/batch-processor-manager.lua `DEFAULT_MAX_PENDING_ENTRIES`).
-pub(super) const DEFAULT_MAX_PENDING: u64 = 8192;
 /// How often the drain looks whether all is delivered.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
@@ -25,123 +23,6 @@ pub trait Draining: Send + Sync {
     fn left(&self) -> u64;
     /// Shows name, route, server address and entries of the batch being filled.
     fn buffered(&self, _show: &mut dyn FnMut(&str, &str, &str, u64)) {}
-}
-
-struct Budget {
-    limit: u64,
-    used: AtomicU64,
-}
-
-/// What became of a plugin's entries so far. `delivered + dropped + discarded + pending` is how many there were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogTotals {
-    pub delivered: u64,
-    /// Given up after the retries.
-    pub dropped: u64,
-    /// Refused because too much was waiting, or at shutdown.
-    pub discarded: u64,
-    pub pending: u64,
-}
-
-/// A plugin's entries: counts, and how many may wait.
-pub struct Account {
-    budget: Arc<Budget>,
-    limit: AtomicU64,
-    pending: AtomicU64,
-    delivered: AtomicU64,
-    dropped: AtomicU64,
-    discarded: AtomicU64,
-    /// Discarded since the log told so, and when that was, in ms since the account began.
-    unreported: AtomicU64,
-    reported: AtomicU64,
-    since: std::time::Instant,
-}
-
-impl Account {
-    fn new(budget: Arc<Budget>) -> Account {
-        Account {
-            budget,
-            limit: AtomicU64::new(DEFAULT_MAX_PENDING),
-            pending: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            discarded: AtomicU64::new(0),
-            unreported: AtomicU64::new(0),
-            reported: AtomicU64::new(0),
-            since: std::time::Instant::now(),
-        }
-    }
-
-    /// Entries that may wait, of all queues of the plugin (`max_pending_entries` of its metadata).
-    pub fn set_limit(&self, entries: u64) {
-        self.limit.store(entries.max(1), Relaxed);
-    }
-
-    /// Makes room for an entry; `false`: there is none, and the entry is counted as discarded.
-    #[inline]
-    pub fn admit(&self, bytes: usize) -> bool {
-        let pending = self.pending.fetch_add(1, Relaxed);
-        let used = self.budget.used.fetch_add(bytes as u64, Relaxed);
-        if pending < self.limit.load(Relaxed) && used + bytes as u64 <= self.budget.limit {
-            return true;
-        }
-        self.discard(bytes);
-        self.report();
-        false
-    }
-
-    /// Gives the room of an admitted entry back, which counts as discarded.
-    pub fn discard(&self, bytes: usize) {
-        self.pending.fetch_sub(1, Relaxed);
-        self.budget.used.fetch_sub(bytes as u64, Relaxed);
-        self.discarded.fetch_add(1, Relaxed);
-        self.unreported.fetch_add(1, Relaxed);
-    }
-
-    /// Counts an entry that was never admitted as discarded.
-    pub fn refuse(&self) {
-        self.discarded.fetch_add(1, Relaxed);
-    }
-
-    /// Admitted entries that are delivered, or given up.
-    pub fn gone(&self, entries: u64, bytes: usize, delivered: bool) {
-        if entries == 0 {
-            return;
-        }
-        self.budget.used.fetch_sub(bytes as u64, Relaxed);
-        self.pending.fetch_sub(entries, Relaxed);
-        if delivered { &self.delivered } else { &self.dropped }.fetch_add(entries, Relaxed);
-    }
-
-    pub fn totals(&self) -> LogTotals {
-        LogTotals {
-            delivered: self.delivered.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
-            discarded: self.discarded.load(Relaxed),
-            pending: self.pending.load(Relaxed),
-        }
-    }
-
-    /// At most once a second, in APISIX's words (`report_discard`).
-    #[cold]
-    fn report(&self) {
-        let now = self.since.elapsed().as_millis() as u64 + 1000;
-        let last = self.reported.load(Relaxed);
-        if now < last + 1000 || self.reported.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
-            return;
-        }
-        let t = self.totals();
-        let processed = t.delivered + t.dropped;
-        let (used, budget) = (self.budget.used.load(Relaxed), self.budget.limit);
-        tracing::error!(
-            "max pending entries limit exceeded. discarding entry. total_pushed_entries: {}, \
-             total_processed_entries: {processed}, max_pending_entries: {}, discarded_entries: {}, \
-             pending bytes of all loggers: {used} of {budget}",
-            processed + t.pending,
-            self.limit.load(Relaxed),
-            self.unreported.swap(0, Relaxed),
-        );
-    }
 }
 
 /// All queues. One per process; a test makes its own.
@@ -167,7 +48,7 @@ impl LogQueues {
     /// At most `bytes` wait in all queues together.
     pub fn new(bytes: u64) -> LogQueues {
         LogQueues {
-            budget: Arc::new(Budget { limit: bytes, used: AtomicU64::new(0) }),
+            budget: Arc::new(Budget::new(bytes)),
             accounts: Mutex::default(),
             open: Mutex::default(),
             draining: Mutex::default(),
@@ -177,7 +58,7 @@ impl LogQueues {
     /// The account of a plugin, by its name.
     pub fn account(&self, plugin: &'static str) -> Arc<Account> {
         let mut accounts = lock(&self.accounts);
-        accounts.entry(plugin).or_insert_with(|| Arc::new(Account::new(self.budget.clone()))).clone()
+        accounts.entry(plugin).or_insert_with(|| Arc::new(Account::new(plugin, self.budget.clone()))).clone()
     }
 
     /// The queue of this key, started with `sink` if there is none. `key` holds all that the sink depends on: who asks with
@@ -215,7 +96,7 @@ impl LogQueues {
 
     /// Bytes that wait now.
     pub fn pending_bytes(&self) -> u64 {
-        self.budget.used.load(Relaxed)
+        self.budget.used()
     }
 
     /// Takes no more entries, delivers what is queued, and waits at most `deadline`. Returns how many were left then.
@@ -256,7 +137,7 @@ impl LogQueues {
                 samples.push(&[plugin], account.totals().pending as f64);
             }
         })?;
-        let limit = self.budget.limit;
+        let limit = self.budget.limit();
         let help = "Bytes of log entries that may wait, of all loggers together";
         registry.callback("sluice_log_max_pending_bytes", help, &[], Kind::Gauge, move |samples| {
             samples.push(&[], limit as f64);

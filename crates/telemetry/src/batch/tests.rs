@@ -119,10 +119,50 @@ async fn the_budget_is_one_for_all_queues() {
     let other = t.queues.open(&Handle::current(), "other", "2", BatchOptions::default(), || sink);
     (0..7).for_each(|n| assert!(t.queue.push(n)));
     let taken = (0..7).filter(|n| other.push(*n)).count();
-    assert_eq!(taken, 3, "1000 bytes are ten entries");
-    assert_eq!((t.queues.account("other").totals(), t.queues.pending_bytes()), (totals(0, 0, 4, 3), 1000));
+    assert_eq!(taken, 5, "1000 bytes are ten entries: half for each");
+    let hanging = t.totals();
+    assert_eq!((hanging, t.queues.pending_bytes()), (totals(0, 0, 2, 5), 1000));
+    assert_eq!(t.queues.account("other").totals(), totals(0, 0, 2, 5));
     seconds(6).await;
-    assert_eq!((t.queues.account("other").totals(), t.queues.pending_bytes()), (totals(3, 0, 4, 0), 700));
+    assert_eq!((t.queues.account("other").totals(), t.queues.pending_bytes()), (totals(5, 0, 2, 0), 500));
+    assert!(t.queue.push(7), "what the other does not use is free again");
+}
+
+/// A hanging and a sound sink with the same entries: the sound one drops nothing, whichever bound is reached.
+#[tokio::test(start_paused = true)]
+async fn a_sound_sink_loses_nothing_beside_a_hanging_one() {
+    // By the bytes of two plugins, then by the entries of one.
+    for (plugin, budget, limit) in [("other", 20_000, 10_000), ("test", 1_000_000, 100)] {
+        let queues = Arc::new(LogQueues::new(budget));
+        let log = Log::default();
+        let sink = |hang| Sink { log: log.clone(), start: Instant::now(), failures: Mutex::default(), hang };
+        let options = BatchOptions { batch_max_size: 10, ..BatchOptions::default() };
+        let hanging = queues.open(&Handle::current(), "test", "1", options.clone(), || sink(true));
+        let sound = queues.open(&Handle::current(), plugin, "2", options, || sink(false));
+        ["test", plugin].iter().for_each(|p| queues.account(p).set_limit(limit));
+        let mut pushed = 0;
+        for burst in 0..60 {
+            for n in 0..30 {
+                hanging.push(n);
+                assert!(sound.push(n), "{plugin}: entry {n} of burst {burst}");
+                pushed += 1;
+            }
+            assert!(queues.pending_bytes() <= budget);
+            seconds(1).await;
+        }
+        seconds(10).await;
+        let stuck = hanging.state.pending.load(Relaxed);
+        assert_eq!(sound.state.pending.load(Relaxed), 0);
+        let mut sum = totals(0, 0, 0, 0);
+        for name in std::collections::BTreeSet::from(["test", plugin]) {
+            let t = queues.account(name).totals();
+            sum.delivered += t.delivered;
+            sum.discarded += t.discarded;
+            sum.pending += t.pending;
+        }
+        assert_eq!(sum, totals(pushed, 0, pushed - stuck, stuck), "{plugin}: all are accounted for");
+        assert!(stuck > 20, "{plugin}: it may have what is free: {stuck}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

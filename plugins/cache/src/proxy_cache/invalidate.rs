@@ -24,7 +24,7 @@ impl AnswerTap for Invalidate {
                 let Some(target) = cx.response.headers.get(name).and_then(|value| own_target(cx, value)) else {
                     continue;
                 };
-                let key = self.cache.key(cx, Some(&target));
+                let key = self.cache.terms.key(cx, Some(&target));
                 self.cache.forget(key);
             }
         }

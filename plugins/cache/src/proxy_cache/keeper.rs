@@ -4,6 +4,7 @@
 //! holds; the client's conditions are answered here, from what came.
 use super::{Cache, Told, content_length, key, lines};
 use bytes::Bytes;
+use serde_json::json;
 use sluice_engine_cache::conditional::{Conditions, Part, part};
 use sluice_engine_cache::control::{RequestControl, ResponseControl};
 use sluice_engine_cache::fields::{self, Field};
@@ -124,7 +125,8 @@ impl Cache {
             control,
             asked: Asked::default(),
             // A consumer that the gateway knows has answers of his own.
-            authorized: cx.request.headers.contains("authorization") && !(self.isolation && cx.consumer.is_some()),
+            authorized: cx.request.headers.contains("authorization")
+                && !(self.terms.isolation && cx.consumer.is_some()),
             requested: self.clock.millis(),
             asking: false,
             background: false,
@@ -185,7 +187,7 @@ impl Keeper {
         let updated = stored.updated(&with, stored.freshness);
         let mut merged: Vec<Field> = updated.fields.to_vec();
         merged.extend(own.iter().filter(|(name, _)| name.eq_ignore_ascii_case("age")).cloned());
-        let freshness = self.freshness(stored.status, &merged, now).unwrap_or(Freshness {
+        let freshness = self.freshness(stored.status, &merged, now).unwrap_or_else(|_| Freshness {
             received: now,
             initial_age: 0,
             lifetime: 0,
@@ -201,10 +203,11 @@ impl Keeper {
         }
         let part = self.part(&updated, cx);
         let status = Status::Revalidated;
+        self.cache.note(cx, status.as_str(), || "the upstream says that what is stored still holds".into());
         Answer::Replace(Box::new(self.cache.part(cx, &updated, part, status, now)))
     }
 
-    fn freshness(&self, status: u16, own: &[Field], now: u64) -> Option<Freshness> {
+    fn freshness(&self, status: u16, own: &[Field], now: u64) -> Result<Freshness, &'static str> {
         let exchange =
             Exchange { status, fields: own, authorized: self.authorized, requested: self.requested, received: now };
         judge(&self.cache.rules, &exchange)
@@ -232,26 +235,29 @@ impl Keeper {
         reuse::on_error(&stored.freshness, control, default, now).then(|| stored.clone())
     }
 
-    /// Begins to take an answer in. None: it is not to be stored.
-    fn take(&mut self, cx: &Context, own: Vec<Field>, now: u64) -> Option<Taking> {
+    /// Begins to take an answer in, or why it is not to be stored.
+    fn take(&mut self, cx: &Context, own: Vec<Field>, now: u64) -> Result<Taking, &'static str> {
         let cache = &self.cache;
         let status = cx.response.status;
-        if !cache.statuses.contains(&status) || status == 206 || status == 304 || key::is_true(&cache.no_cache, cx) {
-            return None;
+        if !cache.statuses.contains(&status) || status == 206 || status == 304 {
+            return Err("the status is none of cache_http_status");
+        }
+        if key::is_true(&cache.terms.no_cache, cx) {
+            return Err("no_cache is neither empty nor 0");
         }
         // A stream has no end for which others could wait.
         if fields::get(&own, "content-type").is_some_and(is_stream) {
-            return None;
+            return Err("the answer is a stream without an end");
         }
         let freshness = self.freshness(status, &own, now)?;
-        let names = vary::names(fields::all(&own, "vary"))?;
+        let names = vary::names(fields::all(&own, "vary")).ok_or("the answer's Vary is *")?;
         let length = content_length(cx);
         let streams = length.is_none_or(|length| length > SMALL);
         let store = &cache.zone.store;
         let limit = if cache.disk { store.max_record() } else { cache.max_body.min(store.max_record()) };
         if length.is_some_and(|length| length >= limit) {
             cache.zone.counts.not_stored.fetch_add(1, Ordering::Relaxed);
-            return None;
+            return Err("the answer is longer than the zone or max_resp_body_size takes");
         }
         let tags = stored::tags(&own);
         let withheld = ResponseControl::parse(fields::all(&own, "cache-control")).withheld;
@@ -270,10 +276,11 @@ impl Keeper {
             // The time is part of it, as Memcached's bans need one.
             let fresh = || Arc::new(Vary { names, generation: now << 20 | u64::from(rand::random::<u32>() >> 12) });
             let vary = same.unwrap_or_else(fresh);
-            (vary.key(&self.key, |name| lines(cx, name))?, Some(vary))
+            let key = vary.key(&self.key, |name| lines(cx, name));
+            (key.ok_or("what the answer's Vary names is too long")?, Some(vary))
         };
         let fill = if streams { store.begin(&key, &stored) } else { None };
-        Some(Taking { cache: cache.clone(), stored, key, vary, body: Vec::new(), fill })
+        Ok(Taking { cache: cache.clone(), stored, key, vary, body: Vec::new(), fill })
     }
 }
 
@@ -295,22 +302,25 @@ impl AnswerTap for Keeper {
             if self.background {
                 return Answer::Keep;
             }
+            self.cache.note(cx, Status::Stale.as_str(), || format!("the upstream answers {status}: stale_if_error"));
             let part = self.part(&stored, cx);
             return Answer::Replace(Box::new(self.cache.part(cx, &stored, part, Status::Stale, now)));
         }
-        let taking = self.take(cx, own, now);
-        if taking.is_none() {
-            self.land(Landed::Passed);
-            return if self.background { Answer::Keep } else { Answer::Pass };
-        }
-        if let Some(taking) = &taking
-            && !self.background
-            && self.part(&taking.stored, cx) == Part::NotModified
-        {
+        let taking = match self.take(cx, own, now) {
+            Ok(taking) => taking,
+            Err(why) => {
+                cx.note(|| json!({"cache_store": {"stored": false, "why": why}}));
+                self.land(Landed::Passed);
+                return if self.background { Answer::Keep } else { Answer::Pass };
+            }
+        };
+        let seconds = taking.stored.freshness.left(now) / 1000;
+        cx.note(|| json!({"cache_store": {"stored": true, "fresh_seconds": seconds}}));
+        if !self.background && self.part(&taking.stored, cx) == Part::NotModified {
             cx.response.set_status(304);
             cx.response.headers.remove("content-length");
         }
-        self.taking = taking;
+        self.taking = Some(taking);
         if self.background { Answer::Keep } else { Answer::Watch }
     }
 
@@ -372,6 +382,8 @@ impl AnswerTap for Keeper {
         match self.stands_in(now) {
             Some(stored) if reply.status >= 500 && !self.background => {
                 self.land(Landed::Passed);
+                let status = reply.status;
+                self.cache.note(cx, Status::Stale.as_str(), || format!("no answer ({status}): stale_if_error"));
                 let part = self.part(&stored, cx);
                 self.cache.part(cx, &stored, part, Status::Stale, now)
             }

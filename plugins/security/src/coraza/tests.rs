@@ -80,3 +80,52 @@ fn the_recommended_settings_compile_and_see_json() {
     assert_eq!(ask(r#"{"user":"me"}"#), None);
     assert_eq!(ask("{"), Some(400));
 }
+
+#[test]
+fn audit_entries_have_the_parts_that_are_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let entry = |parts: &str, rule: &str| -> Value {
+        let _ = std::fs::remove_file(&path);
+        let parts = format!("SecAuditLogParts {parts}");
+        let log = format!("SecAuditLog {}", path.display());
+        let config = config(&[
+            "SecRuleEngine On",
+            "SecRequestBodyAccess On",
+            "SecResponseBodyAccess On",
+            "SecResponseBodyMimeType text/plain",
+            "SecAuditEngine On",
+            &parts,
+            &log,
+            rule,
+        ]);
+        let plugin = Harness::new(PLUGIN, config).unwrap();
+        let mut cx = Context::for_tests("POST", "/");
+        cx.request.headers.append("Content-Type", "multipart/form-data; boundary=b");
+        let body = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1 & 2\r\n--b\r\n\
+            Content-Disposition: form-data; name=\"f\"; filename=\"x.png\"\r\nContent-Type: image/png\r\n\r\nPIXELS\r\n--b--\r\n";
+        cx.request_body = Some(body.into());
+        assert_eq!(plugin.request(&mut cx), None);
+        cx.response.status = 200;
+        cx.response.headers.append("Content-Type", "text/plain");
+        plugin.response(&mut cx, &[b"an ", b"answer"]);
+        plugin.log(&mut cx);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            if let Ok(entry) = serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap_or_default()) {
+                return entry["transaction"].clone();
+            }
+            assert!(std::time::Instant::now() < end, "nothing is written");
+            std::thread::yield_now();
+        }
+    };
+    let all = entry("ABCEFHIJZ", "");
+    assert_eq!(all["response"]["body"], "an answer");
+    assert_eq!(all["request"]["body"], "a=1%20%26%202", "I stands for C, without files");
+    assert_eq!(all["request"]["files"], json!([{"name": "x.png", "size": 6, "mime": "image/png"}]));
+    let plain = entry("ABCFHZ", "");
+    assert!(plain["request"]["body"].as_str().unwrap().contains("PIXELS"));
+    assert_eq!((&plain["request"]["files"], &plain["response"]["body"]), (&Value::Null, &Value::Null));
+    let changed = entry("ABCZ", "SecAction \"id:1,phase:1,nolog,pass,ctl:auditLogParts=+E,ctl:auditLogParts=-C\"");
+    assert_eq!((&changed["request"]["body"], &changed["response"]["body"]), (&Value::Null, &json!("an answer")));
+}
