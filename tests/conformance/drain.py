@@ -46,6 +46,8 @@ class Client(threading.Thread):
             got = connection.event()
             if got is None or got == "closed":
                 # A request that got no word is lost, unless GOAWAY had freed it.
+                if active:
+                    print(f"{len(active)} requests without an answer; place {place}, {connection.story()}", flush=True)
                 self.lost += active.values()
                 active.clear()
                 away = True
@@ -60,6 +62,7 @@ class Client(threading.Thread):
                     self.todo.append(path)
                     self.again += 1
                 else:
+                    print(f"reset: {connection.story()}", flush=True)
                     self.lost.append(path)
             elif isinstance(got, read.PingFrame) and "ACK" not in got.flags:
                 connection.send(frame(PING, ACK, 0, got.opaque_data))
@@ -67,6 +70,7 @@ class Client(threading.Thread):
                 if isinstance(got, read.DataFrame) and got.wire_length:
                     connection.send(window_update(0, got.wire_length))
                 elif isinstance(got, read.HeadersFrame) and (":status", "200") not in got.fields:
+                    print(f"not 200: {got.fields}", flush=True)
                     self.lost.append(active.get(got.stream_id))
                 if "END_STREAM" in got.flags and active.pop(got.stream_id, None):
                     self.answered.append(place)

@@ -92,6 +92,9 @@ fn text_is_decoded_however_it_is_cut() {
     assert_eq!(gateway.connect().unwrap().request(wrong).unwrap().status, 400);
     let large = head("/web/t.T/Echo", "grpc-web", "Content-Length: 100001");
     assert_eq!(gateway.connect().unwrap().request(large).unwrap().status, 400);
+    let unsized_body = format!("186a1\r\n{}\r\n0\r\n\r\n", "x".repeat(100_001));
+    let large = head("/web/t.T/Silent", "grpc-web", "Transfer-Encoding: chunked") + &unsized_body;
+    assert_eq!(gateway.connect().unwrap().request(large).unwrap().status, 400);
 }
 
 #[test]

@@ -150,18 +150,17 @@ impl<T> State<T> {
 }
 
 impl<T: BatchEntry> State<T> {
-    /// Whether the batch being filled is half of the queue's share: it is sent then, so that a share is never on its way as
-    /// a whole. Entries count where the plugin's become scarce, so that many queues fill their batches as long as they can.
+    /// Whether the batch being filled is as much as may be on its way: it is sent then.
     fn is_heavy(&self, buffer: &Buffer<T>) -> bool {
-        buffer.bytes as u64 >= self.share.bytes_kept() / 2
-            || self.share.is_tight() && buffer.entries.len() as u64 >= self.share.entries_kept() / 2
+        let most = self.share.flight();
+        buffer.bytes as u64 >= most.bytes || buffer.entries.len() as u64 >= most.entries
     }
 
     /// Whether a batch may go to the sink beside those on their way.
     fn may_fly(&self, entries: usize, bytes: usize) -> bool {
         let [flying, weight] = [&self.flying[0], &self.flying[1]].map(|n| n.load(Relaxed));
-        let (most, heaviest) = (self.share.entries_kept().div_ceil(2), self.share.bytes_kept().div_ceil(2));
-        flying == 0 || flying + entries as u64 <= most && weight + bytes as u64 <= heaviest
+        let with = Room { entries: flying + entries as u64, bytes: weight + bytes as u64 };
+        flying == 0 || self.share.flight().covers(with)
     }
 }
 

@@ -3,8 +3,7 @@
 //!
 //! What it guarantees: [`LineFile::push`] never waits for the file. Lines of one thread keep their order, and a line is never
 //! split or mixed with another. At most `max_pending` bytes wait, and what waits counts against the memory of all loggers
-//! ([`crate::batch`]: a share of it is this file's, the newest lines beyond it go when others need their shares); further lines
-//! are dropped and counted.
+//! ([`crate::batch`]: the newest lines of who holds most go when others need room); further lines are dropped and counted.
 use crate::batch::budget::{Holder, Room, Share};
 use crate::{Account, Draining};
 use std::fs::{File, OpenOptions};
@@ -74,9 +73,9 @@ impl Queue {
     }
 }
 
-/// What is on its way into the file cannot give way, so it is at most half of the share.
+/// What is on its way into the file cannot give way.
 fn most(share: &Share) -> usize {
-    usize::try_from(share.bytes_kept() / 2).unwrap_or(usize::MAX).max(64 * 1024)
+    usize::try_from(share.flight().bytes).unwrap_or(usize::MAX)
 }
 
 impl State {

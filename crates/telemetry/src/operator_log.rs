@@ -44,8 +44,10 @@ fn rank(level: Level) -> u8 {
 }
 
 /// Fields that say what a line speaks of.
-const SUBJECTS: &[&str] =
-    &["route", "upstream", "plugin", "resource", "service", "registry", "mirror", "zone", "ssl", "group"];
+const SUBJECTS: &[&str] = &[
+    "route", "upstream", "node", "plugin", "resource", "service", "registry", "server", "mirror", "zone", "ssl",
+    "group",
+];
 /// The field that marks a line as asked for; it is not shown.
 const ALWAYS: &str = "always";
 /// Things a place in the program may speak of within a second, and wordings where it names none; lines of further ones share

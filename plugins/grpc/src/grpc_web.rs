@@ -8,7 +8,7 @@
 //!
 //! `OPTIONS` gets 204, other methods 405, other types 400. Every answer gets CORS fields; an origin that `cors` has allowed stands.
 //!
-//! Different from APISIX: `max_req_body_size` counts the `Content-Length` alone, as no body is kept; all trailers are told, not
+//! Different from APISIX: `max_req_body_size` bounds what is passed on, as no body is kept; all trailers are told, not
 //! `grpc-status` and `grpc-message` alone; trailers do not follow the body a second time; the gateway's own errors come as
 //! `grpc-status` in the head.
 //!
@@ -17,6 +17,7 @@
 use crate::base64_stream::Base64Stream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_http::h1::Framing;
@@ -28,7 +29,7 @@ use sluice_plugin::{
 /// Configuration of `grpc-web`.
 #[derive(Deserialize, JsonSchema)]
 pub struct Config {
-    /// Requests with a larger `Content-Length` are refused (bytes).
+    /// Requests with larger bodies are refused (bytes).
     #[serde(default = "default_size")]
     #[schemars(range(min = 1))]
     max_req_body_size: u64,
@@ -54,6 +55,35 @@ struct Call {
     told: bool,
 }
 
+/// A body of which only its end tells how long it is.
+struct Unsized {
+    limit: u64,
+    seen: u64,
+    text: Option<Base64Stream>,
+}
+
+impl BodyDecoder for Unsized {
+    fn begin(&mut self) {
+        self.seen = 0;
+        self.text.iter_mut().for_each(Base64Stream::begin);
+    }
+
+    fn piece(&mut self, payload: &[u8], last: bool, out: &mut Vec<u8>) -> Result<(), Undecodable> {
+        self.seen += payload.len() as u64;
+        if self.seen > self.limit {
+            tracing::error!("failed to read request body, err: the limit is {} bytes", self.limit);
+            return Err(Undecodable);
+        }
+        match &mut self.text {
+            Some(text) => text.piece(payload, last, out),
+            None => {
+                out.extend_from_slice(payload);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Answered by this plugin with a status alone.
 struct Refused;
 
@@ -70,6 +100,22 @@ impl Define for GrpcWeb {
         Ok(GrpcWeb { max_size: config.max_req_body_size, allow_headers: config.cors_allow_headers })
     }
 }
+
+/// The path was decoded to be matched. nginx encodes so much of it when it is sent on (`ngx_escape_uri`).
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Whether a type is of this protocol, and then whether its bodies are base64. Parameters are none of it.
 fn is_text(kind: &[u8]) -> Option<bool> {
@@ -92,7 +138,7 @@ impl GrpcWeb {
             return Err(405);
         }
         let kind = cx.request.headers.known(Known::ContentType).unwrap_or_default().to_vec();
-        let Some(text) = is_text(&kind) else {
+        let Some(is_text) = is_text(&kind) else {
             tracing::error!("request Content-Type: `{}` invalid", String::from_utf8_lossy(&kind));
             return Err(400);
         };
@@ -110,26 +156,29 @@ impl GrpcWeb {
         let path = cx.uri_params.iter().find(|(name, _)| name.as_ref() == ":ext").map(|(_, rest)| rest.clone());
         if let Some(path) = path.filter(|path| !path.is_empty()) {
             let slash = if path.starts_with('/') { "" } else { "/" };
+            let path = utf8_percent_encode(&path, ESCAPED);
             let query = cx.request.query().map_or(String::new(), |query| format!("?{query}"));
             cx.upstream.target = Some(format!("{slash}{path}{query}").into_bytes());
         }
-        if text {
-            let mut decoder = Base64Stream::default();
-            match &cx.request_body {
-                None => cx.upstream.decoder = Some(Box::new(decoder)),
-                Some(body) => {
-                    let mut decoded = Vec::with_capacity(body.len() / 4 * 3);
-                    let undecodable = |Undecodable| {
-                        tracing::error!("failed to decode request body");
-                        400u16
-                    };
-                    decoder.piece(body, true, &mut decoded).map_err(undecodable)?;
-                    cx.upstream.body = Some(decoded);
-                }
+        let text = is_text.then(Base64Stream::default);
+        match (&cx.request_body, text) {
+            (None, text) if !matches!(cx.request.framing, Framing::Length(_)) => {
+                cx.upstream.decoder = Some(Box::new(Unsized { limit: self.max_size, seen: 0, text }));
             }
+            (None, Some(decoder)) => cx.upstream.decoder = Some(Box::new(decoder)),
+            (Some(body), Some(mut decoder)) => {
+                let mut decoded = Vec::with_capacity(body.len() / 4 * 3);
+                let undecodable = |Undecodable| {
+                    tracing::error!("failed to decode request body");
+                    400u16
+                };
+                decoder.piece(body, true, &mut decoded).map_err(undecodable)?;
+                cx.upstream.body = Some(decoded);
+            }
+            (_, None) => {}
         }
         cx.request.headers.set("Content-Type", "application/grpc");
-        cx.insert(Call { kind, text, told: false });
+        cx.insert(Call { kind, text: is_text, told: false });
         Ok(())
     }
 }

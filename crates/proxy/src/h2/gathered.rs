@@ -2,17 +2,25 @@
 //!
 //! The surprise: flushing does nothing. The `h2` crate flushes after each DATA frame of 256 bytes and more, which would make every
 //! answer a system call (and a TLS record) of its own. So who polls the connection calls [`Gathered::poll_send`] before it waits.
+//!
+//! Another: closing takes a while. A socket that is closed while the client still sends (it always does: windows, acknowledgements)
+//! is reset, and answers that are on their way are lost with it. So what comes is read until the client has closed, too (nginx:
+//! lingering_close).
 use super::flood::Flood;
-use sluice_net::Stream;
+use sluice_net::{Stream, Timeout};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Most bytes that are gathered. A piece that does not fit goes to the socket without being copied, behind what was there.
 const MOST: usize = 32 * 1024;
+/// How long a client may take to close after us, and how much it may send meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
 /// Buffers that a thread keeps, so that an idle connection has none.
 const SPARE: usize = 8;
 
@@ -28,6 +36,8 @@ struct Inner {
     sent: usize,
     /// What a client sends is watched, and whether it was too much.
     flood: Option<Box<(Flood, Rc<Cell<bool>>)>>,
+    /// Our side is closed; bytes that came since.
+    lingering: Option<Box<(Timeout, usize)>>,
 }
 
 /// Shared by the `h2` connection and the task that polls it.
@@ -41,7 +51,7 @@ pub(super) struct Gathered {
 impl Gathered {
     /// `first`: bytes that were read of the stream already.
     pub fn new(first: Vec<u8>, stream: Stream) -> Gathered {
-        let inner = Inner { first, stream, out: Vec::new(), sent: 0, flood: None };
+        let inner = Inner { first, stream, out: Vec::new(), sent: 0, flood: None, lingering: None };
         Gathered { inner: Rc::new(RefCell::new(inner)), waiting: Rc::default() }
     }
 
@@ -180,8 +190,27 @@ impl AsyncWrite for Gathered {
 
     fn poll_shutdown(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.inner.borrow_mut();
-        ready!(inner.poll_send(task))?;
-        Pin::new(&mut inner.stream).poll_shutdown(task)
+        let (timeout, total) = &mut **match &mut inner.lingering {
+            Some(lingering) => lingering,
+            None => {
+                ready!(inner.poll_send(task))?;
+                ready!(Pin::new(&mut inner.stream).poll_shutdown(task))?;
+                let lingering = Box::new((Timeout::new(), 0));
+                lingering.0.arm(LINGER);
+                inner.lingering.insert(lingering)
+            }
+        };
+        loop {
+            let mut bytes = [0; 4096];
+            let mut part = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut inner.stream).poll_read(task, &mut part) {
+                Poll::Ready(Ok(())) if !part.filled().is_empty() && *total < LINGER_BYTES => {
+                    *total += part.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return timeout.poll(task).map(Ok),
+            }
+        }
     }
 }
 
@@ -256,9 +285,17 @@ mod tests {
         run(async {
             let (mut ours, mut theirs) = pair().await;
             ours.write_all(b"bye").await.unwrap();
-            ours.shutdown().await.unwrap();
-            let mut got = Vec::new();
-            theirs.read_to_end(&mut got).await.unwrap();
+            // What still comes is read, until the other side closes.
+            theirs.write_all(b"windows").await.unwrap();
+            let reading = async {
+                let mut got = Vec::new();
+                theirs.read_to_end(&mut got).await.unwrap();
+                theirs.write_all(b"more").await.unwrap();
+                drop(theirs);
+                got
+            };
+            let (ended, got) = tokio::join!(ours.shutdown(), reading);
+            ended.unwrap();
             assert_eq!(got, b"bye");
         });
     }

@@ -1,23 +1,32 @@
-//! How much may wait for sinks: bytes over all queues of the process, entries of each plugin, and a fair share of both for
-//! each queue. The surprise: a full budget is no refusal. A queue within its share takes room back from one beyond its own.
+//! How much may wait for sinks: bytes over all queues of the process, and entries of each plugin. The surprise: a full budget is
+//! no refusal. Room is taken back from the queue that holds most; only that one is refused.
 //!
-//! The share of a queue is the limit divided by the number of queues. What others do not use it may borrow. When nothing is
-//! free, a queue that holds less than its share gets room at once: the queue that is furthest beyond its own gives its newest
-//! waiting entries up, which count as discarded, just as its next ones will. So a sink that hangs costs its own entries
-//! alone. Entries on their way to a sink cannot be taken back; [`super::BatchQueue`] sends no more of them at a time than half
-//! of the share, or one batch.
+//! So a queue may borrow what others leave free, and whatever they do it has its share, the limit divided by the number of
+//! queues: as long as it holds less, some other holds more. The one that gives way loses its newest waiting entries, which
+//! count as discarded, just as its next ones will. A sink that hangs costs its own entries alone. Entries on their way to a
+//! sink cannot be taken back; beyond a quarter of the limit a queue sends no more of them at a time than [`Share::flight`].
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 /// Entries of a plugin that may wait (apisix/utils/batch-processor-manager.lua `DEFAULT_MAX_PENDING_ENTRIES`).
 const DEFAULT_MAX_PENDING: u64 = 8192;
-/// Milliseconds without another search for somebody to give way, after one that found nobody.
+/// Milliseconds for which a queue that held most is refused without another look, but within its share.
 const BARREN: u64 = 10;
 /// Searches for one entry: others may take what was freed.
 const SEARCHES: u32 = 4;
-/// A queue that gives way frees at least this part of a share, so that the next entries need no search.
+/// Who gives way frees at least this part of what it holds more, so that the next entries need no search.
 const CHUNK: u64 = 16;
+/// Bytes that may be on their way to a sink however many queues there are; of small limits a 64th.
+const FLIGHT: u64 = 64 << 10;
+
+/// What of a limit may be on its way to one of `holders` sinks.
+fn flight(limit: u64, used: u64, holders: u64, floor: u64) -> u64 {
+    if used <= limit / 4 {
+        return u64::MAX;
+    }
+    (limit / holders.max(1) / 2).max(floor.min(limit / 64)).max(1)
+}
 
 /// Something that holds entries of a share and can give waiting ones up.
 pub(crate) trait Holder: Send + Sync {
@@ -45,11 +54,9 @@ impl Room {
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
-    /// `limit` divided by the number of holders.
-    share: AtomicU64,
+    /// How many `holders` are alive.
+    count: AtomicU64,
     holders: Mutex<Vec<Weak<dyn Holder>>>,
-    /// No search before then, in ms since `since`.
-    barren: AtomicU64,
     since: Instant,
 }
 
@@ -62,9 +69,8 @@ impl Budget {
         Budget {
             limit,
             used: AtomicU64::new(0),
-            share: AtomicU64::new(limit),
+            count: AtomicU64::new(0),
             holders: Mutex::default(),
-            barren: AtomicU64::new(0),
             since: Instant::now(),
         }
     }
@@ -77,28 +83,28 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    fn divide(&self, holders: &mut Vec<Weak<dyn Holder>>) {
+    fn count(&self, holders: &mut Vec<Weak<dyn Holder>>) {
         holders.retain(|h| h.strong_count() > 0);
-        self.share.store(self.limit / holders.len().max(1) as u64, Relaxed);
+        self.count.store(holders.len() as u64, Relaxed);
     }
 
     fn join(&self, holder: Weak<dyn Holder>) {
         let mut holders = lock(&self.holders);
         holders.push(holder);
-        self.divide(&mut holders);
+        self.count(&mut holders);
     }
 
-    /// Has the holder furthest beyond its share give way, or the next one if that has nothing waiting; `false`: nobody.
-    fn take_back(&self, wanted: Room, beyond: impl Fn(&Share) -> Room) -> bool {
+    /// Has the queue that holds most give way, or the next one if nothing of it waits; `false`: none holds more than `own`.
+    /// `held` is what of a share counts.
+    fn take_back(&self, own: u64, held: impl Fn(&Share) -> u64, wanted: impl Fn(u64) -> Room) -> bool {
         let holders: Vec<Arc<dyn Holder>> = lock(&self.holders).iter().filter_map(Weak::upgrade).collect();
-        let mut over: Vec<(Room, &Share, &Arc<dyn Holder>)> =
-            holders.iter().filter_map(|h| h.share().map(|share| (beyond(share), share, h))).collect();
-        over.retain(|(beyond, ..)| *beyond != Room::default());
-        over.sort_by_key(|(beyond, ..)| std::cmp::Reverse(beyond.bytes.max(beyond.entries)));
-        over.into_iter().any(|(beyond, share, holder)| {
+        let mut more: Vec<(u64, &Share, &Arc<dyn Holder>)> =
+            holders.iter().filter_map(|h| h.share().map(|share| (held(share), share, h))).collect();
+        more.retain(|(held, ..)| *held > own);
+        more.sort_by_key(|(held, ..)| std::cmp::Reverse(*held));
+        more.into_iter().any(|(held, share, holder)| {
             let before = share.discarded.load(Relaxed);
-            let (entries, bytes) = (wanted.entries.min(beyond.entries), wanted.bytes.min(beyond.bytes));
-            holder.give_way(Room { entries, bytes });
+            holder.give_way(wanted((held - own) / CHUNK));
             share.discarded.load(Relaxed) != before
         })
     }
@@ -196,12 +202,15 @@ pub(crate) struct Share {
     entries: AtomicU64,
     bytes: AtomicU64,
     discarded: AtomicU64,
+    /// Refused without a search until then, in ms since the budget began.
+    barren: AtomicU64,
 }
 
 impl Share {
     pub(crate) fn new(account: Arc<Account>) -> Share {
         account.holders.fetch_add(1, Relaxed);
-        Share { account, entries: AtomicU64::new(0), bytes: AtomicU64::new(0), discarded: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Share { account, entries: zero(), bytes: zero(), discarded: zero(), barren: zero() }
     }
 
     /// From now on the holder gives way, and its share is kept for it.
@@ -209,20 +218,16 @@ impl Share {
         self.account.budget.join(holder);
     }
 
-    /// Bytes that this queue may have whatever others do.
+    /// What may be on its way to the sink at a time, and how large a batch may become.
     #[inline]
-    pub(crate) fn bytes_kept(&self) -> u64 {
-        self.account.budget.share.load(Relaxed)
-    }
-
-    /// Entries that this queue may have whatever others of its plugin do.
-    pub(crate) fn entries_kept(&self) -> u64 {
-        (self.account.limit.load(Relaxed) / self.account.holders.load(Relaxed).max(1)).max(1)
-    }
-
-    /// Whether more than half of the plugin's entries wait.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.account.pending.load(Relaxed) > self.account.limit.load(Relaxed) / 2
+    pub(crate) fn flight(&self) -> Room {
+        let account = &*self.account;
+        let (limit, pending) = (account.limit.load(Relaxed), account.pending.load(Relaxed));
+        let budget = &account.budget;
+        Room {
+            entries: flight(limit, pending, account.holders.load(Relaxed), u64::MAX),
+            bytes: flight(budget.limit, budget.used(), budget.count.load(Relaxed), FLIGHT),
+        }
     }
 
     /// Makes room for an entry; `false`: there is none, and the entry is counted as discarded.
@@ -240,49 +245,43 @@ impl Share {
         self.squeeze(bytes)
     }
 
-    /// As `admit`, where not all is free: from those beyond their shares, if this queue is within its own.
+    /// As `admit`, where not all is free.
     #[cold]
     fn squeeze(&self, bytes: u64) -> bool {
         let account = &*self.account;
-        let (budget, entries, room) = (&*account.budget, self.entries_kept(), self.bytes_kept());
-        let within = self.entries.load(Relaxed) <= entries && self.bytes.load(Relaxed) <= room;
+        let budget = &*account.budget;
         let now = budget.since.elapsed().as_millis() as u64;
-        // Whoever is beyond its share may borrow what is free, no more; and a search that found nobody is not repeated for
-        // each entry.
-        let searches = if within && budget.barren.load(Relaxed) <= now { SEARCHES } else { 0 };
+        let within = |held: &AtomicU64, limit: u64, holders: &AtomicU64| {
+            held.load(Relaxed) <= limit / holders.load(Relaxed).max(1)
+        };
+        let has_share = within(&self.bytes, budget.limit, &budget.count)
+            && within(&self.entries, account.limit.load(Relaxed), &account.holders);
+        let searches = if has_share || self.barren.load(Relaxed) <= now { SEARCHES } else { 0 };
         for _ in 0..searches {
-            if account.fits() {
-                break;
-            }
             let found = if account.pending.load(Relaxed) > account.limit.load(Relaxed) {
-                let wanted = Room { entries: (entries / CHUNK).max(1), bytes: 0 };
-                budget.take_back(wanted, |share| share.beyond_entries(account, entries))
+                let held = |share: &Share| if share.is_of(account) { share.entries.load(Relaxed) } else { 0 };
+                let wanted = |chunk: u64| Room { entries: chunk.max(1), bytes: 0 };
+                budget.take_back(self.entries.load(Relaxed), held, wanted)
             } else {
-                let wanted = Room { entries: 0, bytes: bytes.max(room / CHUNK) };
-                budget.take_back(wanted, |share| share.beyond_bytes(room))
+                let held = |share: &Share| share.bytes.load(Relaxed);
+                let wanted = |chunk: u64| Room { entries: 0, bytes: chunk.max(bytes) };
+                budget.take_back(self.bytes.load(Relaxed), held, wanted)
             };
+            if account.fits() {
+                return true;
+            }
             if !found {
-                budget.barren.store(now + BARREN, Relaxed);
+                self.barren.store(now + BARREN, Relaxed);
                 break;
             }
-        }
-        if within && account.fits() {
-            return true;
         }
         self.discard(bytes as usize);
         account.report();
         false
     }
 
-    fn beyond_entries(&self, account: &Account, share: u64) -> Room {
-        if !std::ptr::eq(&*self.account, account) {
-            return Room::default();
-        }
-        Room { entries: self.entries.load(Relaxed).saturating_sub(share), bytes: 0 }
-    }
-
-    fn beyond_bytes(&self, share: u64) -> Room {
-        Room { entries: 0, bytes: self.bytes.load(Relaxed).saturating_sub(share) }
+    fn is_of(&self, account: &Account) -> bool {
+        std::ptr::eq(&*self.account, account)
     }
 
     fn leave(&self, entries: u64, bytes: u64) {
@@ -332,6 +331,6 @@ impl Drop for Share {
         self.account.holders.fetch_sub(1, Relaxed);
         // The holder is going: its weak handle counts no longer.
         let budget = &*self.account.budget;
-        budget.divide(&mut lock(&budget.holders));
+        budget.count(&mut lock(&budget.holders));
     }
 }

@@ -131,8 +131,10 @@ async fn the_budget_is_one_for_all_queues() {
 /// A hanging and a sound sink with the same entries: the sound one drops nothing, whichever bound is reached.
 #[tokio::test(start_paused = true)]
 async fn a_sound_sink_loses_nothing_beside_a_hanging_one() {
-    // By the bytes of two plugins, then by the entries of one.
-    for (plugin, budget, limit) in [("other", 20_000, 10_000), ("test", 1_000_000, 100)] {
+    // By the bytes of two plugins, then by the entries of one; and where shares are small, as there are many more queues.
+    for (plugin, budget, limit, idle) in
+        [("other", 20_000, 10_000, 0), ("test", 1_000_000, 100, 0), ("other", 20_000, 10_000, 10)]
+    {
         let queues = Arc::new(LogQueues::new(budget));
         let log = Log::default();
         let sink = |hang| Sink { log: log.clone(), start: Instant::now(), failures: Mutex::default(), hang };
@@ -140,6 +142,10 @@ async fn a_sound_sink_loses_nothing_beside_a_hanging_one() {
         let hanging = queues.open(&Handle::current(), "test", "1", options.clone(), || sink(true));
         let sound = queues.open(&Handle::current(), plugin, "2", options, || sink(false));
         ["test", plugin].iter().for_each(|p| queues.account(p).set_limit(limit));
+        let name = |n: usize| format!("idle {n}");
+        let _idle: Vec<Arc<BatchQueue<u32>>> = (0..idle)
+            .map(|n| queues.open(&Handle::current(), "idle", &name(n), BatchOptions::default(), || sink(false)))
+            .collect();
         let mut pushed = 0;
         for burst in 0..60 {
             for n in 0..30 {

@@ -135,3 +135,33 @@ fn a_status_in_the_head_needs_no_frame_and_a_missing_one_is_unknown() {
     let body = plugin.response(&mut cx, &[b"x"]);
     assert_eq!(&body[6..], b"grpc-status:2\r\ngrpc-message:upstream grpc status not received\r\n");
 }
+
+#[test]
+fn bodies_without_a_length_are_bounded_too() {
+    let plugin = plugin(json!({"max_req_body_size": 8}));
+    for (kind, first, decoded) in
+        [("application/grpc-web", "1234", &b"1234"[..]), ("application/grpc-web-text", "YWJj", &b"abc"[..])]
+    {
+        let mut cx = request("POST", kind);
+        cx.request.framing = Framing::Chunked;
+        assert_eq!(plugin.request(&mut cx), None);
+        let mut decoder = cx.upstream.decoder.take().unwrap();
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            decoder.begin();
+            decoder.piece(first.as_bytes(), false, &mut out).unwrap();
+            assert_eq!(out, decoded, "{kind}");
+            assert_eq!(decoder.piece(b"YWJjZA==", true, &mut out), Err(Undecodable), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_decoded_path_is_encoded_again() {
+    let plugin = plugin(json!({}));
+    let mut cx = request("POST", "application/grpc-web");
+    cx.uri_params.clear();
+    cx.uri_params.push((":ext".into(), "/a b\r\nX: y?z%é".into()));
+    assert_eq!(plugin.request(&mut cx), None);
+    assert_eq!(cx.upstream.target.as_deref(), Some(&b"/a%20b%0D%0AX:%20y%3Fz%25%C3%A9?x=1"[..]));
+}
