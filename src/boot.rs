@@ -2,6 +2,7 @@
 use crate::certificates::Certificates;
 use crate::configuration::{self, Configuration};
 use crate::resolve::NodeResolver;
+use crate::signals::Signals;
 use crate::stapling::Stapler;
 use crate::{admin_server, control_server};
 use anyhow::Context as _;
@@ -36,7 +37,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// The APISIX whose configuration and answers are followed.
@@ -327,27 +327,6 @@ fn open_operator_log(settings: &Settings, prefix: &Path) -> anyhow::Result<Opera
     };
     operator_log::install(&log)?;
     Ok(log)
-}
-
-/// The signals that the gateway obeys.
-struct Signals {
-    term: Signal,
-    quit: Signal,
-    int: Signal,
-    hup: Signal,
-    usr1: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            quit: signal(SignalKind::quit())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr1: signal(SignalKind::user_defined1())?,
-        })
-    }
 }
 
 /// What a listener's connections are.

@@ -17,6 +17,7 @@ mod metrics_server;
 pub mod plugins;
 pub mod reference;
 mod resolve;
+mod signals;
 mod source;
 mod stapling;
 mod stores;

@@ -1,4 +1,4 @@
-//! The constant upstream: one of three prepared answers to whatever is asked, hosted by the generator's own loop so that no
+//! The constant upstream: one of a few prepared answers to whatever is asked, hosted by the generator's own loop so that no
 //! proxy pays for waking a sleeping peer. `/64k…` answers 64 KiB, `/keep…` 1 KiB that may be kept, `/socket` switches to
 //! WebSocket and says no more, everything else answers 1 KiB. Not a general server: it reads
 //! Content-Length bodies only, which is what proxies send here.
@@ -97,6 +97,7 @@ impl Answers {
                 c.which = match () {
                     () if memmem::find(line, b" /64k").is_some() => Which::Large,
                     () if memmem::find(line, b" /keep").is_some() => Which::Kept,
+                    () if memmem::find(line, b" /socket").is_some() => Which::Socket,
                     () => Which::Small,
                 };
                 c.skip = if head.starts_with(b"P") { content_length(head).unwrap_or(0) } else { 0 };

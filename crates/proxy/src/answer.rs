@@ -554,6 +554,7 @@ impl Exchange<'_> {
 }
 
 /// Adds lines behind a body; the empty one at their end is none.
+#[allow(clippy::box_collection, reason = "as the exchange has it")]
 pub(crate) fn keep_lines(all: &mut Option<Box<Vec<u8>>>, lines: &[u8]) {
     if all.is_some() || lines.len() > 2 || lines.first().is_some_and(|b| !b"\r\n".contains(b)) {
         all.get_or_insert_default().extend_from_slice(lines);

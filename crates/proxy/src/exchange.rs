@@ -54,6 +54,10 @@ pub struct Exchange<'a> {
     pub(crate) streamed: bool,
     pub(crate) tries: Tries,
     /// Lines behind a body in chunks: the request's for a node that speaks HTTP/2, or the answer's.
+    #[allow(
+        clippy::box_collection,
+        reason = "hardly any request has some, and each connection's task holds the place"
+    )]
     pub(crate) trailer_lines: Option<Box<Vec<u8>>>,
     /// How the call under way has ended, as far as its node has said.
     pub(crate) grpc_status: Option<u8>,
