@@ -13,6 +13,7 @@ use http::{Request, Response};
 use serde_json::{Value, json};
 use sluice_testkit::{Authority, Behaviour, Gateway, Upstream};
 use std::future::Future;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,26 @@ fn by_prior_knowledge_beside_http_1() {
     assert_eq!(seen["headers"]["host"], gateway.addr().to_string());
     assert_eq!(seen["headers"]["x-forwarded-proto"], "http");
     assert_eq!(gateway.connect().unwrap().get("/").unwrap().status, 200);
+}
+
+#[test]
+fn its_preface_may_come_in_pieces() {
+    let upstream = Upstream::start().unwrap();
+    let gateway = gateway(&Value::Null, &all_to(&upstream));
+    // In the middle of the version nothing of HTTP/1 can follow any more.
+    for cut in [1, 5, 12, 13, 15, 17] {
+        let mut stream = std::net::TcpStream::connect(gateway.addr()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (first, rest) = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".split_at(cut);
+        stream.write_all(first).unwrap();
+        // They are to arrive apart.
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(rest).unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).unwrap();
+        assert_eq!(frame[3], 4, "SETTINGS, after {cut} bytes: {frame:?}");
+    }
 }
 
 #[test]

@@ -91,7 +91,11 @@ impl Client {
                 }
                 let data: &[u8] = if self.buffered.is_empty() { &scratch.read[..n] } else { &self.buffered };
                 let mut cx = worker.context(&self.connection);
-                match parse_request(data, &worker.settings.limits, &mut cx.request) {
+                let parsed = match parse_request(data, &worker.settings.limits, &mut cx.request) {
+                    Err(_) if self.prior_knowledge && h2::may_be_preface(data) => Ok(None),
+                    parsed => parsed,
+                };
+                match parsed {
                     Ok(Some(head)) => {
                         if self.buffered.is_empty() {
                             if head < n {

@@ -60,9 +60,17 @@ impl Drop for ActiveGuard {
     }
 }
 
-/// Whether a connection begins as RFC 9113 section 3.4 says. Nothing of HTTP/1 does.
+/// The first line of what RFC 9113 section 3.4 begins a connection with. Nothing of HTTP/1 does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// Whether a connection begins as HTTP/2's do.
 pub(crate) fn is_preface(data: &[u8]) -> bool {
-    data.starts_with(b"PRI * HTTP/2.0\r\n")
+    data.starts_with(PREFACE)
+}
+
+/// Whether it may turn out to.
+pub(crate) fn may_be_preface(data: &[u8]) -> bool {
+    PREFACE.starts_with(data)
 }
 
 /// Serves a connection until it ends. What was read of it already is in the client's buffer.
