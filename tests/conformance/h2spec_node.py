@@ -54,6 +54,17 @@ class Node(Connection):
         return [(":status", "200"), *more]
 
 
+class Answer(http.client.HTTPResponse):
+    """`http.client` takes an interim head for the answer, but for 100."""
+
+    def _read_status(self):
+        while True:
+            got = super()._read_status()
+            if not 101 < got[1] < 200:
+                return got
+            http.client.parse_headers(self.fp)
+
+
 class Opened:
     """One case: a client of the gateway asks, the node gets the request."""
 
@@ -64,20 +75,26 @@ class Opened:
     def hello(self, unfinished=False, raw=None):
         """`unfinished`: the request's body does not come to its end; `raw`: bytes of a whole request of HTTP/1, with `x-case: CASE`."""
         self.unfinished, self.raw = unfinished, raw
-        self.nodes.expected[self.path] = arrived = queue.Queue()
+        self.nodes.expected[self.path] = queue.Queue()
         threading.Thread(target=self._ask, daemon=True).start()
-        try:
-            got = arrived.get(timeout=LIMIT)
-        except queue.Empty:
-            raise Failed("the request does not come") from None
+        got = self.again()
+        got.opened = self
         self.arrived.set()
         return got
+
+    def again(self):
+        """The connection with the request, or with the same request once more."""
+        try:
+            return self.nodes.expected[self.path].get(timeout=LIMIT)
+        except queue.Empty:
+            raise Failed("the request does not come") from None
 
     def _ask(self):
         host, port = self.gateway.rsplit(":", 1)
         if self.raw is not None:
             return self._say(host, int(port))
         client = http.client.HTTPConnection(host, int(port), timeout=LIMIT)
+        client.response_class = Answer
         try:
             if self.unfinished:
                 client.putrequest("POST", self.path)

@@ -30,6 +30,10 @@ impl Exchange<'_> {
             if head.status() == http::StatusCode::CONTINUE || cx.request.version < Version::Http11 {
                 continue;
             }
+            // RFC 9113 section 8.6: HTTP/2 does not switch protocols.
+            if head.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(AttemptError::upstream(FailureKind::BadResponse, true)));
+            }
             sluice_http::h2::response(&head.into_parts().0, true, false, &mut cx.response);
             scratch::with(|scratch| self.pass_interim(task, cx, &mut scratch.out))?;
             self.client.timeout.arm(self.timeouts(cx, upstream).read);
