@@ -129,7 +129,7 @@ const ROWS: &[Row] = &[
     row("udp-logger", |s| json!({"udp-logger": {"host": "127.0.0.1", "port": s.udp, "inactive_timeout": 1}})),
     row("syslog", |s| json!({"syslog": {"host": "127.0.0.1", "port": s.tcp, "inactive_timeout": 1}})),
     row(
-        "opentelemetry, 1 %",
+        "opentelemetry at 1 %",
         |_| json!({"opentelemetry": {"sampler": {"name": "trace_id_ratio", "options": {"fraction": 0.01}}}}),
     )
     .goal(0.3),
