@@ -497,7 +497,7 @@ impl Exchange<'_> {
             if chunk.last {
                 match &cx.response.trailers {
                     Some(own) => trailers::last_chunk(own, out),
-                    None => write::last_chunk(None, out),
+                    None => write::last_chunk(out),
                 }
             }
         } else {

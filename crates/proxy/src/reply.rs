@@ -208,7 +208,7 @@ impl Exchange<'_> {
         let mut framed = Vec::with_capacity(piece.len() + 32);
         write::chunk(&piece, &mut framed);
         if last {
-            write::last_chunk(None, &mut framed);
+            write::last_chunk(&mut framed);
         }
         self.write_slowly(&framed).await?;
         Ok(framed.len() as u64)

@@ -61,6 +61,6 @@ impl Exchange<'_> {
 pub(crate) fn frame(part: &[u8], last: bool, out: &mut Vec<u8>) {
     write::chunk(part, out);
     if last {
-        write::last_chunk(None, out);
+        write::last_chunk(out);
     }
 }

@@ -1,5 +1,4 @@
 //! Writing heads and chunks. The caller decides which fields the gateway adds; this file knows only the wire's form.
-use crate::headers::{Headers, Known};
 use crate::request::Request;
 use crate::response::Response;
 
@@ -54,13 +53,9 @@ pub fn chunk(data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The last chunk, with trailers where there are some. Fields that the gateway itself reads are none (RFC 9110 section 6.5.1).
-pub fn last_chunk(trailers: Option<&Headers>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"0\r\n");
-    if let Some(trailers) = trailers {
-        trailers.write_to(out, |known| known != Known::Other);
-    }
-    out.extend_from_slice(b"\r\n");
+/// The last chunk, without trailers; with some see [`crate::trailers::last_chunk`].
+pub fn last_chunk(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n\r\n");
 }
 
 #[cfg(test)]
@@ -72,13 +67,7 @@ mod tests {
         let mut out = Vec::new();
         chunk(b"", &mut out);
         chunk(&[b'x'; 26], &mut out);
-        last_chunk(None, &mut out);
+        last_chunk(&mut out);
         assert_eq!(out, [b"1a\r\n", &[b'x'; 26][..], b"\r\n0\r\n\r\n"].concat());
-        let mut trailers = Headers::default();
-        trailers.append("grpc-status", "0");
-        trailers.append("Content-Length", "5");
-        out.clear();
-        last_chunk(Some(&trailers), &mut out);
-        assert_eq!(out, b"0\r\ngrpc-status: 0\r\n\r\n");
     }
 }
