@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{Timespec, epoll};
 
-use crate::accounting;
 use crate::client::Client;
 use crate::h2::answerer::{self, Answerer};
 use crate::h2::{self, Call};
 use crate::upstream::{Answers, Connection, accept};
+use crate::window::{Moment, Window};
 
 const LISTENER: u64 = 0;
 const CLIENT: u64 = 1 << 32;
@@ -316,22 +316,18 @@ impl Engine {
         let (mut done, mut bad) = (0u64, 0u64);
         let places = self.clients.len() + self.shared.iter().map(|client| client.slots.len()).sum::<usize>();
         let mut idle: VecDeque<usize> = (0..places).collect();
-        let mut begin = Instant::now();
-        let mut due = begin;
+        let mut window = Window::open(load);
+        let mut due = Instant::now();
         let step = load.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        let mut end = begin + Duration::from_secs_f64(load.warm_up);
-        let mut before = None;
         loop {
             let now = Instant::now();
-            if now >= end {
-                if before.is_some() {
-                    break;
+            match window.look(now)? {
+                Moment::Within => {}
+                Moment::Over => break,
+                Moment::Begins => {
+                    (done, bad) = (0, 0);
+                    histogram.fill(0);
                 }
-                before = Some(accounting::cpu(load.pids)?);
-                begin = Instant::now();
-                end = begin + Duration::from_secs_f64(load.seconds);
-                (done, bad) = (0, 0);
-                histogram.fill(0);
             }
             while let Some(&index) = idle.front() {
                 let start = match step {
@@ -365,22 +361,11 @@ impl Engine {
             self.finished = finished;
             self.finished.clear();
         }
-        let elapsed = begin.elapsed().as_secs_f64();
-        let cpu = accounting::cpu(load.pids)? - before.unwrap_or_default();
         bad += self.clients.iter().filter(|c| c.dead).count() as u64;
         bad += self.shared.iter().filter(|c| c.dead).count() as u64;
         ensure!(done > 0, "no answer in the measured time");
-        let per_request = |nanos: f64| nanos / 1e3 / done as f64;
-        Ok(Sample {
-            rps: done as f64 / elapsed,
-            cpu: per_request(cpu.run),
-            user: per_request(cpu.user),
-            system: per_request(cpu.system),
-            utilisation: cpu.run / 1e9 / elapsed,
-            p50: percentile(&histogram, done, 0.5),
-            p99: percentile(&histogram, done, 0.99),
-            bad,
-        })
+        let (p50, p99) = (percentile(&histogram, done, 0.5), percentile(&histogram, done, 0.99));
+        Ok(Sample { p50, p99, bad, ..window.sample(done)? })
     }
 }
 

@@ -15,9 +15,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-use crate::accounting;
 use crate::client::NAME;
 use crate::engine::{Load, Sample};
+use crate::window::{Moment, Window};
 
 /// Handshakes at once.
 const PLACES: usize = 32;
@@ -95,19 +95,14 @@ pub fn run(load: &Load<'_>) -> Result<Sample> {
         Ok(place)
     };
     let mut places = (0..PLACES).map(open).collect::<Result<Vec<_>>>()?;
-    let (mut done, mut bad, mut before) = (0u64, 0u64, None);
-    let mut begin = Instant::now();
-    let mut end = begin + Duration::from_secs_f64(load.warm_up);
+    let (mut done, mut bad) = (0u64, 0u64);
+    let mut window = Window::open(load);
     loop {
         let now = Instant::now();
-        if now >= end {
-            if before.is_some() {
-                break;
-            }
-            before = Some(accounting::cpu(load.pids)?);
-            begin = Instant::now();
-            end = begin + Duration::from_secs_f64(load.seconds);
-            (done, bad) = (0, 0);
+        match window.look(now)? {
+            Moment::Within => {}
+            Moment::Over => break,
+            Moment::Begins => (done, bad) = (0, 0),
         }
         let mut ready = [const { std::mem::MaybeUninit::uninit() }; PLACES];
         let (ready, _) = epoll::wait(&events, &mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
@@ -123,19 +118,8 @@ pub fn run(load: &Load<'_>) -> Result<Sample> {
         }
         ensure!(places.iter().all(|place| now.saturating_duration_since(place.start) < PATIENCE), "a handshake hangs");
     }
-    let elapsed = begin.elapsed().as_secs_f64();
-    let cpu = accounting::cpu(load.pids)? - before.unwrap_or_default();
     ensure!(done > 0, "no handshake in the measured time");
-    let each = |nanos: f64| nanos / 1e3 / done as f64;
-    Ok(Sample {
-        rps: done as f64 / elapsed,
-        cpu: each(cpu.run),
-        user: each(cpu.user),
-        system: each(cpu.system),
-        utilisation: cpu.run / 1e9 / elapsed,
-        bad,
-        ..Sample::default()
-    })
+    Ok(Sample { bad, ..window.sample(done)? })
 }
 
 /// X25519 for all: it is what every peer knows.

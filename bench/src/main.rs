@@ -20,6 +20,7 @@ mod sinks;
 mod soak;
 mod table;
 mod upstream;
+mod window;
 mod wire;
 
 use std::path::PathBuf;

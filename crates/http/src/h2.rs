@@ -176,11 +176,8 @@ pub fn fields(from: &Headers, to: &mut HeaderMap, skip: impl Fn(Known) -> bool) 
 
 /// Adds lines of HTTP/1 that the gateway itself has written.
 pub fn append_lines(lines: &[u8], to: &mut HeaderMap) {
-    for line in lines.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
+    for (name, value) in crate::headers::lines(lines) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             to.append(name, value);
         }
     }

@@ -392,6 +392,14 @@ impl Headers {
     }
 }
 
+/// Names and values of lines in the form of HTTP/1; a line without a colon, such as the empty one at the end, is none.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    text.split(|b| *b == b'\n').filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        Some((line.get(..colon)?, line.get(colon + 1..)?.trim_ascii()))
+    })
+}
+
 /// Cuts at the first byte that could end a line.
 fn clean(bytes: &[u8]) -> &[u8] {
     match memchr::memchr3(b'\r', b'\n', 0, bytes) {

@@ -1,4 +1,5 @@
 //! Request targets: path normalisation as nginx does it, query arguments, cookies, host names.
+use crate::h1::tokens::alphanumeric_and;
 use std::borrow::Cow;
 
 /// Splits an origin-form target at its first `?`.
@@ -125,30 +126,9 @@ pub fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// Bytes of a host name or address: RFC 3986's without `,;=()@`, and `_`. ASCII only: names in other scripts travel as
 /// punycode.
-static HOST_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut b = 0;
-    while b < 128 {
-        table[b] = (b as u8).is_ascii_alphanumeric();
-        b += 1;
-    }
-    let others = b"-._[]:~!$&'*+%";
-    let mut i = 0;
-    while i < others.len() {
-        table[others[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
-
+static HOST_BYTES: [bool; 256] = alphanumeric_and(b"-._[]:~!$&'*+%");
 /// Those of them that neither begin a port nor an address.
-static PLAIN_HOST_BYTES: [bool; 256] = {
-    let mut table = HOST_BYTES;
-    table[b':' as usize] = false;
-    table[b'[' as usize] = false;
-    table[b']' as usize] = false;
-    table
-};
+static PLAIN_HOST_BYTES: [bool; 256] = alphanumeric_and(b"-._~!$&'*+%");
 
 /// The name in a `Host` value: without port and trailing dot. `None` where it is not a host (RFC 3986 section 3.2.2,
 /// a little wider, as nginx: ngx_http_validate_host).

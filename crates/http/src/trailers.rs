@@ -32,14 +32,11 @@ pub fn may_trail(known: Known, name: &[u8]) -> bool {
 /// Reads the lines that may trail of those that [`crate::h1::BodyReader::decode_trailed`] has collected. The reader has checked their form.
 pub fn parse(lines: &[u8]) -> Headers {
     let mut trailers = Headers::default();
-    for line in lines.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let (name, value) = (line.get(..colon), line.get(colon + 1..));
-        if let (Some(name), Some(value)) = (name.and_then(|n| std::str::from_utf8(n).ok()), value)
-            && may_trail(Known::from_name(name.as_bytes()), name.as_bytes())
+    for (name, value) in crate::headers::lines(lines) {
+        if let Ok(text) = std::str::from_utf8(name)
+            && may_trail(Known::from_name(name), name)
         {
-            trailers.append(name, value.trim_ascii());
+            trailers.append(text, value);
         }
     }
     trailers

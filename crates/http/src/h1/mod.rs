@@ -4,7 +4,7 @@
 
 pub mod body;
 pub mod head;
-mod tokens;
+pub(crate) mod tokens;
 pub mod write;
 
 pub use body::{BodyReader, Framing};

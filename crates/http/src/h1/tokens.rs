@@ -3,22 +3,24 @@
 //! The surprise: 16 bytes are looked at at a time where the processor is sure to be able to (SSE2 is a part of x86_64); elsewhere a
 //! table decides byte by byte.
 
-/// Bytes of a token (RFC 9110 section 5.6.2): methods, field names.
-static TOKEN: [bool; 256] = {
+/// A table of ASCII's letters and digits, and these.
+pub(crate) const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut b = 0;
     while b < 128 {
         table[b] = (b as u8).is_ascii_alphanumeric();
         b += 1;
     }
-    let others = b"!#$%&'*+-.^_`|~";
     let mut i = 0;
     while i < others.len() {
         table[others[i] as usize] = true;
         i += 1;
     }
     table
-};
+}
+
+/// Bytes of a token (RFC 9110 section 5.6.2): methods, field names.
+static TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
 
 /// Bytes that no field value holds (RFC 9110 section 5.5): controls but HTAB.
 static ENDS_VALUE: [bool; 256] = {
